@@ -1,0 +1,5 @@
+"""`python -m scdask`."""
+
+from .cli import main
+
+main(prog_name="scdask")

@@ -1,0 +1,62 @@
+"""Functions that choose their implementation by the type of the arrays they are given."""
+
+from __future__ import annotations
+
+from functools import singledispatch, wraps
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
+
+import numpy as np
+
+from .errors import MixedArrayError, UnsupportedArrayError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+# The module that registers each array library's kernels, imported when its first array arrives.
+BACKENDS = {"dask": "scdask.chunked"}
+
+
+class ArrayFunction(Protocol[P, R_co]):
+    """A function whose body serves NumPy arrays, and to which other array types are registered."""
+
+    __name__: str
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    def register(self, cls: type, func: Callable[..., Any]) -> Any: ...
+
+
+def array_function(func: Callable[P, R_co]) -> ArrayFunction[P, R_co]:
+    """Make `func` the NumPy implementation of a function open to other array types."""
+    table = singledispatch(func)
+    name = func.__name__
+
+    @wraps(func)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R_co:
+        arrays = [a for a in (*args, *kwargs.values()) if hasattr(a, "dtype") and hasattr(a, "shape")]
+        found = {table.dispatch(_known_type(name, a)) for a in arrays} or {func}
+        if len(found) > 1:
+            found = {f for f in found if f.__module__ == BACKENDS["dask"]}
+        if not found:
+            raise MixedArrayError(f"{name} was given arrays of several libraries; move them to one first")
+        return cast("R_co", found.pop()(*args, **kwargs))
+
+    call.register = table.register  # type: ignore[attr-defined]
+    return cast("ArrayFunction[P, R_co]", call)
+
+
+def _known_type(name: str, array: Any) -> type:
+    cls = type(array)
+    library = cls.__module__.partition(".")[0]
+    if library in BACKENDS:
+        import_module(BACKENDS[library])  # waits for a half-done import in another thread
+    elif not isinstance(array, np.ndarray | np.generic) or isinstance(array, np.ma.MaskedArray):
+        raise UnsupportedArrayError(
+            f"{name} has no kernels for {cls.__module__}.{cls.__qualname__}: "
+            f"give it a NumPy array, or one of {', '.join(BACKENDS)}"
+        )
+    return cls

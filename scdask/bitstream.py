@@ -1,0 +1,342 @@
+"""Bitstreams: packed words, their length, and what a one stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from . import vector_ops
+from ._extras import require
+from .errors import BitstreamError
+from .vector_ops import Polarity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+FORMAT = 1  # of the attributes of a Zarr store
+
+
+def check_polarity(polarity: Any) -> None:
+    """Raise unless it is one of the two encodings."""
+    if polarity not in get_args(Polarity):
+        raise BitstreamError(f'the polarity of a stream is "unipolar" or "bipolar", not {polarity!r}')
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Bitstream:
+    """An array of bitstreams of one length, packed into uint64 words.
+
+    The padding after a stream's last bit is 0, after every operation. Gates (`&`, `|`, `^`, `~`, `xnor`, `mux`) take
+    streams of one length and polarity, whose shapes broadcast. A Bitstream of Dask words is a Dask collection.
+
+    Parameters
+    ----------
+    words : array of uint64, shape (..., n_words)
+        Bit t of a stream is bit t % 64 of word t // 64. NumPy or Dask.
+    length : int
+        Bits of a stream, N >= 1; n_words is ceil(N / 64).
+    polarity : {"unipolar", "bipolar"}
+        Whether a stream stands for its share of ones p, or for 2p - 1.
+
+    Raises
+    ------
+    BitstreamError
+        If the words are not uint64, do not fit the length, or have ones in the padding (for Dask words: when they
+        are computed).
+    """
+
+    words: Any
+    length: int
+    polarity: Polarity = "unipolar"
+
+    def __post_init__(self) -> None:
+        check_polarity(self.polarity)
+        words = vector_ops.check_tail(self.words, self.length)
+        if self.length < 1:
+            raise BitstreamError(f"a bitstream has at least one bit, not {self.length}")
+        object.__setattr__(self, "words", words)
+        object.__setattr__(self, "length", int(self.length))
+
+    @classmethod
+    def trusted(cls, words: Any, length: int, polarity: Polarity) -> Bitstream:
+        """A Bitstream of words that an operation of ours made, without checking their padding again."""
+        stream = object.__new__(cls)
+        stream.__dict__.update(words=words, length=length, polarity=polarity)
+        return stream
+
+    def _with(self, words: Any) -> Bitstream:
+        return Bitstream.trusted(words, self.length, self.polarity)
+
+    # as an array of streams
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array of streams: that of the words less the last axis."""
+        shape: tuple[int, ...] = self.words.shape[:-1]
+        return shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes of the array of streams."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of streams."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed words."""
+        return int(self.words.nbytes)
+
+    @property
+    def chunks(self) -> tuple[tuple[int, ...], ...] | None:
+        """Chunks of the words, over (*shape, n_words); None if they are not a Dask array."""
+        return getattr(self.words, "chunks", None)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a single bitstream has no len(); its number of bits is .length")
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Bitstream:
+        parts = index if isinstance(index, tuple) else (index,)
+        if not any(part is Ellipsis for part in parts):
+            parts = (*parts, Ellipsis)
+        return self._with(self.words[(*parts, slice(None))])
+
+    def __repr__(self) -> str:
+        chunks = f", chunks={self.chunks}" if self.chunks else ""
+        return f"Bitstream(shape={self.shape}, length={self.length}, polarity={self.polarity!r}{chunks})"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "Shape": self.shape,
+            "Length": f"{self.length} bits",
+            "Polarity": self.polarity,
+            "Words": f"{self.words.shape} uint64, {self.nbytes:,} bytes",
+        }
+        picture = ""
+        if self.chunks:
+            rows["Chunks"] = f"{self.words.chunksize} in {self.words.npartitions} blocks"
+            picture = self.words.to_svg(size=120)
+        cells = "".join(
+            f"<tr><th style='text-align: left'>{name}</th><td>{escape(str(value))}</td></tr>"
+            for name, value in rows.items()
+        )
+        return (
+            f"<table><tr><td><table><caption>Bitstream</caption>{cells}</table></td><td>{picture}</td></tr></table>"
+        )
+
+    # gates
+
+    def _gate(self, other: Any, gate: Callable[..., Any]) -> Any:
+        if not isinstance(other, Bitstream):
+            return NotImplemented
+        check_alike(self, other)
+        return self._with(gate(self.words, other.words))
+
+    def __and__(self, other: Any) -> Any:
+        return self._gate(other, vector_ops.vec_and)
+
+    def __or__(self, other: Any) -> Any:
+        return self._gate(other, vector_ops.vec_or)
+
+    def __xor__(self, other: Any) -> Any:
+        return self._gate(other, vector_ops.vec_xor)
+
+    def __invert__(self) -> Bitstream:
+        return self._with(vector_ops.vec_not(self.words, self.length))
+
+    # reading out
+
+    def popcount(self) -> Any:
+        """Ones of each stream, int64 of shape `shape`."""
+        counts = vector_ops.stream_popcount(self.words)
+        return counts if self.shape or self.chunks else counts[()]
+
+    def decode(self) -> Any:
+        """The numbers that the streams stand for: ones / N, or 2 * ones / N - 1 if bipolar; float64 of `shape`."""
+        share = self.popcount() / self.length
+        return share if self.polarity == "unipolar" else 2 * share - 1
+
+    def unpack(self) -> Any:
+        """The bits, uint8 of shape (*shape, length)."""
+        return vector_ops.unpack_bitstream(self.words, self.length)
+
+    # as a Dask collection
+
+    def rechunk(self, chunks: Any) -> Bitstream:
+        """The same streams, lazy, with other chunks over (*shape, n_words)."""
+        import dask.array as da
+
+        words = self.words.rechunk(chunks) if self.chunks else da.from_array(self.words, chunks=chunks)
+        return self._with(words)
+
+    def compute(self, **kwargs: Any) -> Bitstream:
+        """The same streams with their words in memory. Keywords are those of `dask.compute`."""
+        return self._with(self.words.compute(**kwargs)) if self.chunks else self
+
+    def persist(self, **kwargs: Any) -> Bitstream:
+        """The same streams with their chunks kept where they were computed. Keywords are those of `dask.persist`."""
+        return self._with(self.words.persist(**kwargs)) if self.chunks else self
+
+    def __dask_graph__(self) -> Any:
+        return self.words.__dask_graph__() if self.chunks else None
+
+    def __dask_keys__(self) -> Any:
+        return self.words.__dask_keys__()
+
+    def __dask_layers__(self) -> Any:
+        return self.words.__dask_layers__()
+
+    def __dask_tokenize__(self) -> Any:
+        from dask.base import normalize_token
+
+        return "Bitstream", normalize_token(self.words), self.length, self.polarity
+
+    @property
+    def __dask_optimize__(self) -> Any:
+        return self.words.__dask_optimize__
+
+    @property
+    def __dask_scheduler__(self) -> Any:
+        return self.words.__dask_scheduler__
+
+    def __dask_postcompute__(self) -> Any:
+        return self._rebuild, (self.words.__dask_postcompute__(),)
+
+    def __dask_postpersist__(self) -> Any:
+        return self._rebuild_persisted, (self.words.__dask_postpersist__(),)
+
+    def _rebuild(self, results: Any, finish: tuple[Callable[..., Any], tuple[Any, ...]]) -> Bitstream:
+        function, args = finish
+        return self._with(function(results, *args))
+
+    def _rebuild_persisted(
+        self,
+        graph: Mapping[Any, Any],
+        finish: tuple[Callable[..., Any], tuple[Any, ...]],
+        rename: Mapping[str, str] | None = None,
+    ) -> Bitstream:
+        function, args = finish
+        return self._with(function(graph, *args, rename=rename))
+
+    # storage
+
+    def to_zarr(self, store: Any, *, overwrite: bool = False) -> None:
+        """Write the words to a Zarr array, uncompressed and chunk for chunk, with length and polarity as attributes.
+
+        The attributes are written last, so that a store which was left half-written is not taken for a whole one.
+
+        Parameters
+        ----------
+        store : path or Zarr store
+        overwrite : bool
+            Replace what is there.
+
+        Raises
+        ------
+        BitstreamError
+            If something is there and `overwrite` is false.
+        """
+        zarr = require("zarr", "zarr")
+        chunks = self.words.chunksize if self.chunks else self.words.shape
+        try:
+            array = zarr.create_array(
+                store,
+                shape=self.words.shape,
+                chunks=tuple(max(1, n) for n in chunks),
+                dtype="uint64",
+                compressors=None,
+                fill_value=0,
+                overwrite=overwrite,
+            )
+        except zarr.errors.ContainsArrayError as error:
+            raise BitstreamError(f"{store} is there already: pass overwrite=True to replace it") from error
+        if self.chunks:
+            import dask.array as da
+
+            da.store(self.words.rechunk(self.words.chunksize), array, lock=False)
+        else:
+            array[...] = self.words
+        array.attrs["scdask"] = {"format": FORMAT, "length": self.length, "polarity": self.polarity}
+
+
+def open_zarr(store: Any) -> Bitstream:
+    """A lazy Bitstream of the words in a Zarr store that `Bitstream.to_zarr` wrote, one Dask chunk a Zarr chunk.
+
+    Parameters
+    ----------
+    store : path or Zarr store
+
+    Returns
+    -------
+    Bitstream
+
+    Raises
+    ------
+    BitstreamError
+        If there is no Zarr array, or it was not written (to its end) by scdask, or by a newer format of it.
+    """
+    zarr = require("zarr", "zarr")
+    import dask.array as da
+
+    try:
+        array = zarr.open_array(store, mode="r")
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise BitstreamError(f"{store} holds no Zarr array: {error}") from error
+    ours = array.attrs.get("scdask")
+    if not isinstance(ours, dict):
+        raise BitstreamError(f"{store} was not written by scdask, or not to its end: it has no scdask attributes")
+    if ours.get("format") != FORMAT:
+        raise BitstreamError(f"{store} has the format {ours.get('format')} of scdask, this version reads {FORMAT}")
+    return Bitstream(da.from_zarr(array), ours.get("length", 0), ours.get("polarity", ""))
+
+
+def check_alike(*streams: Bitstream) -> None:
+    """Raise unless the streams have one length and one polarity."""
+    for name in ("length", "polarity"):
+        found = {getattr(stream, name): None for stream in streams}
+        if len(found) > 1:
+            raise BitstreamError(f"streams of {name} {' and '.join(map(str, found))} do not combine")
+
+
+def xnor(a: Bitstream, b: Bitstream) -> Bitstream:
+    """XNOR of two streams: the product of independent bipolar ones.
+
+    Parameters
+    ----------
+    a, b : Bitstream
+        Of one length and polarity; shapes broadcast.
+
+    Returns
+    -------
+    Bitstream
+    """
+    check_alike(a, b)
+    return Bitstream.trusted(vector_ops.vec_xnor(a.words, b.words, a.length), a.length, a.polarity)
+
+
+def mux(select: Bitstream, a: Bitstream, b: Bitstream) -> Bitstream:
+    """MUX of two streams: `a` where `select` is 1, else `b`; the scaled sum s * a + (1 - s) * b.
+
+    Parameters
+    ----------
+    select : Bitstream
+        Its probability of a one is the weight of `a`, whatever its polarity; it must be independent of both.
+    a, b : Bitstream
+        Of the length of `select` and one polarity; shapes broadcast.
+
+    Returns
+    -------
+    Bitstream
+        Of the polarity of `a` and `b`.
+    """
+    check_alike(a, b)
+    check_alike(Bitstream.trusted(select.words, select.length, a.polarity), a)
+    return Bitstream.trusted(vector_ops.vec_mux(select.words, a.words, b.words), a.length, a.polarity)

@@ -1,0 +1,427 @@
+"""Dask arrays: the functions of `vector_ops` mapped over chunks, without any bit logic of their own."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.array.core import normalize_chunks
+
+from . import vector_ops
+from ._dask_compat import ArraySliceDep, meta_from_array, unify_chunks
+from .errors import BitstreamError
+from .vector_ops import WORD, words_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from .encoding import SNG
+    from .vector_ops import Gate, Mode, Polarity
+
+# One thread's rates in bits a second, only to size chunks: a task should run long enough to hide Dask's own cost.
+ENCODE_RATE = 5e9
+MAC_RATE = 1e12
+TASK_SECONDS = 0.05  # the default of the Dask option scdask.task-seconds
+SPLIT_EVERY = 16
+
+
+def task_bits(rate: float) -> float:
+    """The bits that a kernel of this rate handles in the time that a task should take."""
+    return rate * float(dask.config.get("scdask.task-seconds", TASK_SECONDS))
+
+
+def _blocks(kind: str, func: Callable[..., Any], out: str, *args: Any, dtype: Any, **kwargs: Any) -> da.Array:
+    """`da.blockwise` over arrays whose chunks agree, with our task name and no trial run for the meta."""
+    like = next(a for a in args if isinstance(a, da.Array))
+    meta = meta_from_array(like._meta, len(out), dtype)
+    return da.blockwise(func, out, *args, token=kind, dtype=dtype, meta=meta, align_arrays=False, **kwargs)
+
+
+def _axes(array: Any) -> str:
+    return "abcdefghijklmnopqrstuvwxyz"[26 - array.ndim :]
+
+
+def _where(region: tuple[slice, ...]) -> str:
+    return f"in the chunk [{', '.join(f'{s.start}:{s.stop}' for s in region)}]"
+
+
+def _in_chunk(func: Callable[..., Any], region: tuple[slice, ...], *args: Any, **kwargs: Any) -> Any:
+    try:
+        return func(*args, **kwargs)
+    except BitstreamError as error:
+        raise BitstreamError(f"{error} {_where(region)}") from None
+
+
+def _compute_once(array: da.Array) -> da.Array:
+    """The array as tasks that Dask does not fuse into, and run again in, each of several users."""
+    (done,) = dask.optimize(array)
+    return done
+
+
+# Packing
+
+
+def pack_bitstream(bitstream: da.Array) -> da.Array:
+    vector_ops.check_bit_array(bitstream)
+    bits = bitstream
+    if any(n % WORD for n in bits.chunks[-1][:-1]):
+        bits = bits.rechunk({bits.ndim - 1: WORD * words_for(max(bits.chunks[-1]))})
+    axes = _axes(bits)
+    words = tuple(words_for(n) for n in bits.chunks[-1])
+    return _blocks(
+        "sc-pack",
+        _pack_block,
+        axes,
+        bits,
+        axes,
+        ArraySliceDep(bits.chunks),
+        axes,
+        adjust_chunks={"z": words},
+        dtype=np.uint64,
+    )
+
+
+def _pack_block(bits: Any, region: tuple[slice, ...]) -> Any:
+    return _in_chunk(vector_ops.pack_bitstream, region, bits)
+
+
+def unpack_bitstream(
+    packed: da.Array, original_length: int, original_shape: tuple[int, ...] | None = None
+) -> da.Array:
+    vector_ops.check_words(packed)
+    length, shape = vector_ops.unpacked_shape(packed.shape, original_length, original_shape)
+    bits = tuple(_bits_in(region, length) for region in _word_regions(packed))
+    unpacked = _over_words("sc-unpack", vector_ops.unpack_bitstream, [packed], length, np.uint8, {"z": bits})
+    return unpacked if original_shape is None else unpacked.reshape(shape)
+
+
+def _word_regions(packed: da.Array) -> Iterator[slice]:
+    stop = 0
+    for n in packed.chunks[-1]:
+        start, stop = stop, stop + n
+        yield slice(start, stop)
+
+
+def _bits_in(words: slice, length: int) -> int:
+    """How many of a stream's bits are in these words."""
+    return min(WORD * words.stop, length) - min(WORD * words.start, length)
+
+
+def _over_words(
+    kind: str,
+    func: Callable[..., Any],
+    operands: list[Any],
+    length: int,
+    dtype: Any,
+    adjust_chunks: dict[str, tuple[int, ...]] | None = None,
+) -> da.Array:
+    """`func(*blocks, length)` where `length` is what each block holds of the streams' length."""
+    vector_ops.check_gate(*operands)
+    vector_ops.check_length(length, operands[0].shape[-1])
+    widest = max(operands, key=lambda a: a.ndim)
+    _, arrays = unify_chunks(*(x for a in operands for x in (a, _axes(a))))
+    pairs = [x for a in arrays for x in (a, _axes(a))]
+    regions = ArraySliceDep((arrays[0].chunks[-1],))
+    return _blocks(
+        kind,
+        partial(_length_block, func),
+        _axes(widest),
+        regions,
+        "z",
+        *pairs,
+        length=length,
+        adjust_chunks=adjust_chunks,
+        dtype=dtype,
+    )
+
+
+def _length_block(func: Callable[..., Any], region: tuple[slice], *blocks: Any, length: int) -> Any:
+    return _in_chunk(func, region, *blocks, _bits_in(region[0], length))
+
+
+def check_tail(packed: da.Array, length: int) -> da.Array:
+    vector_ops.check_words(packed)
+    return _over_words("sc-check", vector_ops.check_tail, [packed], length, np.uint64)
+
+
+# Gates
+
+
+def _gate(kind: str, func: Callable[..., Any], *operands: Any, length: int | None = None) -> da.Array:
+    arrays = [da.asarray(a) for a in operands]
+    vector_ops.check_gate(*arrays)
+    if length is not None:
+        return _over_words(kind, func, arrays, length, np.uint64)
+    widest = max(arrays, key=lambda a: a.ndim)
+    _, arrays = unify_chunks(*(x for a in arrays for x in (a, _axes(a))))
+    return _blocks(kind, func, _axes(widest), *(x for a in arrays for x in (a, _axes(a))), dtype=np.uint64)
+
+
+def vec_and(a_packed: Any, b_packed: Any) -> da.Array:
+    return _gate("sc-and", vector_ops.vec_and, a_packed, b_packed)
+
+
+def vec_or(a_packed: Any, b_packed: Any) -> da.Array:
+    return _gate("sc-or", vector_ops.vec_or, a_packed, b_packed)
+
+
+def vec_xor(a_packed: Any, b_packed: Any) -> da.Array:
+    return _gate("sc-xor", vector_ops.vec_xor, a_packed, b_packed)
+
+
+def vec_xnor(a_packed: Any, b_packed: Any, length: int | None = None) -> da.Array:
+    return _gate("sc-xnor", vector_ops.vec_xnor, a_packed, b_packed, length=length)
+
+
+def vec_not(packed: Any, length: int | None = None) -> da.Array:
+    return _gate("sc-not", vector_ops.vec_not, packed, length=length)
+
+
+def vec_mux(select_packed: Any, a_packed: Any, b_packed: Any) -> da.Array:
+    return _gate("sc-mux", vector_ops.vec_mux, select_packed, a_packed, b_packed)
+
+
+# Counting
+
+
+def popcount(packed: da.Array) -> da.Array:
+    vector_ops.check_words(packed)
+    return _blocks("sc-popcount", vector_ops.popcount, _axes(packed), packed, _axes(packed), dtype=np.uint8)
+
+
+def _sum_blocks(kind: str, array: da.Array, chunk: Callable[..., Any], axis: Any, total: int | None = None) -> da.Array:
+    """Sum what `chunk` makes of each block over `axis` in a tree; with `total`, what is left of it."""
+    return da.reduction(
+        array,
+        chunk=chunk,
+        combine=_add,
+        aggregate=_add if total is None else partial(_subtract_from, total),
+        axis=axis,
+        dtype=np.dtype(np.int64),
+        split_every=SPLIT_EVERY if axis is None else dict.fromkeys(np.atleast_1d(axis).tolist(), SPLIT_EVERY),
+        name=kind,
+        meta=meta_from_array(array._meta, 0 if axis is None else array.ndim - np.size(axis), np.int64),
+    )
+
+
+def _add(counts: Any, axis: Any, keepdims: bool) -> Any:
+    return counts.sum(axis=axis, keepdims=keepdims)
+
+
+def _subtract_from(total: int, counts: Any, axis: Any, keepdims: bool) -> Any:
+    return total - counts.sum(axis=axis, keepdims=keepdims)
+
+
+def _as_is(counts: Any, axis: Any, keepdims: bool) -> Any:
+    return counts
+
+
+def _stream_counts(words: Any, axis: Any, keepdims: bool) -> Any:
+    return vector_ops.stream_popcount(words)[..., None]
+
+
+def _total_count(words: Any, axis: Any, keepdims: bool) -> Any:
+    return vector_ops.stream_popcount(words).sum(keepdims=True)[..., None]
+
+
+def stream_popcount(packed: da.Array) -> da.Array:
+    vector_ops.check_words(packed)
+    return _sum_blocks("sc-popcount", packed, _stream_counts, packed.ndim - 1)
+
+
+def vec_popcount(packed: da.Array) -> da.Array:
+    vector_ops.check_words(packed)
+    return _sum_blocks("sc-popcount", packed, _total_count, None)
+
+
+# Multiply-accumulate
+
+
+def vec_mac(packed_weights: Any, packed_inputs: Any, gate: Gate = "and", length: int | None = None) -> da.Array:
+    weights, inputs = da.asarray(packed_weights), da.asarray(packed_inputs)
+    vector_ops.check_mac(weights, inputs, gate, length)
+    if length is not None:
+        weights, inputs = check_tail(weights, length), check_tail(inputs, length)
+    batch = "b" if inputs.ndim == 3 else ""
+    _, (weights, inputs) = unify_chunks(weights, "nik", inputs, batch + "ik")
+    if batch and inputs.numblocks[0] > 1:
+        weights = _compute_once(weights)
+    if weights.numblocks[0] > 1:
+        inputs = _compute_once(inputs)
+    counts = _blocks(
+        "sc-mac",
+        _mac_block,
+        batch + "nik",
+        weights,
+        "nik",
+        inputs,
+        batch + "ik",
+        gate=gate,
+        adjust_chunks={"i": 1, "k": 1},
+        dtype=np.int64,
+    )
+    total = weights.shape[1] * length if gate == "xnor" and length is not None else None
+    return _sum_blocks("sc-mac", counts, _as_is, (counts.ndim - 2, counts.ndim - 1), total)
+
+
+def _mac_block(weights: Any, inputs: Any, gate: Gate) -> Any:
+    counts = vector_ops.gate_counts(weights, inputs if inputs.ndim == 3 else inputs[None], gate)
+    return (counts if inputs.ndim == 3 else counts[0])[..., None, None]
+
+
+# Encoding
+
+
+def encode_words(
+    values: Any,
+    sng: SNG,
+    length: int,
+    polarity: Polarity = "unipolar",
+    *,
+    chunks: Any = None,
+) -> da.Array:
+    """`vector_ops.encode_words` as tasks; `chunks` is over the words (*values.shape, n_words)."""
+    n_words = words_for(length)
+    vector_ops.check_real(values)
+    shape = (*values.shape, n_words)
+    if any(np.isnan(n) for n in values.shape):
+        raise BitstreamError("values with unknown chunk sizes cannot be numbered: call compute_chunk_sizes() first")
+    limit: int | None = int(task_bits(ENCODE_RATE) / 8)
+    if chunks is None:
+        chunks, limit = (*values.chunks, "auto"), None
+    elif chunks == "auto" and values.ndim:
+        chunks = (*["auto"] * values.ndim, -1 if 8 * n_words <= limit else "auto")
+    *lead, words = normalize_chunks(chunks, shape, limit=limit, dtype=np.dtype(np.uint64))
+    if isinstance(values, da.Array):
+        values = values.rechunk(tuple(lead))
+    else:
+        vector_ops.probabilities(values, polarity)
+        values = da.from_array(np.asarray(values), chunks=tuple(lead))
+    axes = _axes(values).upper()
+    return _blocks(
+        "sc-encode",
+        _encode_block,
+        axes + "k",
+        values,
+        axes,
+        ArraySliceDep(values.chunks),
+        axes,
+        ArraySliceDep((words,)),
+        "k",
+        shape=values.shape,
+        sng=sng,
+        length=length,
+        polarity=polarity,
+        dtype=np.uint64,
+    )
+
+
+def _encode_block(
+    values: Any,
+    region: tuple[slice, ...],
+    words: tuple[slice],
+    shape: tuple[int, ...],
+    sng: SNG,
+    length: int,
+    polarity: Polarity,
+) -> Any:
+    return _in_chunk(
+        vector_ops.encode_words,
+        region,
+        values,
+        sng,
+        length,
+        polarity,
+        vector_ops.stream_numbers(region, shape),
+        (words[0].start, words[0].stop),
+    )
+
+
+def encode_mac(
+    weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: int, mode: Mode
+) -> da.Array:
+    """One task a block of inputs and range of words: weights are encoded once, inputs inside the task."""
+    vector_ops.check_matmul(weights, inputs)
+    w, x = da.asarray(weights), da.asarray(inputs)
+    # Neurons stay whole, so that no input is encoded twice; ranges of words bound the memory instead.
+    w = w.rechunk({0: -1})
+    _, (w, x) = unify_chunks(w, "ni", x, "bi")
+    if mode == "split":
+        signs = {"n": (2 * len(w),)}
+        w = _blocks("sc-split", vector_ops.split_signs, "ni", w, "ni", adjust_chunks=signs, dtype=w.dtype)
+    ranges = vector_ops.word_blocks((len(w), max(w.chunks[1], default=1)), length)
+    word_chunks = tuple(last - first for first, last in ranges)
+    polarity = vector_ops.OPERAND_POLARITY[mode]
+    w_words = encode_words(w, w_sng, length, polarity, chunks=(*w.chunks, word_chunks))
+    if x.numblocks[0] > 1:
+        w_words = _compute_once(w_words)
+    counts = _blocks(
+        "sc-mac",
+        _encode_mac_block,
+        "bnik",
+        w_words,
+        "nik",
+        x,
+        "bi",
+        ArraySliceDep(x.chunks),
+        "bi",
+        ArraySliceDep((word_chunks,)),
+        "k",
+        shape=x.shape,
+        sng=x_sng,
+        length=length,
+        mode=mode,
+        adjust_chunks={"n": (len(weights),), "i": 1, "k": 1},
+        dtype=np.int64,
+    )
+    total = None if mode == "split" else w.shape[1] * length
+    return _sum_blocks("sc-mac", counts, _as_is, (2, 3), total)
+
+
+def _encode_mac_block(
+    w_words: NDArray[np.uint64],
+    x: NDArray[Any],
+    region: tuple[slice, ...],
+    words: tuple[slice],
+    shape: tuple[int, ...],
+    sng: SNG,
+    length: int,
+    mode: Mode,
+) -> Any:
+    counts = _in_chunk(
+        vector_ops.encoded_counts,
+        region,
+        w_words,
+        x,
+        sng,
+        length,
+        mode,
+        vector_ops.stream_numbers(region, shape),
+        (words[0].start, words[0].stop),
+    )
+    return counts[..., None, None]
+
+
+for _func in (
+    pack_bitstream,
+    unpack_bitstream,
+    check_tail,
+    vec_and,
+    vec_or,
+    vec_xor,
+    vec_xnor,
+    vec_not,
+    vec_mux,
+    popcount,
+    stream_popcount,
+    vec_popcount,
+    vec_mac,
+    encode_words,
+    encode_mac,
+):
+    getattr(vector_ops, _func.__name__).register(da.Array, _func)

@@ -1,0 +1,307 @@
+"""The command line: `scdask infer`, `scdask info`; also `dask scdask ...`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import __version__
+from .errors import ScdaskError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from .jobs.infer import Result
+    from .layers import SCMLP
+
+OPTIONAL = {
+    "apps": ("sklearn", "matplotlib", "bokeh"),
+    "zarr": ("zarr",),
+    "jax": ("jax",),
+    "gpu-cuda12": ("cupy",),
+    "mpi": ("mpi4py", "dask_mpi"),
+}
+SIMD = ("sse4.2", "popcnt", "avx2", "avx512f", "avx512bw", "avx512vpopcntdq", "neon", "sve")
+
+
+class CommaList(click.ParamType):
+    """Values of one type with commas between them."""
+
+    name = "list"
+
+    def __init__(self, item: click.ParamType) -> None:
+        self.item = item
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Any]:
+        """Convert the text of an option; a list passes as it is."""
+        if isinstance(value, list):
+            return value
+        items = [self.item.convert(part.strip(), param, ctx) for part in value.split(",")]
+        return list(dict.fromkeys(items))
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What stands for the value in the help."""
+        return f"{self.item.name.upper()}[,...]"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="scdask")
+def main() -> None:
+    """Stochastic computing on Dask."""
+
+
+@main.command()
+@click.argument("dataset", type=click.Choice(["digits"]), required=False)
+@click.option("--model", type=click.Path(exists=True, dir_okay=False), help="Your own perceptron: an npz file.")
+@click.option("--data", type=click.Path(exists=True, dir_okay=False), help="Your own inputs: an npz file of x and y.")
+@click.option(
+    "--sng",
+    "sngs",
+    type=CommaList(click.Choice(["sobol", "halton", "lfsr", "bernoulli", "shared"])),
+    default="sobol,lfsr,bernoulli",
+    show_default=True,
+    help="Number generators: sobol, halton, lfsr, bernoulli, shared.",
+)
+@click.option(
+    "--length",
+    "lengths",
+    type=CommaList(click.IntRange(1)),
+    default="16,64,256,1024",
+    show_default=True,
+    help="Lengths of the streams in bits.",
+)
+@click.option("--mode", type=click.Choice(["split", "bipolar"]), default="split", show_default=True)
+@click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Seeds to try.")
+@click.option("--seed", type=click.IntRange(0, 2**32), default=0, show_default=True, help="The first seed.")
+@click.option(
+    "--scheduler",
+    default="local",
+    show_default=True,
+    metavar="local|threads|ADDRESS|FILE",
+    help="Where to run: a cluster started for the job, this process, or a scheduler that is running.",
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes of the local cluster.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of each process.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="results",
+    show_default=True,
+    help="Folder for results.json and accuracy.png.",
+)
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def infer(
+    dataset: str | None,
+    model: str | None,
+    data: str | None,
+    sngs: list[str],
+    lengths: list[int],
+    mode: Any,
+    repeat: int,
+    seed: int,
+    scheduler: str,
+    workers: int | None,
+    threads: int | None,
+    out: Path,
+    quiet: bool,
+) -> None:
+    """Classify with a trained perceptron in stochastic computing.
+
+    DATASET digits trains a 64-32-10 perceptron on scikit-learn's digits and classifies its 540 test images. With
+    --model and --data it takes your own: an npz file of weights_0 (n_neurons, n_inputs), bias_0, weights_1, ... and
+    one of x (samples, n_inputs) in [0, 1] and y (samples,).
+    """
+    if (dataset is None) == (model is None) or (model is None) != (data is None):
+        raise click.UsageError("give either the dataset digits, or both --model and --data")
+    with _plain_errors(), _terminated_like_interrupted():
+        from rich.console import Console
+
+        from .cluster import open_scheduler
+        from .jobs.infer import float_accuracy, infer, settings
+
+        status = Console(stderr=True, quiet=quiet)
+        with open_scheduler(scheduler, workers, threads) as place:
+            if place.dashboard:
+                status.print(f"Dask dashboard: {place.dashboard}", highlight=False, soft_wrap=True)
+            with status.status("training the float perceptron" if dataset else "reading the model"):
+                perceptron, x, y = _digits() if dataset else _own(model, data)
+                exact = float_accuracy(perceptron, x, y)
+            todo = settings(sngs, lengths, mode, seed=seed, repeat=repeat)
+            results = [infer(perceptron, x, y, setting) for setting in _progress(todo, status)]
+        _save(out, results, exact, dataset or Path(str(model)).name, len(x), place)
+        Console(quiet=quiet).print(_table(results, exact))
+        status.print(f"Written: {out / 'results.json'}, {out / 'accuracy.png'}", highlight=False, soft_wrap=True)
+
+
+def _digits() -> tuple[SCMLP, Any, Any]:
+    from .jobs.digits import load_digits, train_perceptron
+
+    digits = load_digits()
+    return train_perceptron(digits), digits.x_test, digits.y_test
+
+
+def _own(model: str | None, data: str | None) -> tuple[SCMLP, Any, Any]:
+    from ._files import read_npz
+    from .errors import BitstreamError
+    from .layers import SCMLP
+
+    arrays = read_npz(data)
+    missing = [name for name in ("x", "y") if name not in arrays]
+    if missing:
+        raise BitstreamError(f"the data {data} have no array {missing[0]}, only {', '.join(arrays)}")
+    return SCMLP.load(model, arrays["x"]), arrays["x"], arrays["y"]
+
+
+def _progress(items: Sequence[Any], console: Console) -> Iterator[Any]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("inference", total=len(items))
+        for item in items:
+            progress.update(task, description=f"{item.sng} N={item.length}")
+            yield item
+            progress.advance(task)
+
+
+def _save(out: Path, results: Sequence[Result], exact: float, name: str, samples: int, place: Place) -> None:
+    from ._files import write_whole
+    from .plotting import accuracy_figure
+
+    report = {
+        "scdask": __version__,
+        "job": f"infer {name}",
+        "scheduler": place.name,
+        "threads": place.threads,
+        "samples": samples,
+        "float_accuracy": exact,
+        "results": [vars(r) | {"sc_operations_per_second": r.sc_operations_per_second} for r in results],
+    }
+    title = f"SC inference, {name}, {results[0].mode}"
+    figure = accuracy_figure(results, exact, title)
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "results.json", lambda file: file.write(json.dumps(report, indent=2).encode() + b"\n"))
+    write_whole(out / "accuracy.png", lambda file: figure.savefig(file, format="png", dpi=150))
+
+
+def _table(results: Sequence[Result], exact: float) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"SC inference ({results[0].mode})", caption=f"float accuracy {exact:.4f}")
+    for column in ("SNG", "N", "seed", "accuracy", "minus float", "SC Gop/s", "seconds"):
+        table.add_column(column, justify="left" if column == "SNG" else "right")
+    for before, r in zip([None, *results], results, strict=False):
+        if before and before.sng != r.sng:
+            table.add_section()
+        table.add_row(
+            r.sng,
+            str(r.length),
+            str(r.seed),
+            f"{r.accuracy:.4f}",
+            f"{r.accuracy - exact:+.4f}",
+            f"{r.sc_operations_per_second / 1e9:.2f}",
+            f"{r.seconds:.3f}",
+        )
+    return table
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Our errors as one line instead of a traceback."""
+    try:
+        yield
+    except ScdaskError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """On SIGTERM, as a batch system sends it, unwind as on Ctrl-C, so that the workers are closed."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@main.command()
+def info() -> None:
+    """Print versions, cores and SIMD, and which backends work, or why not."""
+    import platform
+    from importlib.metadata import version
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from .cluster import available_cores
+
+    table = Table(show_header=False)
+    table.add_row("scdask", __version__)
+    table.add_row("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    for package in ("numpy", "numba", "dask", "distributed"):
+        table.add_row(package, version(package))
+    table.add_section()
+    table.add_row("cores", f"{available_cores()} of {os.cpu_count()} usable")
+    table.add_row("SIMD", ", ".join(_simd()) or "none of " + ", ".join(SIMD))
+    table.add_section()
+    for name, check in (("NumPy kernels", _check_numpy), ("Dask", _check_dask)):
+        table.add_row(name, _outcome(check))
+    table.add_section()
+    for extra, packages in OPTIONAL.items():
+        for package in packages:
+            table.add_row(package, _installed(package, extra))
+    Console().print(table)
+
+
+def _simd() -> list[str]:
+    from llvmlite import binding
+
+    features = binding.get_host_cpu_features()
+    return [name for name in SIMD if features.get(name)]
+
+
+def _check_numpy() -> None:
+    from .encoding import Sobol, encode
+
+    ones = (encode(0.75, 256, sng=Sobol(1)) & encode(0.5, 256, sng=Sobol(2))).popcount()
+    if ones != 96:
+        raise ScdaskError(f"0.75 * 0.5 gave {ones} ones of 256 instead of 96")
+
+
+def _check_dask() -> None:
+    from .encoding import Sobol, encode
+
+    ones = encode([0.75, 0.5], 256, sng=Sobol(1), chunks=(1, -1)).popcount().compute(scheduler="synchronous")
+    if ones.tolist() != [192, 128]:
+        raise ScdaskError(f"0.75 and 0.5 gave {ones} ones of 256 instead of 192 and 128")
+
+
+def _outcome(check: Callable[[], None]) -> str:
+    try:
+        check()
+    except Exception as error:  # whatever is wrong here is what the user asks about
+        return f"does not work: {error}"
+    return "works"
+
+
+def _installed(package: str, extra: str) -> str:
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        return f"not installed: pip install 'scdask[{extra}]'"
+    module = __import__(package)
+    return f"{getattr(module, '__version__', 'installed')}"
+
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from .cluster import Place

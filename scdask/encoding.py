@@ -1,0 +1,332 @@
+"""Stochastic number generators and the encoder.
+
+A generator is a small frozen value, and its identity is the correlation: streams encoded with equal generators compare
+the same random numbers, so that they overlap as much as they can (SCC = +1). Generators that differ give streams that
+do not, as far as the numbers of the two are independent.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from . import jit_kernels, vector_ops
+from .bitstream import Bitstream, check_polarity
+from .errors import BitstreamError
+from .jit_kernels import WORD, tail_mask
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .vector_ops import Polarity
+
+SEGMENT = 4096  # bits of a shared sequence that one look-up table serves: 2 MiB
+
+
+class SNG(ABC):
+    """A stochastic number generator: what a probability is compared with, bit by bit."""
+
+    shared: ClassVar[bool] | bool = True
+
+    @abstractmethod
+    def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
+        """Numbers in [0, 1) of bits `start` to `stop` of a stream of `length` bits; `start` a multiple of 64."""
+
+    def fill(
+        self, p: NDArray[np.float64], streams: NDArray[np.uint64], length: int, first: int, out: NDArray[np.uint64]
+    ) -> None:
+        """Fill `out` (len(p), n_words) with the words from `first` on of streams of probability `p`.
+
+        N numbers make only N + 1 different streams, so each stream is a row of a table: the one for the count of
+        numbers below p. Long streams take a table for each segment, smaller ones where few streams need them.
+        """
+        segment = min(SEGMENT, max(SEGMENT // 8, 1 << len(p).bit_length()))
+        last = min(WORD * (first + out.shape[1]), length)
+        for start in range(WORD * first, last, segment):
+            table = _table(self, length, start, min(start + segment, last))
+            jit_kernels.look_up(p, *table, start // WORD - first, out)
+
+
+@lru_cache(maxsize=16)
+def _table(sng: SNG, length: int, start: int, stop: int) -> tuple[NDArray[Any], ...]:
+    numbers = sng.numbers(length, start, stop)
+    order = np.argsort(numbers, kind="stable")
+    ranked = numbers[order]
+    cells = 2 << len(order).bit_length()
+    guide = np.searchsorted(ranked, np.arange(cells + 1) / cells)
+    rows = jit_kernels.empty_words((len(order) + 1, vector_ops.words_for(len(order))))
+    jit_kernels.threshold_table(order, rows)
+    return ranked, guide, rows
+
+
+def _integer(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
+        raise BitstreamError(f"{name} is an integer from {low} to {high}, not {value!r}")
+    return int(value)
+
+
+@dataclass(frozen=True)
+class Bernoulli(SNG):
+    """Independent random bits, exact to the last bit of a float64 probability.
+
+    The random words come from Threefry2x64-13, a counter-based generator [1]_: the key is (seed, shared), the counter
+    is the number of the stream, of the word, and of the binary digit. So every bit is a pure function of
+    (seed, stream, place), whatever the chunks, the worker or the machine.
+
+    Parameters
+    ----------
+    seed : int
+        0 to 2**64 - 1. Element i of two arrays encoded with equal seeds has the same random numbers in both: give
+        operands that are to be independent seeds of their own.
+    shared : bool
+        False: each element of an array has its own independent stream, numbered in C order.
+        True: all compare one sequence, so that all are fully correlated.
+
+    References
+    ----------
+    .. [1] Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3. SC 2011.
+    """
+
+    seed: int = 0
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", _integer("a seed", self.seed, 0, 2**64 - 1))
+        object.__setattr__(self, "shared", bool(self.shared))
+
+    def _key(self) -> tuple[np.uint64, np.uint64]:
+        return np.uint64(self.seed), np.uint64(self.shared)
+
+    def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
+        """The numbers of the shared sequence, rounded toward 0 to doubles, which decides every double exactly."""
+        out = np.empty(stop - start)
+        jit_kernels.bernoulli_sequence(*self._key(), start // WORD, out)
+        return out
+
+    def fill(
+        self, p: NDArray[np.float64], streams: NDArray[np.uint64], length: int, first: int, out: NDArray[np.uint64]
+    ) -> None:
+        """Fill `out` with the words from `first` on of streams of probability `p`."""
+        if self.shared:
+            super().fill(p, streams, length, first, out)
+            return
+        jit_kernels.bernoulli(p.view(np.uint64), streams, first, *self._key(), out)
+        if WORD * (first + out.shape[1]) > length:
+            out[:, -1] &= tail_mask(length)
+
+
+@dataclass(frozen=True)
+class LFSR(SNG):
+    """A Fibonacci linear-feedback shift register, one sequence shared by all elements.
+
+    The states over 2**width, from the seed on. State 0 never appears: over a full period of 2**width - 1 a threshold
+    of X states gives X - 1 ones.
+
+    Parameters
+    ----------
+    width : int
+        2 to 53 bits.
+    taps : tuple of int
+        The exponents of the feedback polynomial, 1 to width, with width among them. (16, 14, 13, 11) and
+        (16, 5, 3, 2), (8, 6, 5, 4), (4, 3) have the full period.
+    seed : int
+        The first state, 1 to 2**width - 1.
+    shift : {"left", "right"}
+    """
+
+    width: int = 16
+    taps: tuple[int, ...] = (16, 14, 13, 11)
+    seed: int = 0xACE1
+    shift: Literal["left", "right"] = "left"
+
+    def __post_init__(self) -> None:
+        width = _integer("the width of an LFSR", self.width, 2, 53)
+        taps = tuple(_integer("a tap", tap, 1, width) for tap in self.taps)
+        if width not in taps or len(set(taps)) < len(taps):
+            raise BitstreamError(f"the taps of an LFSR are different and hold its width {width}, but they are {taps}")
+        if self.shift not in ("left", "right"):
+            raise BitstreamError(f'an LFSR shifts "left" or "right", not {self.shift!r}')
+        object.__setattr__(self, "width", width)
+        object.__setattr__(self, "taps", taps)
+        object.__setattr__(self, "seed", _integer("the seed of an LFSR", self.seed, 1, 2**width - 1))
+
+    def _tap_mask(self) -> int:
+        return sum(1 << (tap - 1 if self.shift == "left" else self.width - tap) for tap in self.taps)
+
+    def _step(self, state: int) -> int:
+        feedback = (state & self._tap_mask()).bit_count() & 1
+        if self.shift == "left":
+            return (state << 1 | feedback) & (2**self.width - 1)
+        return state >> 1 | feedback << (self.width - 1)
+
+    def _state(self, steps: int) -> int:
+        """The state after so many steps: a step is linear over GF(2), so it is a matrix, and powers of it are quick."""
+        state = self.seed
+        power = [self._step(1 << i) for i in range(self.width)]
+        while steps:
+            if steps & 1:
+                state = _combine(power, state)
+            power = [_combine(power, image) for image in power]
+            steps >>= 1
+        return state
+
+    def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
+        """States `start` to `stop`, over 2**width."""
+        out = np.empty(stop - start)
+        state, tap_mask = np.uint64(self._state(start)), np.uint64(self._tap_mask())
+        jit_kernels.lfsr(state, tap_mask, self.width, self.shift == "left", out)
+        return out
+
+
+def _combine(images: list[int], state: int) -> int:
+    result = 0
+    for bit, image in enumerate(images):
+        if state >> bit & 1:
+            result ^= image
+    return result
+
+
+@dataclass(frozen=True)
+class Sobol(SNG):
+    """One dimension of the unscrambled Sobol sequence, shared by all elements (scipy.stats.qmc, Joe and Kuo 2008).
+
+    Streams of different dimensions multiply almost without error: exactly, for N = 1024 and p in steps of 1/32.
+
+    Parameters
+    ----------
+    dimension : int
+        1 to 21201. Dimension 1 is the van der Corput sequence in Gray-code order.
+    """
+
+    dimension: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dimension", _integer("a Sobol dimension", self.dimension, 1, 21201))
+
+    def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
+        """Points `start` to `stop`."""
+        from scipy.stats import qmc
+
+        if stop > 2**32:
+            raise BitstreamError(f"the Sobol sequence has 2**32 numbers here, too few for {length} bits")
+        points = qmc.Sobol(self.dimension, scramble=False, bits=32)
+        if start:
+            points.fast_forward(start)
+        # SciPy warns about a first draw that is no power of two.
+        count = stop - start if start else 1 << (stop - 1).bit_length()
+        column: NDArray[np.float64] = points.random(count)[: stop - start, -1]
+        return column.copy()
+
+
+@dataclass(frozen=True)
+class Halton(SNG):
+    """The radical inverse in a prime base: one dimension of the Halton sequence, shared by all elements.
+
+    Sequences of different bases are uncorrelated. The numbers are those of scipy.stats.qmc.
+
+    Parameters
+    ----------
+    base : int
+        A prime up to 541.
+    """
+
+    base: int = 3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base", _integer("the base of a Halton sequence", self.base, 2, 541))
+        if self.base not in _primes(self.base):
+            raise BitstreamError(f"the base of a Halton sequence is prime, unlike {self.base}")
+
+    def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
+        """Radical inverses of `start` to `stop`."""
+        from scipy.stats import qmc
+
+        points = qmc.Halton(len(_primes(self.base)), scramble=False)
+        points.fast_forward(start)
+        column: NDArray[np.float64] = points.random(stop - start)[:, -1]
+        return column.copy()
+
+
+def _primes(last: int) -> list[int]:
+    return [n for n in range(2, last + 1) if all(n % d for d in range(2, math.isqrt(n) + 1))]
+
+
+@dataclass(frozen=True)
+class VanDerCorput(SNG):
+    """The van der Corput sequence: the radical inverse in base 2, shared by all elements."""
+
+    def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
+        """Radical inverses of `start` to `stop`."""
+        return Halton(2).numbers(length, start, stop)
+
+
+@dataclass(frozen=True)
+class Thermometer(SNG):
+    """Unary code: all ones of a stream come first, ceil(p * N) of them. Shared by all elements."""
+
+    def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
+        """t / length for t from `start` to `stop`."""
+        return np.arange(start, stop) / length
+
+
+def encode(
+    p: Any, length: int, *, polarity: Polarity = "unipolar", sng: SNG = Bernoulli(), chunks: Any = None
+) -> Bitstream:
+    """Encode real numbers as bitstreams.
+
+    Bit t of a stream is 1 where number t of the generator is below the probability p (unipolar) or (p + 1) / 2
+    (bipolar): 0 gives no ones, 1 only ones. The bits do not depend on chunks, workers or threads.
+
+    Parameters
+    ----------
+    p : array_like or dask Array of real numbers, any shape
+        In [0, 1] for unipolar, [-1, 1] for bipolar streams.
+    length : int
+        Bits of a stream, N >= 1.
+    polarity : {"unipolar", "bipolar"}
+    sng : SNG
+        The stochastic number generator. The default is `Bernoulli(seed=0)`: arrays that are both encoded with it have
+        the same random numbers. Give operands of a gate generators that differ where they are to be independent.
+    chunks : optional
+        Makes the result lazy: chunks as Dask takes them, over (*p.shape, n_words), or "auto", which sizes them by the
+        time that a task takes (Dask option "scdask.task-seconds").
+
+    Returns
+    -------
+    Bitstream
+        Lazy if `p` is a Dask array or `chunks` is given.
+
+    Raises
+    ------
+    BitstreamError
+        If a value is outside its range or NaN (for a Dask array: when it is computed), or the length is below 1.
+
+    Examples
+    --------
+    >>> a = encode(0.75, 256, sng=Sobol(1))
+    >>> b = encode(0.5, 256, sng=Sobol(2))
+    >>> (a & b).decode()
+    0.375
+    """
+    length = _integer("the length of a stream", length, 1, 2**53)
+    check_polarity(polarity)
+    if not isinstance(sng, SNG):
+        raise BitstreamError(f"sng is a stochastic number generator such as Sobol(1), not {sng!r}")
+    if chunks is None:
+        words = vector_ops.encode_words(p, sng, length, polarity)
+    else:
+        from . import chunked
+
+        values = p if hasattr(p, "dtype") else np.asarray(p)
+        words = chunked.encode_words(values, sng, length, polarity, chunks=chunks)
+    return Bitstream.trusted(words, length, polarity)
+
+
+def decode(bitstream: Bitstream) -> Any:
+    """The numbers that streams stand for: ones / N (unipolar) or 2 * ones / N - 1 (bipolar), as float64."""
+    return bitstream.decode()

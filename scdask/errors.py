@@ -1,0 +1,25 @@
+"""The errors of scdask: each is a name, a built-in base, and one sentence with the numbers in it."""
+
+
+class ScdaskError(Exception):
+    """Base of every error that scdask raises on purpose."""
+
+
+class BitstreamError(ScdaskError, ValueError):
+    """An array, a length, a probability or a shape that cannot be what the operation needs."""
+
+
+class UnsupportedArrayError(ScdaskError, TypeError):
+    """An array of a library that scdask has no kernels for."""
+
+
+class MixedArrayError(ScdaskError, TypeError):
+    """Arrays of several libraries in one call."""
+
+
+class MissingBackendError(ScdaskError, ImportError):
+    """A package that this feature needs is not installed."""
+
+
+class SchedulerError(ScdaskError, RuntimeError):
+    """The Dask scheduler that a job was sent to cannot be reached."""

@@ -1,0 +1,1 @@
+"""The jobs that the command line runs: each a lazy graph and a figure."""

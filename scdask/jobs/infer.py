@@ -1,0 +1,120 @@
+"""SC inference of a trained perceptron: accuracy for each generator, length and seed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import dask
+import dask.array as da
+import numpy as np
+
+from ..chunked import MAC_RATE, task_bits
+from ..encoding import LFSR, SNG, Bernoulli, Halton, Sobol, VanDerCorput
+from ..errors import BitstreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ..layers import SCMLP
+    from ..vector_ops import Mode
+
+GENERATORS = ("sobol", "halton", "lfsr", "bernoulli", "shared")
+SEEDED = ("lfsr", "bernoulli", "shared")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One inference: the generators by name, the length of the streams, the seed and the mode of the products."""
+
+    sng: str
+    length: int
+    seed: int
+    mode: Mode
+
+
+@dataclass(frozen=True)
+class Result(Setting):
+    """What it gave. An SC operation is one gate on one pair of bits, counted."""
+
+    accuracy: float
+    seconds: float
+    sc_operations: int
+
+    @property
+    def sc_operations_per_second(self) -> float:
+        """SC operations a second, encoding and scheduling included."""
+        return self.sc_operations / self.seconds
+
+
+def settings(
+    sngs: Sequence[str], lengths: Sequence[int], mode: Mode, *, seed: int = 0, repeat: int = 1
+) -> list[Setting]:
+    """All combinations; a generator without a seed comes once, however often the others are repeated."""
+    return [
+        Setting(sng, length, seed + r, mode)
+        for sng, length in product(sngs, lengths)
+        for r in range(repeat if sng in SEEDED else 1)
+    ]
+
+
+def generators(name: str, seed: int, n_layers: int) -> list[tuple[SNG, SNG]]:
+    """The (inputs, weights) generators of each layer.
+
+    "sobol": dimensions 1 and 2. "halton": bases 2 and 3. "lfsr": two registers of 16 bits with different polynomials.
+    "bernoulli": independent streams. "shared": one register for both, which is wrong on purpose: the operands are
+    correlated.
+    """
+    x_lfsr = LFSR(seed=1 + (0xACE0 + 77 * seed) % 65535)
+    w_lfsr = LFSR(taps=(16, 5, 3, 2), seed=1 + (0x1D0E + 131 * seed) % 65535)
+    first = 2 * n_layers * seed
+    pairs: dict[str, list[tuple[SNG, SNG]]] = {
+        "sobol": [(Sobol(1), Sobol(2))] * n_layers,
+        "halton": [(VanDerCorput(), Halton(3))] * n_layers,
+        "lfsr": [(x_lfsr, w_lfsr)] * n_layers,
+        "bernoulli": [(Bernoulli(first + 2 * i), Bernoulli(first + 2 * i + 1)) for i in range(n_layers)],
+        "shared": [(x_lfsr, x_lfsr)] * n_layers,
+    }
+    return pairs[name]
+
+
+def infer(model: SCMLP, x: NDArray[Any], y: NDArray[Any], setting: Setting) -> Result:
+    """Classify all inputs on Dask's current scheduler and compare with the labels.
+
+    Parameters
+    ----------
+    model : SCMLP
+    x : ndarray, shape (samples, n_inputs)
+        In [0, 1].
+    y : ndarray, shape (samples,)
+        Labels.
+    setting : Setting
+    """
+    check_data(model, x, y)
+    streamed = model.with_generators(generators(setting.sng, setting.seed, len(model.layers)), setting.mode)
+    operations = setting.length * sum(layer.weights.size for layer in model.layers)
+    operations *= 2 if setting.mode == "split" else 1
+    rows = max(1, min(len(x), int(task_bits(MAC_RATE) / operations)))
+    images = da.from_array(x, chunks=(rows, -1))
+    right = (streamed.predict(images, setting.length) == da.from_array(y, chunks=rows)).sum()
+    start = time.perf_counter()
+    (count,) = dask.compute(right)
+    seconds = time.perf_counter() - start
+    return Result(**vars(setting), accuracy=int(count) / len(x), seconds=seconds, sc_operations=operations * len(x))
+
+
+def check_data(model: SCMLP, x: NDArray[Any], y: NDArray[Any]) -> None:
+    """Raise unless the data are inputs of the model, with a label each."""
+    n_inputs = model.layers[0].weights.shape[1]
+    if x.ndim != 2 or x.shape[1] != n_inputs or y.shape != x.shape[:1] or not len(x):
+        raise BitstreamError(f"the data are x (samples, {n_inputs}) and y (samples,), not {x.shape} and {y.shape}")
+
+
+def float_accuracy(model: SCMLP, x: NDArray[Any], y: NDArray[Any]) -> float:
+    """The accuracy of the same weights in floating point."""
+    check_data(model, x, y)
+    return float(np.mean(model.predict_float(x) == y))

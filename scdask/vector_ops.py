@@ -1,0 +1,618 @@
+"""Operations on bitstreams packed into uint64 words.
+
+Bit t of a stream is bit t % 64 of word t // 64 (LSB first). Words are on the last axis, any number of axes leads.
+The bits of the last word at and past the stream's length are padding, and 0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from . import jit_kernels
+from ._dispatch import array_function
+from .errors import BitstreamError
+from .jit_kernels import WORD, empty_words, readonly, tail_mask
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .encoding import SNG
+
+Gate = Literal["and", "xnor"]
+Polarity = Literal["unipolar", "bipolar"]
+Mode = Literal["split", "bipolar"]
+RANGES = {"unipolar": (0.0, 1.0), "bipolar": (-1.0, 1.0)}
+
+OPERAND_BYTES = 2**26  # of encoded weights held at once by `encode_mac`
+TILE_BYTES = 2**25  # of encoded inputs held at once by `encode_mac`
+
+
+def words_for(length: int) -> int:
+    """The number of words that hold `length` bits."""
+    return -(-length // WORD)
+
+
+# Packing
+
+
+@array_function
+def pack_bitstream(bitstream: Any) -> Any:
+    """Pack the bits on the last axis into uint64 words, LSB first.
+
+    Parameters
+    ----------
+    bitstream : array_like of bool or integers, shape (..., N)
+        Zeros and ones.
+
+    Returns
+    -------
+    ndarray or dask Array of uint64, shape (..., ceil(N / 64))
+
+    Raises
+    ------
+    BitstreamError
+        If there is anything but 0 and 1 (for a Dask array: when it is computed), or no axis.
+
+    Examples
+    --------
+    >>> pack_bitstream([1, 0, 1, 1])
+    array([13], dtype=uint64)
+    """
+    bits = _bytes_of_bits(bitstream)
+    *lead, length = bits.shape
+    out = empty_words((*lead, words_for(length)))
+    rows = readonly(bits.reshape(-1, length) if bits.size else bits.reshape(0, 0))
+    if rows.size and jit_kernels.pack(rows, out.reshape(len(rows), -1)) > 1:
+        raise _not_bits(np.asarray(bitstream))
+    return out
+
+
+def _bytes_of_bits(bitstream: Any) -> NDArray[np.uint8]:
+    try:
+        bits = np.asarray(bitstream)
+    except ValueError as error:
+        raise BitstreamError(f"a bitstream is a rectangular array of 0 and 1: {error}") from None
+    if bits.size == 0 and not hasattr(bitstream, "dtype"):
+        bits = bits.astype(bool)
+    check_bit_array(bits)
+    if bits.itemsize > 1:
+        if ((bits != 0) & (bits != 1)).any():
+            raise _not_bits(bits)
+        return bits.astype(np.uint8)
+    return bits.view(np.uint8)
+
+
+def check_bit_array(bits: Any) -> None:
+    """Raise unless the array's type and shape can be bits."""
+    if bits.dtype.kind not in "biu":
+        raise BitstreamError(f"a bitstream holds 0 and 1 as bool or integers, not {bits.dtype}")
+    if bits.ndim == 0:
+        raise BitstreamError(f"a bitstream has its bits on the last axis, but this array has none: {bits!r}")
+
+
+def _not_bits(bits: NDArray[Any]) -> BitstreamError:
+    place = tuple(int(i) for i in np.argwhere((bits != 0) & (bits != 1))[0])
+    return BitstreamError(f"a bitstream holds only 0 and 1, but there is {bits[place]} at {place}")
+
+
+@array_function
+def unpack_bitstream(packed: Any, original_length: int, original_shape: tuple[int, ...] | None = None) -> Any:
+    """Unpack words into one byte a bit.
+
+    Parameters
+    ----------
+    packed : array of uint64, shape (..., n_words)
+    original_length : int
+        Length of one stream in bits; n_words must be ceil(original_length / 64).
+    original_shape : tuple of int, optional
+        Shape of the result; it wins over `original_length`, which then follows from it and the number of streams.
+
+    Returns
+    -------
+    ndarray or dask Array of uint8, shape (..., original_length) or `original_shape`
+
+    Raises
+    ------
+    BitstreamError
+        If the words are not uint64 or are not those of such a stream.
+    """
+    words = as_words(packed)
+    length, shape = unpacked_shape(words.shape, original_length, original_shape)
+    *lead, n_words = words.shape
+    out = np.empty((*lead, length), np.uint8)
+    if out.size:
+        jit_kernels.unpack(readonly(words.reshape(-1, n_words)), out.reshape(-1, length))
+    return out.reshape(shape)
+
+
+def unpacked_shape(
+    shape: tuple[int, ...], length: int, original_shape: tuple[int, ...] | None
+) -> tuple[int, tuple[int, ...]]:
+    """The length of a stream and the shape of the result of unpacking words of shape `shape`."""
+    if original_shape is None:
+        check_length(length, shape[-1])
+        return length, (*shape[:-1], length)
+    streams = int(np.prod(shape[:-1], dtype=np.int64))
+    total = int(np.prod(original_shape, dtype=np.int64))
+    if min(original_shape, default=0) < 0 or (total % streams if streams else total):
+        raise BitstreamError(f"{streams} streams of words {shape} cannot be unpacked into the shape {original_shape}")
+    length = total // streams if streams else original_shape[-1]
+    check_length(length, shape[-1])
+    return length, tuple(original_shape)
+
+
+def check_length(length: Any, n_words: int) -> int:
+    """Raise unless a stream of `length` bits fills exactly `n_words` words."""
+    if isinstance(length, bool) or not isinstance(length, int | np.integer):
+        raise BitstreamError(f"the length of a stream is an integer, not {length!r}")
+    if length < 0 or words_for(int(length)) != n_words:
+        low = WORD * (n_words - 1) + 1 if n_words else 0
+        raise BitstreamError(f"{n_words} words hold {low} to {WORD * n_words} bits of a stream, not {length}")
+    return int(length)
+
+
+def check_words(words: Any) -> None:
+    """Raise unless the array's type and shape can be packed words."""
+    if words.dtype.kind != "u" or words.dtype.itemsize != 8:
+        raise BitstreamError(f"packed words are uint64, not {words.dtype}; pack_bitstream makes them from bits")
+    if words.ndim == 0:
+        raise BitstreamError("packed words have the words on the last axis, but this array has no axis")
+
+
+def as_words(packed: Any) -> NDArray[np.uint64]:
+    """The array as native uint64, or an error that says what it is instead."""
+    words = np.asarray(packed)
+    check_words(words)
+    return words.astype(np.uint64, copy=False)
+
+
+@array_function
+def check_tail(packed: Any, length: int) -> Any:
+    """The words themselves, once their padding is known to be 0.
+
+    Parameters
+    ----------
+    packed : array of uint64, shape (..., n_words)
+    length : int
+        Length of a stream in bits.
+
+    Raises
+    ------
+    BitstreamError
+        If a bit at or past `length` is 1, or the length does not fit the words.
+    """
+    words = as_words(packed)
+    check_length(length, words.shape[-1])
+    if length % WORD:
+        padding = words[..., -1] & ~tail_mask(length)
+        if padding.any():
+            stream = tuple(int(i) for i in np.argwhere(padding)[0])
+            raise BitstreamError(f"stream {stream} of {length} bits has ones in its padding, past bit {length - 1}")
+    return words
+
+
+# Gates
+
+
+def check_gate(*operands: Any) -> None:
+    """Raise unless the packed operands have the same number of words and leading axes that broadcast."""
+    for words in operands:
+        check_words(words)
+    counts = [words.shape[-1] for words in operands]
+    if len(set(counts)) > 1:
+        raise BitstreamError(f"the operands of a gate hold {' and '.join(map(str, counts))} words a stream")
+    try:
+        np.broadcast_shapes(*(words.shape[:-1] for words in operands))
+    except ValueError:
+        shapes = " and ".join(str(words.shape) for words in operands)
+        raise BitstreamError(f"words of shapes {shapes} do not broadcast") from None
+
+
+def _operands(*packed: Any) -> list[NDArray[np.uint64]]:
+    words = [np.asarray(p) for p in packed]
+    check_gate(*words)
+    return words
+
+
+@array_function
+def vec_and(a_packed: Any, b_packed: Any) -> Any:
+    """AND: the product of independent unipolar streams.
+
+    Parameters
+    ----------
+    a_packed, b_packed : array of uint64, shape (..., n_words)
+        The word axes must match; leading axes broadcast.
+
+    Returns
+    -------
+    array of uint64
+
+    Raises
+    ------
+    BitstreamError
+        If the words are not uint64, differ in number, or do not broadcast.
+    """
+    a, b = _operands(a_packed, b_packed)
+    return a & b
+
+
+@array_function
+def vec_or(a_packed: Any, b_packed: Any) -> Any:
+    """OR: a + b - ab of independent unipolar streams, max(a, b) of fully correlated ones.
+
+    Parameters, returns and errors are those of `vec_and`.
+    """
+    a, b = _operands(a_packed, b_packed)
+    return a | b
+
+
+@array_function
+def vec_xor(a_packed: Any, b_packed: Any) -> Any:
+    """XOR: |a - b| of fully correlated unipolar streams.
+
+    Parameters, returns and errors are those of `vec_and`.
+    """
+    a, b = _operands(a_packed, b_packed)
+    return a ^ b
+
+
+@array_function
+def vec_xnor(a_packed: Any, b_packed: Any, length: int | None = None) -> Any:
+    """XNOR: the product of independent bipolar streams.
+
+    Parameters
+    ----------
+    a_packed, b_packed : array of uint64, shape (..., n_words)
+        The word axes must match; leading axes broadcast.
+    length : int, optional
+        Length of a stream in bits. With it the padding of the result is 0; without it every bit of a word counts.
+
+    Returns
+    -------
+    array of uint64
+
+    Raises
+    ------
+    BitstreamError
+        As for `vec_and`, or if the length does not fit the words.
+    """
+    a, b = _operands(a_packed, b_packed)
+    return _without_padding(jit_kernels.xnor_word(a, b), length)
+
+
+@array_function
+def vec_not(packed: Any, length: int | None = None) -> Any:
+    """NOT: 1 - p of a unipolar stream, -v of a bipolar one.
+
+    Parameters
+    ----------
+    packed : array of uint64, shape (..., n_words)
+    length : int, optional
+        Length of a stream in bits. With it the padding of the result is 0; without it every bit of a word counts.
+
+    Returns
+    -------
+    array of uint64, of the same shape
+
+    Raises
+    ------
+    BitstreamError
+        If the words are not uint64, or the length does not fit them.
+    """
+    return _without_padding(~as_words(packed), length)
+
+
+@array_function
+def vec_mux(select_packed: Any, a_packed: Any, b_packed: Any) -> Any:
+    """MUX: `a` where `select` is 1, else `b`; the scaled sum s * a + (1 - s) * b for a `select` independent of both.
+
+    Parameters
+    ----------
+    select_packed, a_packed, b_packed : array of uint64, shape (..., n_words)
+        The word axes must match; leading axes broadcast.
+
+    Returns
+    -------
+    array of uint64
+
+    Raises
+    ------
+    BitstreamError
+        As for `vec_and`.
+    """
+    return jit_kernels.mux_word(*_operands(select_packed, a_packed, b_packed))
+
+
+def _without_padding(words: NDArray[np.uint64], length: int | None) -> NDArray[np.uint64]:
+    if length is not None:
+        check_length(length, words.shape[-1])
+        if length % WORD:
+            words[..., -1] &= tail_mask(length)
+    return words
+
+
+# Counting
+
+
+@array_function
+def popcount(packed: Any) -> Any:
+    """Ones in each word.
+
+    Parameters
+    ----------
+    packed : array of uint64, shape (..., n_words)
+
+    Returns
+    -------
+    array of uint8, of the same shape
+    """
+    return np.bitwise_count(as_words(packed))
+
+
+@array_function
+def stream_popcount(packed: Any) -> Any:
+    """Ones in each stream: the accumulative parallel counter.
+
+    Parameters
+    ----------
+    packed : array of uint64, shape (..., n_words)
+
+    Returns
+    -------
+    array of int64, shape (...)
+    """
+    words = as_words(packed)
+    out = np.zeros(words.shape[:-1], np.int64)
+    if words.size:
+        jit_kernels.popcount(readonly(words.reshape(-1, words.shape[-1])), out.reshape(-1))
+    return out
+
+
+@array_function
+def vec_popcount(packed: Any) -> Any:
+    """Ones in the whole array.
+
+    Parameters
+    ----------
+    packed : array of uint64, shape (..., n_words)
+
+    Returns
+    -------
+    int, or a lazy int64 scalar for a Dask array
+    """
+    return int(stream_popcount(as_words(packed).reshape(1, -1))[0])
+
+
+# Multiply-accumulate
+
+
+@array_function
+def vec_mac(packed_weights: Any, packed_inputs: Any, gate: Gate = "and", length: int | None = None) -> Any:
+    """Multiply-accumulate: the ones of gate(weight, input), summed over the inputs of a neuron. No product is stored.
+
+    Parameters
+    ----------
+    packed_weights : array of uint64, shape (n_neurons, n_inputs, n_words)
+    packed_inputs : array of uint64, shape (n_inputs, n_words) or (batch, n_inputs, n_words)
+    gate : {"and", "xnor"}
+        AND multiplies unipolar streams, XNOR bipolar ones.
+    length : int, optional
+        Length of a stream in bits. Required for "xnor"; with it the padding of the operands must be 0.
+
+    Returns
+    -------
+    array of int64, shape (n_neurons,) or (batch, n_neurons)
+
+    Raises
+    ------
+    BitstreamError
+        If the shapes, the dtype, the length or the padding do not fit.
+    """
+    weights, inputs = np.asarray(packed_weights), np.asarray(packed_inputs)
+    check_mac(weights, inputs, gate, length)
+    if length is not None:
+        weights, inputs = check_tail(weights, length), check_tail(inputs, length)
+    counts = gate_counts(weights, inputs if inputs.ndim == 3 else inputs[None], gate)
+    if gate == "xnor":
+        assert length is not None
+        counts = weights.shape[1] * length - counts
+    return counts if inputs.ndim == 3 else counts[0]
+
+
+def check_mac(weights: Any, inputs: Any, gate: str, length: int | None) -> None:
+    """Raise unless the operands of a MAC fit each other and its gate."""
+    check_words(weights)
+    check_words(inputs)
+    if gate not in ("and", "xnor"):
+        raise BitstreamError(f'the gate of a MAC is "and" or "xnor", not {gate!r}')
+    if weights.ndim != 3 or inputs.ndim not in (2, 3) or weights.shape[1:] != inputs.shape[-2:]:
+        raise BitstreamError(
+            "a MAC takes weights (n_neurons, n_inputs, n_words) and inputs (n_inputs, n_words) or "
+            f"(batch, n_inputs, n_words), not {weights.shape} and {inputs.shape}"
+        )
+    if length is not None:
+        check_length(length, weights.shape[-1])
+    elif gate == "xnor":
+        raise BitstreamError("a MAC with XNOR counts padding unless it is given the length of a stream")
+
+
+def gate_counts(weights: NDArray[np.uint64], inputs: NDArray[np.uint64], gate: Gate) -> NDArray[np.int64]:
+    """Ones of input AND weight, or for "xnor" of input XOR weight, summed over (n_inputs, n_words).
+
+    The ones of XNOR are the total of bits less those of XOR where the padding is 0.
+    """
+    counts = np.zeros((len(inputs), len(weights)), np.int64)
+    x, w = (readonly(a).reshape(len(a), a.shape[1] * a.shape[2]) for a in (inputs, weights))
+    if x.shape[1] < jit_kernels.LANES:
+        x, w = (readonly(np.pad(a, ((0, 0), (0, jit_kernels.LANES - a.shape[1])))) for a in (x, w))
+    jit_kernels.mac(x, w, gate == "xnor", counts)
+    return counts
+
+
+# Encoding
+
+
+@array_function
+def encode_words(
+    values: Any,
+    sng: SNG,
+    length: int,
+    polarity: Polarity = "unipolar",
+    streams: NDArray[np.uint64] | None = None,
+    words: tuple[int, int] | None = None,
+) -> Any:
+    """Encode real numbers as packed streams: a bit is 1 where the generator's number is below the probability.
+
+    Parameters
+    ----------
+    values : array_like of float, any shape
+        In [0, 1] for unipolar, [-1, 1] for bipolar streams.
+    sng : SNG
+        The stochastic number generator.
+    length : int
+        Length of a stream in bits.
+    polarity : {"unipolar", "bipolar"}
+    streams : array of uint64, of the shape of `values`, optional
+        The number of each stream, where the generator has one sequence a stream. By default 0, 1, ... in C order.
+    words : (int, int), optional
+        First and last + 1 of the words to encode. By default all of them.
+
+    Returns
+    -------
+    array of uint64, shape (*values.shape, n_words)
+
+    Raises
+    ------
+    BitstreamError
+        If a value is outside its range or NaN, or is not real.
+    """
+    p = probabilities(values, polarity)
+    first, last = (0, words_for(length)) if words is None else words
+    out = empty_words((*p.shape, last - first))
+    if out.size:
+        numbers = np.arange(p.size, dtype=np.uint64) if streams is None else streams
+        sng.fill(readonly(p.reshape(-1)), readonly(numbers.reshape(-1)), length, first, out.reshape(p.size, -1))
+    return out
+
+
+def check_real(values: Any) -> None:
+    """Raise unless the array's type can be encoded."""
+    if values.dtype.kind not in "biuf":
+        raise BitstreamError(f"streams encode real numbers, not {values.dtype}")
+
+
+def probabilities(values: Any, polarity: Polarity) -> NDArray[np.float64]:
+    """The probability of a one for each value, as float64."""
+    given = np.asarray(values)
+    check_real(given)
+    low, high = RANGES[polarity]
+    p = given.astype(np.float64, copy=False)
+    inside = (p >= low) & (p <= high)
+    if not inside.all():
+        place = tuple(int(i) for i in np.argwhere(~inside)[0])
+        raise BitstreamError(f"{polarity} streams encode {low:g} to {high:g}, but there is {given[place]} at {place}")
+    return p if polarity == "unipolar" else (p + 1) / 2
+
+
+def stream_numbers(region: tuple[slice, ...], shape: tuple[int, ...]) -> NDArray[np.uint64]:
+    """The places, in C order of an array of shape `shape`, of the elements in `region`."""
+    numbers = np.zeros((1,) * len(region), np.uint64)
+    stride = 1
+    for axis in reversed(range(len(region))):
+        along = np.arange(region[axis].start, region[axis].stop, dtype=np.uint64) * np.uint64(stride)
+        numbers = numbers + along.reshape(-1, *[1] * (len(region) - axis - 1))
+        stride *= shape[axis]
+    return numbers
+
+
+@array_function
+def encode_mac(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: int, mode: Mode) -> Any:
+    """Encode both operands and multiply-accumulate them, with only a part of the streams in memory at any time.
+
+    Parameters
+    ----------
+    weights : array of float, shape (n_neurons, n_inputs)
+        In [-1, 1].
+    inputs : array of float, shape (batch, n_inputs)
+        In [0, 1], or [-1, 1] in bipolar mode.
+    w_sng, x_sng : SNG
+        The generators of the weights and of the inputs.
+    length : int
+        Length of a stream in bits.
+    mode : {"split", "bipolar"}
+        "split": the ones of x AND w+ less those of x AND w-, where w = w+ - w-, all unipolar.
+        "bipolar": the ones of x XNOR w.
+
+    Returns
+    -------
+    array of int64, shape (batch, n_neurons)
+        Summed over the inputs.
+
+    Raises
+    ------
+    BitstreamError
+        If a value is outside its range or NaN, or the shapes do not fit.
+    """
+    weights, inputs = np.asarray(weights), np.asarray(inputs)
+    check_matmul(weights, inputs)
+    counts = np.zeros((len(inputs), len(weights)), np.int64)
+    streams = stream_numbers((slice(0, len(inputs)), slice(0, inputs.shape[1])), inputs.shape)
+    operand = split_signs(weights) if mode == "split" else weights
+    for words in word_blocks(operand.shape, length):
+        w = encode_words(operand, w_sng, length, OPERAND_POLARITY[mode], None, words)
+        counts += encoded_counts(w, inputs, x_sng, length, mode, streams, words)
+    return counts if mode == "split" else weights.shape[1] * length - counts
+
+
+OPERAND_POLARITY: dict[Mode, Polarity] = {"split": "unipolar", "bipolar": "bipolar"}
+
+
+def split_signs(weights: NDArray[Any]) -> NDArray[Any]:
+    """w+ stacked on w-, both >= 0, where w = w+ - w-."""
+    return np.concatenate([np.maximum(weights, 0), np.maximum(-weights, 0)])
+
+
+def check_matmul(weights: Any, inputs: Any) -> None:
+    """Raise unless the real operands of a layer fit each other."""
+    check_real(weights)
+    check_real(inputs)
+    if weights.ndim != 2 or inputs.ndim != 2 or weights.shape[1] != inputs.shape[1]:
+        raise BitstreamError(
+            f"a layer takes weights (n_neurons, n_inputs) and inputs (batch, n_inputs), not {weights.shape} and {inputs.shape}"
+        )
+
+
+def word_blocks(shape: tuple[int, ...], length: int) -> list[tuple[int, int]]:
+    """Ranges of words such that one range of the streams of `shape` values takes at most OPERAND_BYTES."""
+    n_words = words_for(length)
+    size = max(1, OPERAND_BYTES // (8 * max(1, int(np.prod(shape)))))
+    return [(first, min(first + size, n_words)) for first in range(0, n_words, size)]
+
+
+def encoded_counts(
+    packed_weights: NDArray[np.uint64],
+    inputs: NDArray[Any],
+    sng: SNG,
+    length: int,
+    mode: Mode,
+    streams: NDArray[np.uint64],
+    words: tuple[int, int],
+) -> NDArray[np.int64]:
+    """The counts of `encode_mac` over a range of words, in bipolar mode of XOR instead of XNOR.
+
+    The weights are packed, in split mode w+ on w-. The inputs are encoded a tile of rows at a time, used and dropped.
+    """
+    row_bytes = 8 * max(1, inputs.shape[1]) * (words[1] - words[0])
+    rows = max(4, TILE_BYTES // row_bytes // 4 * 4)
+    gate: Gate = "and" if mode == "split" else "xnor"
+    counts = np.empty((len(inputs), len(packed_weights)), np.int64)
+    for row in range(0, len(inputs), rows):
+        tile = slice(row, row + rows)
+        x = encode_words(inputs[tile], sng, length, OPERAND_POLARITY[mode], streams[tile], words)
+        counts[tile] = gate_counts(packed_weights, x, gate)
+    if mode == "bipolar":
+        return counts
+    neurons = len(packed_weights) // 2
+    return counts[:, :neurons] - counts[:, neurons:]
