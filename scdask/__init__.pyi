@@ -18,6 +18,12 @@ from .encoding import Thermometer as Thermometer
 from .encoding import VanDerCorput as VanDerCorput
 from .encoding import decode as decode
 from .encoding import encode as encode
+from .errors import BitstreamError as BitstreamError
+from .errors import MissingBackendError as MissingBackendError
+from .errors import MixedArrayError as MixedArrayError
+from .errors import ScdaskError as ScdaskError
+from .errors import SchedulerError as SchedulerError
+from .errors import UnsupportedArrayError as UnsupportedArrayError
 from .layers import SCMLP as SCMLP
 from .layers import SCDense as SCDense
 from .layers import matmul as matmul

@@ -43,7 +43,7 @@ def array_function(func: Callable[P, R_co]) -> ArrayFunction[P, R_co]:
             found = {f for f in found if f.__module__ == BACKENDS["dask"]}
         if not found:
             raise MixedArrayError(f"{name} was given arrays of several libraries; move them to one first")
-        return cast("R_co", found.pop()(*args, **kwargs))
+        return found.pop()(*args, **kwargs)
 
     call.register = table.register  # type: ignore[attr-defined]
     return cast("ArrayFunction[P, R_co]", call)

@@ -72,6 +72,8 @@ class Bitstream:
 
     # as an array of streams
 
+    __array_ufunc__ = None  # so that NumPy leaves an operator with a Bitstream to us
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the array of streams: that of the words less the last axis."""
@@ -128,9 +130,7 @@ class Bitstream:
             f"<tr><th style='text-align: left'>{name}</th><td>{escape(str(value))}</td></tr>"
             for name, value in rows.items()
         )
-        return (
-            f"<table><tr><td><table><caption>Bitstream</caption>{cells}</table></td><td>{picture}</td></tr></table>"
-        )
+        return f"<table><tr><td><table><caption>Bitstream</caption>{cells}</table></td><td>{picture}</td></tr></table>"
 
     # gates
 
@@ -298,9 +298,12 @@ def open_zarr(store: Any) -> Bitstream:
     return Bitstream(da.from_zarr(array), ours.get("length", 0), ours.get("polarity", ""))
 
 
-def check_alike(*streams: Bitstream) -> None:
-    """Raise unless the streams have one length and one polarity."""
-    for name in ("length", "polarity"):
+def check_alike(*streams: Bitstream, names: tuple[str, ...] = ("length", "polarity")) -> None:
+    """Raise unless they are Bitstreams of one length and one polarity."""
+    for stream in streams:
+        if not isinstance(stream, Bitstream):
+            raise BitstreamError(f"a gate takes Bitstreams, not {type(stream).__name__}")
+    for name in names:
         found = {getattr(stream, name): None for stream in streams}
         if len(found) > 1:
             raise BitstreamError(f"streams of {name} {' and '.join(map(str, found))} do not combine")
@@ -337,6 +340,6 @@ def mux(select: Bitstream, a: Bitstream, b: Bitstream) -> Bitstream:
     Bitstream
         Of the polarity of `a` and `b`.
     """
+    check_alike(select, a, b, names=("length",))
     check_alike(a, b)
-    check_alike(Bitstream.trusted(select.words, select.length, a.polarity), a)
     return Bitstream.trusted(vector_ops.vec_mux(select.words, a.words, b.words), a.length, a.polarity)

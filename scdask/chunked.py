@@ -13,7 +13,8 @@ from dask.array.core import normalize_chunks
 from . import vector_ops
 from ._dask_compat import ArraySliceDep, meta_from_array, unify_chunks
 from .errors import BitstreamError
-from .vector_ops import WORD, words_for
+from .jit_kernels import WORD
+from .vector_ops import words_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,9 +91,7 @@ def _pack_block(bits: Any, region: tuple[slice, ...]) -> Any:
     return _in_chunk(vector_ops.pack_bitstream, region, bits)
 
 
-def unpack_bitstream(
-    packed: da.Array, original_length: int, original_shape: tuple[int, ...] | None = None
-) -> da.Array:
+def unpack_bitstream(packed: da.Array, original_length: int, original_shape: tuple[int, ...] | None = None) -> da.Array:
     vector_ops.check_words(packed)
     length, shape = vector_ops.unpacked_shape(packed.shape, original_length, original_shape)
     bits = tuple(_bits_in(region, length) for region in _word_regions(packed))
@@ -109,7 +108,7 @@ def _word_regions(packed: da.Array) -> Iterator[slice]:
 
 def _bits_in(words: slice, length: int) -> int:
     """How many of a stream's bits are in these words."""
-    return min(WORD * words.stop, length) - min(WORD * words.start, length)
+    return int(min(WORD * words.stop, length) - min(WORD * words.start, length))
 
 
 def _over_words(
@@ -291,9 +290,9 @@ def encode_words(
     shape = (*values.shape, n_words)
     if any(np.isnan(n) for n in values.shape):
         raise BitstreamError("values with unknown chunk sizes cannot be numbered: call compute_chunk_sizes() first")
-    limit: int | None = int(task_bits(ENCODE_RATE) / 8)
+    limit = int(task_bits(ENCODE_RATE) / 8)
     if chunks is None:
-        chunks, limit = (*values.chunks, "auto"), None
+        chunks, limit = (*values.chunks, "auto"), dask.config.get("array.chunk-size")
     elif chunks == "auto" and values.ndim:
         chunks = (*["auto"] * values.ndim, -1 if 8 * n_words <= limit else "auto")
     *lead, words = normalize_chunks(chunks, shape, limit=limit, dtype=np.dtype(np.uint64))
@@ -342,9 +341,7 @@ def _encode_block(
     )
 
 
-def encode_mac(
-    weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: int, mode: Mode
-) -> da.Array:
+def encode_mac(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: int, mode: Mode) -> da.Array:
     """One task a block of inputs and range of words: weights are encoded once, inputs inside the task."""
     vector_ops.check_matmul(weights, inputs)
     w, x = da.asarray(weights), da.asarray(inputs)

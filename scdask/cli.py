@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,22 +22,16 @@ if TYPE_CHECKING:
     from .jobs.infer import Result
     from .layers import SCMLP
 
-OPTIONAL = {
-    "apps": ("sklearn", "matplotlib", "bokeh"),
-    "zarr": ("zarr",),
-    "jax": ("jax",),
-    "gpu-cuda12": ("cupy",),
-    "mpi": ("mpi4py", "dask_mpi"),
-}
+OPTIONAL = {"sklearn": "apps", "matplotlib": "apps", "bokeh": "apps", "zarr": "zarr"}
 SIMD = ("sse4.2", "popcnt", "avx2", "avx512f", "avx512bw", "avx512vpopcntdq", "neon", "sve")
 
 
-class CommaList(click.ParamType):
+class CommaList(click.ParamType):  # type: ignore[type-arg]
     """Values of one type with commas between them."""
 
     name = "list"
 
-    def __init__(self, item: click.ParamType) -> None:
+    def __init__(self, item: click.ParamType[Any]) -> None:
         self.item = item
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Any]:
@@ -51,7 +46,7 @@ class CommaList(click.ParamType):
         return f"{self.item.name.upper()}[,...]"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("scdask", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="scdask")
 def main() -> None:
     """Stochastic computing on Dask."""
@@ -124,7 +119,6 @@ def infer(
         from rich.console import Console
 
         from .cluster import open_scheduler
-        from .jobs.infer import float_accuracy, infer, settings
 
         status = Console(stderr=True, quiet=quiet)
         with open_scheduler(scheduler, workers, threads) as place:
@@ -132,7 +126,11 @@ def infer(
                 status.print(f"Dask dashboard: {place.dashboard}", highlight=False, soft_wrap=True)
             with status.status("training the float perceptron" if dataset else "reading the model"):
                 perceptron, x, y = _digits() if dataset else _own(model, data)
+            with status.status("loading the kernels on the workers"):
+                from .jobs.infer import float_accuracy, infer, settings
+
                 exact = float_accuracy(perceptron, x, y)
+                place.wait_until_ready()
             todo = settings(sngs, lengths, mode, seed=seed, repeat=repeat)
             results = [infer(perceptron, x, y, setting) for setting in _progress(todo, status)]
         _save(out, results, exact, dataset or Path(str(model)).name, len(x), place)
@@ -235,11 +233,12 @@ def _terminated_like_interrupted() -> Iterator[None]:
 def info() -> None:
     """Print versions, cores and SIMD, and which backends work, or why not."""
     import platform
-    from importlib.metadata import version
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
+    from ._dispatch import BACKENDS
     from .cluster import available_cores
 
     table = Table(show_header=False)
@@ -251,12 +250,14 @@ def info() -> None:
     table.add_row("cores", f"{available_cores()} of {os.cpu_count()} usable")
     table.add_row("SIMD", ", ".join(_simd()) or "none of " + ", ".join(SIMD))
     table.add_section()
-    for name, check in (("NumPy kernels", _check_numpy), ("Dask", _check_dask)):
-        table.add_row(name, _outcome(check))
+    for name, check in {"NumPy": _check_numpy, "Dask": _check_dask}.items():
+        table.add_row(f"{name} arrays", escape(_outcome(check)))
+    for library in ("JAX", "CuPy"):
+        if library.lower() not in BACKENDS:
+            table.add_row(f"{library} arrays", f"scdask {__version__} has no kernels for them yet")
     table.add_section()
-    for extra, packages in OPTIONAL.items():
-        for package in packages:
-            table.add_row(package, _installed(package, extra))
+    for package, extra in OPTIONAL.items():
+        table.add_row(package, escape(_installed(package, extra)))
     Console().print(table)
 
 
@@ -296,8 +297,7 @@ def _installed(package: str, extra: str) -> str:
 
     if find_spec(package) is None:
         return f"not installed: pip install 'scdask[{extra}]'"
-    module = __import__(package)
-    return f"{getattr(module, '__version__', 'installed')}"
+    return version({"sklearn": "scikit-learn"}.get(package, package))
 
 
 if TYPE_CHECKING:

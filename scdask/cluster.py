@@ -4,27 +4,55 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dask
 
+from . import __version__
 from .errors import SchedulerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from distributed import Client, Future
+
 CONNECT_SECONDS = 30
+THREADS = 8  # of a worker process at the most, unless told otherwise
 
 
 @dataclass(frozen=True)
 class Place:
-    """A running scheduler: what it is, how many threads compute there, and the address of its dashboard, if any."""
+    """A running scheduler: what it is, how many threads compute there, and the address of its dashboard, if any.
+
+    Its workers load the kernels while the caller goes on; `wait_until_ready` ends when they have.
+    """
 
     name: str
     threads: int
     dashboard: str | None = None
+    warming: dict[str, Future[str]] = field(default_factory=dict)
+
+    def wait_until_ready(self) -> None:
+        """Wait for the kernels of every worker; raise a SchedulerError if one cannot run this version of scdask."""
+        for worker, future in self.warming.items():
+            try:
+                version = future.result()
+            except ImportError as error:
+                raise SchedulerError(f"the worker {worker} cannot import scdask: {error}") from error
+            if version != __version__:
+                raise SchedulerError(f"the worker {worker} has scdask {version}, but this is {__version__}")
+
+
+def warm_up() -> str:
+    """Compile or load the kernels that a layer runs, so that no job waits for them; return the version of scdask."""
+    from .encoding import Bernoulli, Sobol
+    from .layers import matmul
+
+    for generator in (Sobol(1), Bernoulli()):
+        matmul([[0.5] * 8], [[1.0] * 8], 64, x_sng=generator, w_sng=generator)
+    return __version__
 
 
 def available_cores() -> int:
@@ -33,9 +61,7 @@ def available_cores() -> int:
 
 
 @contextmanager
-def open_scheduler(
-    scheduler: str = "local", workers: int | None = None, threads: int | None = None
-) -> Iterator[Place]:
+def open_scheduler(scheduler: str = "local", workers: int | None = None, threads: int | None = None) -> Iterator[Place]:
     """Make a scheduler Dask's default until the block ends, then close what was started for it.
 
     Parameters
@@ -44,7 +70,8 @@ def open_scheduler(
         "local": a cluster of processes on this machine, reachable from it alone. "threads": this process.
         Otherwise the address of a running scheduler, such as tcp://host:8786, or its scheduler file.
     workers, threads : int, optional
-        Processes, and threads in each. By default Dask chooses them for the cores there are.
+        Processes, and threads in each. By default all cores, up to 8 threads in a process: the kernels release the
+        GIL, so that threads scale, and share what they load.
 
     Raises
     ------
@@ -62,6 +89,8 @@ def open_scheduler(
     from distributed import Client, LocalCluster
 
     if scheduler == "local":
+        workers = workers or -(-available_cores() // (threads or THREADS))
+        threads = threads or max(1, available_cores() // workers)
         with (
             LocalCluster(
                 n_workers=workers, threads_per_worker=threads, host="127.0.0.1", dashboard_address="127.0.0.1:0"
@@ -98,8 +127,6 @@ def _connect(scheduler: str) -> Client:
 
 
 def _place(name: str, client: Client) -> Place:
-    return Place(name, sum(client.nthreads().values()), client.dashboard_link)
-
-
-if TYPE_CHECKING:
-    from distributed import Client
+    threads = client.nthreads()
+    warming = {worker: client.submit(warm_up, workers=[worker], pure=False) for worker in threads}
+    return Place(name, sum(threads.values()), client.dashboard_link, warming)

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -30,8 +30,6 @@ SEGMENT = 4096  # bits of a shared sequence that one look-up table serves: 2 MiB
 
 class SNG(ABC):
     """A stochastic number generator: what a probability is compared with, bit by bit."""
-
-    shared: ClassVar[bool] | bool = True
 
     @abstractmethod
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
@@ -159,9 +157,10 @@ class LFSR(SNG):
         return sum(1 << (tap - 1 if self.shift == "left" else self.width - tap) for tap in self.taps)
 
     def _step(self, state: int) -> int:
+        ones = (1 << self.width) - 1
         feedback = (state & self._tap_mask()).bit_count() & 1
         if self.shift == "left":
-            return (state << 1 | feedback) & (2**self.width - 1)
+            return (state << 1 | feedback) & ones
         return state >> 1 | feedback << (self.width - 1)
 
     def _state(self, steps: int) -> int:
@@ -270,7 +269,7 @@ class Thermometer(SNG):
     """Unary code: all ones of a stream come first, ceil(p * N) of them. Shared by all elements."""
 
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
-        """t / length for t from `start` to `stop`."""
+        """Fractions t / length for t from `start` to `stop`."""
         return np.arange(start, stop) / length
 
 
@@ -310,7 +309,7 @@ def encode(
     --------
     >>> a = encode(0.75, 256, sng=Sobol(1))
     >>> b = encode(0.5, 256, sng=Sobol(2))
-    >>> (a & b).decode()
+    >>> float((a & b).decode())
     0.375
     """
     length = _integer("the length of a stream", length, 1, 2**53)

@@ -9,6 +9,7 @@ registers on many AVX-512 machines and gives up half of the speed there, so the 
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def _sum(builder: Any, vector: Any) -> Any:
 
 
 @intrinsic
-def popcount_word(typing_context, word):  # type: ignore[no-untyped-def]
+def popcount_word(typing_context, word):
     return types.int64(types.uint64), lambda context, builder, signature, args: builder.ctpop(args[0])
 
 
@@ -104,10 +105,10 @@ def popcount_word(typing_context, word):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _pack_words(typing_context, source, target, n_words):  # type: ignore[no-untyped-def]
+def _pack_words(typing_context, source, target, n_words):
     """Pack 64 * n_words bytes (one compare a word, vptestmb on AVX-512); return the OR of all bytes as 8 bytes."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         source, target, n_words = args
         seen = cgutils.alloca_once_value(builder, ir.Constant(_V8, [0] * LANES))
         zero = ir.Constant(_BYTES, [0] * WORD)
@@ -123,8 +124,8 @@ def _pack_words(typing_context, source, target, n_words):  # type: ignore[no-unt
 
 
 @njit(nogil=True, cache=True)
-def pack(bits, out):  # type: ignore[no-untyped-def]
-    """Pack uint8 (streams, length) into (streams, words). Returns the OR of all the bytes: over 1 if one was not a bit."""
+def pack(bits, out):
+    """Pack uint8 (streams, length) into (streams, words); return the OR of all bytes, over 1 if one was no bit."""
     streams, length = bits.shape
     full = length // 64
     seen = uint64(0)
@@ -142,8 +143,8 @@ def pack(bits, out):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _unpack_words(typing_context, source, target, n_words):  # type: ignore[no-untyped-def]
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+def _unpack_words(typing_context, source, target, n_words):
+    def codegen(context, builder, signature, args):
         source, target, n_words = args
         with cgutils.for_range(builder, n_words) as loop:
             word = _load(builder, builder.add(source, builder.mul(loop.index, _constant(8))), _I64)
@@ -155,7 +156,7 @@ def _unpack_words(typing_context, source, target, n_words):  # type: ignore[no-u
 
 
 @njit(nogil=True, cache=True)
-def unpack(words, out):  # type: ignore[no-untyped-def]
+def unpack(words, out):
     """Unpack (streams, words) into uint8 (streams, length)."""
     streams, length = out.shape
     full = length // 64
@@ -168,13 +169,13 @@ def unpack(words, out):  # type: ignore[no-untyped-def]
 # gates
 
 
-@vectorize(nopython=True, cache=True)  # type: ignore[untyped-decorator]
-def xnor_word(a, b):  # type: ignore[no-untyped-def]
+@vectorize(nopython=True, cache=True)
+def xnor_word(a, b):
     return ~(a ^ b)
 
 
-@vectorize(nopython=True, cache=True)  # type: ignore[untyped-decorator]
-def mux_word(select, a, b):  # type: ignore[no-untyped-def]
+@vectorize(nopython=True, cache=True)
+def mux_word(select, a, b):
     return (select & a) | (~select & b)
 
 
@@ -182,10 +183,10 @@ def mux_word(select, a, b):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _popcount_vectors(typing_context, address, n_vectors):  # type: ignore[no-untyped-def]
+def _popcount_vectors(typing_context, address, n_vectors):
     """Ones in n_vectors vectors, four at a time."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         address, n_vectors = args
         totals = [cgutils.alloca_once_value(builder, ir.Constant(_V8, [0] * LANES)) for _ in range(4)]
 
@@ -209,7 +210,7 @@ def _popcount_vectors(typing_context, address, n_vectors):  # type: ignore[no-un
 
 
 @njit(nogil=True, cache=True)
-def popcount(words, out):  # type: ignore[no-untyped-def]
+def popcount(words, out):
     """Ones of each row of (streams, words) into int64 (streams,)."""
     streams, n_words = words.shape
     vectors = n_words // 8
@@ -227,10 +228,10 @@ def _tile(rows: int, columns: int, xor: bool) -> Any:
     """A register tile of the binary matrix product: rows x columns accumulators that stay in registers."""
 
     @intrinsic
-    def tile(typing_context, x, w, out, words, x_stride, w_stride, out_stride):  # type: ignore[no-untyped-def]
+    def tile(typing_context, x, w, out, words, x_stride, w_stride, out_stride):
         """out[i, j] += ones of gate(x[i], w[j]) over `words` words (8 or more before x + words); byte strides."""
 
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):
             x, w, out, words, x_stride, w_stride, out_stride = args
             x_rows = [builder.add(x, builder.mul(_constant(i), x_stride)) for i in range(rows)]
             w_rows = [builder.add(w, builder.mul(_constant(j), w_stride)) for j in range(columns)]
@@ -256,14 +257,13 @@ def _tile(rows: int, columns: int, xor: bool) -> Any:
             at = builder.phi(_I64)
             at.add_incoming(_constant(0), entry)
             totals = [[builder.phi(_V8) for _ in range(columns)] for _ in range(rows)]
-            for total in sum(totals, []):
+            for total in chain.from_iterable(totals):
                 total.add_incoming(zero, entry)
             builder.cbranch(builder.icmp_signed("<", at, whole), body, rest)
             builder.position_at_end(body)
             new = step(at, None, [list(row) for row in totals])
-            for old_row, new_row in zip(totals, new, strict=True):
-                for old, now in zip(old_row, new_row, strict=True):
-                    old.add_incoming(now, body)
+            for total, now in zip(chain.from_iterable(totals), chain.from_iterable(new), strict=True):
+                total.add_incoming(now, body)
             at.add_incoming(builder.add(at, _constant(64)), body)
             builder.branch(head)
             builder.position_at_end(rest)
@@ -274,9 +274,7 @@ def _tile(rows: int, columns: int, xor: bool) -> Any:
             totals = step(builder.sub(size, _constant(64)), builder.sext(keep, _V8), totals)
             for i in range(rows):
                 for j in range(columns):
-                    here = builder.add(
-                        builder.add(out, builder.mul(_constant(i), out_stride)), _constant(8 * j)
-                    )
+                    here = builder.add(builder.add(out, builder.mul(_constant(i), out_stride)), _constant(8 * j))
                     _store(builder, builder.add(_load(builder, here, _I64), _sum(builder, totals[i][j])), here)
             return context.get_dummy_value()
 
@@ -290,7 +288,7 @@ _xor44, _xor14, _xor41, _xor11 = (_tile(r, c, xor=True) for r, c in ((4, 4), (1,
 
 
 @njit(nogil=True, cache=True)
-def mac(x, w, xor, out):  # type: ignore[no-untyped-def]
+def mac(x, w, xor, out):
     """out[b, n] += ones of x[b] AND (or XOR) w[n]; x (batch, words), w (neurons, words), words >= 8."""
     batch, words = x.shape
     neurons = w.shape[0]
@@ -340,7 +338,7 @@ def mac(x, w, xor, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _rotate(x, n):  # type: ignore[no-untyped-def]
+def _rotate(x, n):
     return (x << uint64(n)) | (x >> uint64(64 - n))
 
 
@@ -349,7 +347,7 @@ _PARITY = 0x1BD11BDAA9FC1A22
 
 
 @njit(nogil=True, cache=True)
-def threefry(key0, key1, counter0, counter1):  # type: ignore[no-untyped-def]
+def threefry(key0, key1, counter0, counter1):
     """Threefry2x64-13 of one counter: two random words."""
     keys = (key0, key1, uint64(_PARITY) ^ key0 ^ key1)
     x0 = counter0 + key0
@@ -365,17 +363,18 @@ def threefry(key0, key1, counter0, counter1):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _bernoulli_block(typing_context, lanes, key0, key1, level):  # type: ignore[no-untyped-def]
+def _bernoulli_block(typing_context, lanes, key0, key1, level):
     """Draw up to 64 levels from `level` on for BLOCK words, two at a time, until every bit is decided.
 
-    `lanes` is the address of a column of uint64[6, PANEL], a column a word: the two Threefry counters with the key added, the next
-    64 binary digits of p, all ones where p has digits after those, and the undecided and the one bits so far, which
-    level 0 starts afresh. A bit compares the digits of a uniform number with those of p from the highest on. The first that differs decides
-    it: a one where p has the 1. Where p has no digits left, the number is not smaller: the bit stays 0.
+    `lanes` is the address of a column of uint64[6, PANEL], a column a word: the two Threefry counters with the key
+    added, the next 64 binary digits of p, all ones where p has digits after those, and the undecided and the one bits
+    so far, which level 0 starts afresh. A bit compares the digits of a uniform number with those of p from the highest
+    on. The first that differs decides it: a one where p has the 1. Where p has no digits left, the number is not
+    smaller: the bit stays 0.
     Returns non-zero if a bit is still undecided.
     """
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         lanes, key0, key1, level = args
         first_pair = builder.lshr(level, _constant(1))
         last_pair = builder.add(first_pair, _constant(32))
@@ -447,7 +446,7 @@ def _bernoulli_block(typing_context, lanes, key0, key1, level):  # type: ignore[
 
 
 @njit(nogil=True, cache=True)
-def _digits(p_bits, level):  # type: ignore[no-untyped-def]
+def _digits(p_bits, level):
     """Binary digits level + 1 ... level + 64 of a double in [0, 1] given by its bits, the first in the highest bit.
 
     1 is taken as 0.111..., which every number below 1 is smaller than.
@@ -469,7 +468,7 @@ _SHORT = np.float64(2.0**-11).view(np.uint64)  # from here up to 1, p has no dig
 
 
 @njit(nogil=True, cache=True)
-def _is_long(p_bits, level):  # type: ignore[no-untyped-def]
+def _is_long(p_bits, level):
     """Whether p has digits after level + 64."""
     if p_bits == _ONE:
         return True
@@ -477,7 +476,7 @@ def _is_long(p_bits, level):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def bernoulli(p_bits, streams, first_word, key0, key1, out):  # type: ignore[no-untyped-def]
+def bernoulli(p_bits, streams, first_word, key0, key1, out):
     """Independent Bernoulli streams, exact to the last bit of p: (streams, words) from word `first_word` on.
 
     The random words are Threefry2x64 of the key (key0, key1) and the counter (stream, word << PAIR_BITS | level // 2).
@@ -524,7 +523,7 @@ def bernoulli(p_bits, streams, first_word, key0, key1, out):  # type: ignore[no-
 
 
 @njit(nogil=True, cache=True)
-def bernoulli_sequence(key0, key1, first_word, out):  # type: ignore[no-untyped-def]
+def bernoulli_sequence(key0, key1, first_word, out):
     """The uniform numbers of stream 0 from word `first_word` on, rounded toward 0 to doubles.
 
     No double lies between such a number and the exact one, so `number < p` decides every double p exactly.
@@ -546,22 +545,18 @@ def bernoulli_sequence(key0, key1, first_word, out):  # type: ignore[no-untyped-
 
 
 @njit(nogil=True, cache=True)
-def lfsr(state, tap_mask, width, left, out):  # type: ignore[no-untyped-def]
-    """out.size states of a Fibonacci LFSR from `state` on, over 2**width; returns the state that follows."""
+def lfsr(state, tap_mask, width, left, out):
+    """out.size states of a Fibonacci LFSR from `state` on, over 2**width."""
     mask = (uint64(1) << uint64(width)) - uint64(1)
     scale = math.ldexp(1.0, -width)
     for i in range(out.size):
         out[i] = float(state) * scale
         feedback = uint64(popcount_word(state & tap_mask)) & uint64(1)
-        if left:
-            state = (state << uint64(1) | feedback) & mask
-        else:
-            state = state >> uint64(1) | feedback << uint64(width - 1)
-    return state
+        state = (state << uint64(1) | feedback) & mask if left else state >> uint64(1) | feedback << uint64(width - 1)
 
 
 @njit(nogil=True, cache=True)
-def threshold_table(order, out):  # type: ignore[no-untyped-def]
+def threshold_table(order, out):
     """out[k], k = 0..len(order): the packed stream whose ones are at the k places order[:k]."""
     out[0] = 0
     for k in range(order.size):
@@ -570,7 +565,7 @@ def threshold_table(order, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def look_up(p, numbers, guide, table, first, out):  # type: ignore[no-untyped-def]
+def look_up(p, numbers, guide, table, first, out):
     """out[s, first : first + table words] = the row of `table` for the count of numbers < p[s].
 
     numbers: sorted. guide[j] = the count of numbers below j / (len(guide) - 1), where the search for p starts.
@@ -635,7 +630,9 @@ def jit_vec_mac(packed_weights: Words, packed_inputs: Words, outputs: NDArray[An
     _check_output(outputs, (*inputs.shape[:-2], len(weights)))
     largest = WORD * weights.shape[1] * weights.shape[2]
     kind = outputs.dtype.kind
-    holds = np.iinfo(outputs.dtype).max if kind in "iu" else 2 ** (np.finfo(outputs.dtype).nmant + 1) if kind == "f" else 0
+    holds = (
+        np.iinfo(outputs.dtype).max if kind in "iu" else 2 ** (np.finfo(outputs.dtype).nmant + 1) if kind == "f" else 0
+    )
     if holds < largest:
         raise BitstreamError(f"a count can be {largest}, more than the output's {outputs.dtype} holds")
     outputs[...] = vec_mac(weights, inputs)

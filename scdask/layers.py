@@ -20,10 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-
-def matmul(
-    x: Any, w: Any, length: int, *, mode: Mode = "split", x_sng: SNG = Sobol(1), w_sng: SNG = Sobol(2)
-) -> Any:
+def matmul(x: Any, w: Any, length: int, *, mode: Mode = "split", x_sng: SNG = Sobol(1), w_sng: SNG = Sobol(2)) -> Any:
     """The SC estimate of `x @ w.T`.
 
     The weights are divided by max|w|, both operands are encoded, and the ones of their products are counted. Encoding,
@@ -88,12 +85,12 @@ class SCDense:
         Generators of the inputs and the weights.
     """
 
-    weights: NDArray[np.float64]
-    bias: NDArray[np.float64]
+    weights: Any
+    bias: Any
     input_scale: float = 1.0
     mode: Mode = "split"
-    x_sng: SNG = Sobol(1)
-    w_sng: SNG = Sobol(2)
+    x_sng: SNG = field(default=Sobol(1))
+    w_sng: SNG = field(default=Sobol(2))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", np.asarray(self.weights, np.float64))
@@ -107,7 +104,7 @@ class SCDense:
             raise BitstreamError(f"the input scale of a layer is positive and finite, not {self.input_scale}")
 
     def __call__(self, x: Any, length: int) -> Any:
-        """The layer's outputs before an activation, float64 of shape (batch, n_neurons), for inputs (batch, n_inputs)."""
+        """The outputs before an activation, float64 (batch, n_neurons), for inputs (batch, n_inputs)."""
         x = (x if hasattr(x, "dtype") else np.asarray(x)) / self.input_scale
         product = matmul(x, self.weights, length, mode=self.mode, x_sng=self.x_sng, w_sng=self.w_sng)
         return product * self.input_scale + self.bias
@@ -178,13 +175,11 @@ class SCMLP:
 
     @classmethod
     def from_sklearn(cls, classifier: Any, calibration: ArrayLike) -> Self:
-        """Build a perceptron from a fitted scikit-learn `MLPClassifier` with ReLU; `calibration` as in `from_arrays`."""
+        """Build a perceptron from a fitted `MLPClassifier` with ReLU; `calibration` as in `from_arrays`."""
         if classifier.activation != "relu":
             raise BitstreamError(f"the hidden layers of an SC perceptron use ReLU, not {classifier.activation!r}")
         weights = [coefs.T for coefs in classifier.coefs_]
-        return cls.from_arrays(
-            weights, classifier.intercepts_, calibration=calibration, classes=classifier.classes_
-        )
+        return cls.from_arrays(weights, classifier.intercepts_, calibration=calibration, classes=classifier.classes_)
 
     @classmethod
     def load(cls, file: Any, calibration: ArrayLike | None = None) -> Self:
@@ -220,13 +215,11 @@ class SCMLP:
         arrays = {"classes": self.classes, "input_scales": np.array([layer.input_scale for layer in self.layers])}
         for i, layer in enumerate(self.layers):
             arrays |= {f"weights_{i}": layer.weights, f"bias_{i}": layer.bias}
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
 
     def with_generators(self, pairs: Sequence[tuple[SNG, SNG]], mode: Mode = "split") -> Self:
         """The same perceptron with the (x_sng, w_sng) of each layer, and the mode of all."""
-        layers = (
-            replace(layer, x_sng=x, w_sng=w, mode=mode) for layer, (x, w) in zip(self.layers, pairs, strict=True)
-        )
+        layers = (replace(layer, x_sng=x, w_sng=w, mode=mode) for layer, (x, w) in zip(self.layers, pairs, strict=True))
         return replace(self, layers=tuple(layers))
 
     def logits(self, x: Any, length: int) -> Any:
@@ -255,4 +248,5 @@ class SCMLP:
 
 
 def _affine(layer: SCDense, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return x @ layer.weights.T + layer.bias
+    product: NDArray[np.float64] = x @ layer.weights.T
+    return product + layer.bias

@@ -580,7 +580,8 @@ def check_matmul(weights: Any, inputs: Any) -> None:
     check_real(inputs)
     if weights.ndim != 2 or inputs.ndim != 2 or weights.shape[1] != inputs.shape[1]:
         raise BitstreamError(
-            f"a layer takes weights (n_neurons, n_inputs) and inputs (batch, n_inputs), not {weights.shape} and {inputs.shape}"
+            "a layer takes weights (n_neurons, n_inputs) and inputs (batch, n_inputs), "
+            f"not {weights.shape} and {inputs.shape}"
         )
 
 

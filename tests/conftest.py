@@ -1,0 +1,85 @@
+import importlib.util
+import os
+from dataclasses import dataclass
+from enum import Enum
+
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("scdask", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.load_profile("scdask")
+
+REQUIRED = os.environ.get("SCDASK_REQUIRE", "").split(",")
+COMPONENTS = {"zarr": "zarr", "apps": "sklearn"}
+
+
+class Backend(Enum):
+    """Every kind of array that the array layer is tested with."""
+
+    NUMPY = "numpy"
+    READONLY = "numpy read-only"
+    FORTRAN = "numpy Fortran order"
+    DASK = "dask"
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Makes and reads arrays of one backend."""
+
+    backend: Backend
+
+    @property
+    def lazy(self):
+        return self.backend is Backend.DASK
+
+    def array(self, values):
+        values = np.array(values)
+        if self.backend is Backend.READONLY:
+            values.flags.writeable = False
+        elif self.backend is Backend.FORTRAN:
+            values = np.array(values, order="F")
+        elif self.lazy:
+            return da.from_array(values, chunks=tuple(max(1, -(-n // 2)) for n in values.shape))
+        return values
+
+    def host(self, result):
+        if not self.lazy:
+            assert isinstance(result, np.ndarray | np.generic | int)
+            return result
+        assert isinstance(result, da.Array)
+        computed = result.compute()
+        assert computed.dtype == result.dtype
+        assert np.shape(computed) == result.shape
+        assert isinstance(result._meta, np.ndarray)
+        return computed
+
+
+@pytest.fixture(params=Backend, ids=lambda b: b.value)
+def backend(request):
+    return Arrays(request.param)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A client of two worker processes."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "component(name): needs an optional component; a failure if it is required")
+
+
+def pytest_runtest_setup(item):
+    for mark in item.iter_markers("component"):
+        (name,) = mark.args
+        if importlib.util.find_spec(COMPONENTS[name]) is None:
+            message = f"{COMPONENTS[name]} is not installed"
+            pytest.fail(message) if name in REQUIRED else pytest.skip(message)

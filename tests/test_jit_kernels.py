@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import reference
+
+from scdask.errors import BitstreamError
+from scdask.jit_kernels import jit_pack_bits, jit_vec_mac, threefry
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(6)
+
+
+@pytest.mark.parametrize("shape", [(1,), (64,), (100,), (4096,), (3, 100)])
+def test_jit_pack_bits_fills_its_output(rng, shape):
+    bits = rng.integers(0, 2, shape, dtype=np.uint8)
+    out = np.full((*shape[:-1], -(-shape[-1] // 64)), 2**64 - 1, np.uint64)
+    assert jit_pack_bits(bits, out) is None
+    assert out.reshape(-1, out.shape[-1]).tolist() == [reference.pack(row) for row in bits.reshape(-1, shape[-1])]
+
+
+def test_jit_pack_bits_fills_strided_and_foreign_outputs(rng):
+    bits = rng.integers(0, 2, 100, dtype=np.uint8)
+    strided = np.zeros(4, np.uint64)
+    jit_pack_bits(bits, strided[::2])
+    swapped = np.zeros(2, ">u8")
+    jit_pack_bits(bits, swapped)
+    assert strided.tolist()[::2] == swapped.tolist() == reference.pack(bits)
+    assert strided.tolist()[1::2] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("bits", "out", "message"),
+    [
+        (np.ones(4096, np.uint8), np.zeros(1, np.uint64), r"\(1,\), but the result has \(64,\)"),
+        (np.ones(100, np.uint8), np.zeros(1, np.uint64), r"\(1,\), but the result has \(2,\)"),
+        (np.ones(10, np.uint8), np.zeros(2, np.uint64), r"\(2,\), but the result has \(1,\)"),
+        (np.ones(10, np.uint8), np.zeros(1, np.uint32), "uint32"),
+        (np.ones(10, np.uint8), [0], "list"),
+        (np.full(10, 2, np.uint8), np.zeros(1, np.uint64), r"2 at \(0,\)"),
+        (np.ones(()), np.zeros((), np.uint64), "float64"),
+    ],
+)
+def test_jit_pack_bits_refuses(bits, out, message):
+    with pytest.raises(BitstreamError, match=message):
+        jit_pack_bits(bits, out)
+    assert not np.any(out)
+
+
+def test_a_read_only_output_is_refused():
+    out = np.zeros(1, np.uint64)
+    out.flags.writeable = False
+    with pytest.raises(BitstreamError, match="read-only"):
+        jit_pack_bits(np.ones(10, np.uint8), out)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.int32, np.uint16, np.float64, np.float32])
+def test_jit_vec_mac_fills_its_output(rng, dtype):
+    weights = rng.integers(0, 2**64, (5, 4, 3), dtype=np.uint64)
+    inputs = rng.integers(0, 2**64, (2, 4, 3), dtype=np.uint64)
+    expected = np.bitwise_count(weights & inputs[:, None]).sum(axis=(2, 3))
+    out = np.full(5, 7, dtype)
+    assert jit_vec_mac(weights, inputs[1], out) is None
+    np.testing.assert_array_equal(out, expected[1])
+    batch = np.full((2, 5), 7, dtype)
+    jit_vec_mac(weights, inputs, batch)
+    np.testing.assert_array_equal(batch, expected)
+
+
+@pytest.mark.parametrize(
+    ("weights", "inputs", "out", "message"),
+    [
+        ((1, 4, 1), (2, 1), np.zeros(1, np.int64), "n_inputs"),
+        ((1, 4, 1), (4, 1), np.zeros(1, np.uint8), "256, more than the output's uint8"),
+        ((1, 4, 1), (4, 1), np.zeros(1, bool), "256, more than the output's bool"),
+        ((1, 600, 1), (600, 1), np.zeros(1, np.float16), "38400, more than the output's float16"),
+        ((1, 4, 1), (4, 1), np.zeros(2, np.int64), r"\(2,\), but the result has \(1,\)"),
+        ((1, 4, 1), (3, 4, 1), np.zeros(1, np.int64), r"\(1,\), but the result has \(3, 1\)"),
+    ],
+)
+def test_jit_vec_mac_refuses(weights, inputs, out, message):
+    with pytest.raises(BitstreamError, match=message):
+        jit_vec_mac(np.ones(weights, np.uint64), np.ones(inputs, np.uint64), out)
+    assert not np.any(out)
+
+
+KNOWN_ANSWERS = [  # threefry2x64, 13 rounds, of Random123's known-answer tests
+    ((0, 0), (0, 0), (0xF167B032C3B480BD, 0xE91F9FEE4B7A6FB5)),
+    ((2**64 - 1,) * 2, (2**64 - 1,) * 2, (0xCCDEC5C917A874B1, 0x4DF53ABCA26CEB01)),
+    (
+        (0xA4093822299F31D0, 0x082EFA98EC4E6C89),
+        (0x243F6A8885A308D3, 0x13198A2E03707344),
+        (0xC3AAC71561042993, 0x3FE7AE8801AFF316),
+    ),
+]
+
+
+@pytest.mark.parametrize(("key", "counter", "answer"), KNOWN_ANSWERS)
+def test_threefry_gives_the_known_answers(key, counter, answer):
+    assert threefry(*(np.uint64(k) for k in (*key, *counter))) == answer
+    assert reference.threefry2x64_13(key, counter) == answer
