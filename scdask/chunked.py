@@ -123,9 +123,8 @@ def _over_words(
     vector_ops.check_gate(*operands)
     vector_ops.check_length(length, operands[0].shape[-1])
     widest = max(operands, key=lambda a: a.ndim)
-    _, arrays = unify_chunks(*(x for a in operands for x in (a, _axes(a))))
-    pairs = [x for a in arrays for x in (a, _axes(a))]
-    regions = ArraySliceDep((arrays[0].chunks[-1],))
+    chunks, pairs = _broadcast(operands)
+    regions = ArraySliceDep((chunks["z"],))
     return _blocks(
         kind,
         partial(_length_block, func),
@@ -134,9 +133,15 @@ def _over_words(
         "z",
         *pairs,
         length=length,
-        adjust_chunks=adjust_chunks,
+        adjust_chunks=chunks | (adjust_chunks or {}),
         dtype=dtype,
     )
+
+
+def _broadcast(arrays: list[da.Array]) -> tuple[dict[str, tuple[int, ...]], list[Any]]:
+    """The chunks of each axis of the arrays' broadcast, and the aligned arrays, each followed by its axes."""
+    chunks, aligned = unify_chunks(*(x for a in arrays for x in (a, _axes(a))))
+    return chunks, [x for a in aligned for x in (a, _axes(a))]
 
 
 def _length_block(func: Callable[..., Any], region: tuple[slice], *blocks: Any, length: int) -> Any:
@@ -157,8 +162,8 @@ def _gate(kind: str, func: Callable[..., Any], *operands: Any, length: int | Non
     if length is not None:
         return _over_words(kind, func, arrays, length, np.uint64)
     widest = max(arrays, key=lambda a: a.ndim)
-    _, arrays = unify_chunks(*(x for a in arrays for x in (a, _axes(a))))
-    return _blocks(kind, func, _axes(widest), *(x for a in arrays for x in (a, _axes(a))), dtype=np.uint64)
+    chunks, pairs = _broadcast(arrays)
+    return _blocks(kind, func, _axes(widest), *pairs, adjust_chunks=chunks, dtype=np.uint64)
 
 
 def vec_and(a_packed: Any, b_packed: Any) -> da.Array:

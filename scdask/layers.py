@@ -248,5 +248,5 @@ class SCMLP:
 
 
 def _affine(layer: SCDense, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    product: NDArray[np.float64] = x @ layer.weights.T
-    return product + layer.bias
+    outputs: NDArray[np.float64] = x @ layer.weights.T + layer.bias
+    return outputs

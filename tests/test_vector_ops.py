@@ -121,14 +121,14 @@ def test_original_shape_wins(backend, rng):
 
 @pytest.mark.parametrize("shape", [(2, 99, 3), (201,), (2, 1000), (-1, 100), (0, 100)])
 def test_original_shape_must_fit(backend, shape):
-    with pytest.raises(BitstreamError, match=r"2"):
+    with pytest.raises(BitstreamError, match=r"2 streams|hold"):
         vo.unpack_bitstream(backend.array(np.zeros((2, 2), np.uint64)), 100, shape)
 
 
 @pytest.mark.parametrize("length", [1000, 65, 0, -1, 10.0, True, None, "10"])
 def test_unpack_refuses_a_length_that_does_not_fit(backend, length):
     words = backend.array(vo.pack_bitstream([1] * 10))
-    with pytest.raises(BitstreamError, match="hold 1 to 64 bits|is an integer"):
+    with pytest.raises(BitstreamError, match=r"hold 1 to 64 bits|is an integer"):
         vo.unpack_bitstream(words, length)
 
 

@@ -1,0 +1,317 @@
+import copy
+import pickle
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import basic_indices
+
+import scdask as sc
+from scdask import Bitstream, BitstreamError, Sobol, vector_ops
+
+A, B = Sobol(1), Sobol(2)
+
+
+def streams(shape=(3, 4), length=100, polarity="unipolar", lazy=False, seed=0):
+    bits = np.random.default_rng(seed).integers(0, 2, (*shape, length), dtype=np.uint8)
+    words = vector_ops.pack_bitstream(bits)
+    if lazy:
+        words = da.from_array(words, chunks=1)
+    return Bitstream(words, length, polarity), bits
+
+
+@pytest.mark.parametrize(
+    ("gate", "second", "ones"),
+    [
+        (lambda a, b: a & b, B, 96),
+        (lambda a, b: a | b, B, 224),
+        (sc.xnor, B, 128),
+        (lambda a, b: a & b, A, 128),
+        (lambda a, b: a | b, A, 192),
+        (lambda a, b: a ^ b, A, 64),
+    ],
+)
+@pytest.mark.parametrize("chunks", [None, 1])
+def test_published_gate_counts(gate, second, ones, chunks):
+    a, b = sc.encode(0.75, 256, sng=A, chunks=chunks), sc.encode(0.5, 256, sng=second, chunks=chunks)
+    count = gate(a, b).popcount()
+    assert (count if chunks is None else count.compute()) == ones
+
+
+def test_mux_needs_a_select_of_its_own():
+    a, b = sc.encode(0.75, 1024, sng=Sobol(1)), sc.encode(0.25, 1024, sng=Sobol(2))
+    half = sc.encode(0.5, 1024, sng=Sobol(3))
+    assert sc.mux(half, a, b).decode() == pytest.approx(0.5, abs=0.01)
+    assert sc.mux(sc.encode(0.5, 1024, sng=Sobol(1)), a, b).decode() == pytest.approx(0.625, abs=0.01)
+
+
+def test_mux_takes_a_select_of_any_polarity():
+    a, b = (sc.encode(v, 1024, sng=sng, polarity="bipolar") for v, sng in ((0.5, Sobol(1)), (-0.5, Sobol(2))))
+    select = sc.encode(0.5, 1024, sng=Sobol(3))
+    assert sc.mux(select, a, b).polarity == "bipolar"
+    assert sc.mux(select, a, b).decode() == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_operators_act_on_the_bits(lazy):
+    (a, x), (b, y) = streams(lazy=lazy), streams((4,), lazy=lazy, seed=1)
+    for result, expected in [
+        (a & b, x & y),
+        (a | b, x | y),
+        (a ^ b, x ^ y),
+        (~a, 1 - x),
+        (sc.xnor(a, b), 1 - (x ^ y)),
+        (sc.mux(a, b, a), np.where(x, y, x)),
+    ]:
+        assert isinstance(result, Bitstream)
+        assert (result.shape, result.length, result.polarity) == ((3, 4), 100, "unipolar")
+        assert dask.is_dask_collection(result) == lazy
+        (done,) = dask.compute(result)
+        np.testing.assert_array_equal(done.unpack(), expected)
+        np.testing.assert_array_equal(done.popcount(), expected.sum(axis=-1))
+        np.testing.assert_allclose(done.decode(), expected.mean(axis=-1))
+        vector_ops.check_tail(done.words, 100)
+
+
+def test_decode_of_both_polarities():
+    values = np.linspace(-1, 1, 9)
+    bipolar = sc.encode(values, 64, sng=A, polarity="bipolar")
+    np.testing.assert_array_equal(bipolar.decode(), values)
+    np.testing.assert_array_equal((~bipolar).decode(), -values)
+    np.testing.assert_array_equal(sc.decode(bipolar), values)
+    np.testing.assert_array_equal(Bitstream(bipolar.words, 64).decode(), (values + 1) / 2)
+
+
+def test_popcounts_are_int64():
+    one = sc.encode(0.5, 100, sng=A)
+    assert one.popcount() == 50
+    assert one.popcount().dtype == np.int64
+    assert sc.encode([0.5], 100, sng=A).popcount().dtype == np.int64
+    lazy = sc.encode([0.5], 100, sng=A, chunks=1).popcount()
+    assert (lazy.dtype, lazy.shape) == (np.int64, (1,))
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@given(st.data())
+def test_indexing_picks_streams_as_numpy_does(lazy, data):
+    stream, bits = streams((3, 4, 2), lazy=lazy)
+    index = data.draw(basic_indices((3, 4, 2), allow_newaxis=True))
+    picked = stream[index]
+    expected = bits[(*index, slice(None))] if isinstance(index, tuple) and Ellipsis in index else None
+    if expected is None:
+        parts = index if isinstance(index, tuple) else (index,)
+        expected = bits[(*parts, ..., slice(None))] if Ellipsis not in parts else bits[(*parts, slice(None))]
+    assert picked.shape == expected.shape[:-1]
+    np.testing.assert_array_equal(picked.compute().unpack(), expected)
+
+
+def test_indexing_never_reaches_the_words():
+    stream, bits = streams()
+    np.testing.assert_array_equal(stream[[2, 0]].unpack(), bits[[2, 0]])
+    np.testing.assert_array_equal(stream[bits[..., 0] == 1].unpack(), bits[bits[..., 0] == 1])
+    with pytest.raises(IndexError):
+        stream[0, 0, 0]
+    with pytest.raises(IndexError):
+        sc.encode(0.5, 100)[0]
+
+
+def test_shapes():
+    stream, _ = streams((3, 4), 100)
+    assert (stream.shape, stream.ndim, stream.size, len(stream), stream.nbytes) == ((3, 4), 2, 12, 3, 192)
+    assert stream.chunks is None
+    assert repr(stream) == "Bitstream(shape=(3, 4), length=100, polarity='unipolar')"
+    with pytest.raises(TypeError, match="length"):
+        len(stream[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (sc.encode(0.5, 101), "length 100 and 101"),
+        (sc.encode(0.5, 100, polarity="bipolar"), "polarity unipolar and bipolar"),
+    ],
+)
+def test_different_streams_do_not_combine(other, message):
+    stream = sc.encode(0.5, 100)
+    for gate in (lambda a, b: a & b, lambda a, b: a | b, lambda a, b: a ^ b, sc.xnor, lambda a, b: sc.mux(a, a, b)):
+        with pytest.raises(BitstreamError, match=message):
+            gate(stream, other)
+
+
+def test_gates_take_nothing_but_bitstreams():
+    stream = sc.encode([0.5], 100)
+    for other in (1, stream.words, [1], None):
+        for gate in (lambda a, b: a & b, lambda a, b: b & a):
+            with pytest.raises(TypeError):
+                gate(stream, other)
+        with pytest.raises(BitstreamError, match=type(other).__name__):
+            sc.xnor(stream, other)
+
+
+@pytest.mark.parametrize(
+    ("words", "length", "polarity", "message"),
+    [
+        ([1], 64, "unipolar", "int64"),
+        (np.uint64([1]), 65, "unipolar", "1 words hold 1 to 64 bits"),
+        (np.uint64([]), 0, "unipolar", "at least one bit"),
+        (np.uint64([1]), 64.0, "unipolar", "integer"),
+        (np.uint64([1]), 64, "tripolar", "'tripolar'"),
+        (np.uint64([[0], [2**10]]), 10, "unipolar", r"stream \(1,\) of 10 bits has ones in its padding"),
+    ],
+)
+def test_a_bitstream_is_checked(words, length, polarity, message):
+    with pytest.raises(BitstreamError, match=message):
+        Bitstream(words, length, polarity)
+
+
+def test_lazy_words_are_checked_when_they_are_computed():
+    dirty = Bitstream(da.from_array(np.uint64([[0, 0], [0, 2**20]]), chunks=1), 80)
+    with pytest.raises(BitstreamError, match=r"ones in its padding.* in the chunk"):
+        dirty.compute()
+
+
+def test_a_bitstream_is_frozen():
+    stream = sc.encode([0.5], 100)
+    with pytest.raises(AttributeError):
+        stream.length = 5
+    with pytest.raises(TypeError):
+        stream[0] = stream[0]
+
+
+# as a Dask collection
+
+
+def test_the_collection_protocol(cluster):
+    lazy = sc.encode(np.linspace(0, 1, 12).reshape(3, 4), 200, sng=A, chunks=(2, 2, 3))
+    eager = sc.encode(np.linspace(0, 1, 12).reshape(3, 4), 200, sng=A)
+    assert dask.is_dask_collection(lazy)
+    assert not dask.is_dask_collection(eager)
+    together, mean = dask.compute(lazy, lazy.decode().mean())
+    np.testing.assert_array_equal(together.words, eager.words)
+    assert mean == pytest.approx(0.5, abs=0.01)
+    for persisted in (lazy.persist(), dask.persist(lazy)[0], cluster.persist(lazy)):
+        assert persisted.chunks == lazy.chunks
+        assert len(persisted.__dask_graph__()) == lazy.words.npartitions
+    (optimized,) = dask.optimize(lazy)
+    np.testing.assert_array_equal(optimized.compute().words, eager.words)
+    result = cluster.compute(lazy).result()
+    np.testing.assert_array_equal(result.words, eager.words)
+    assert dask.base.tokenize(eager) == dask.base.tokenize(Bitstream(eager.words, 200))
+    assert dask.base.tokenize(eager) != dask.base.tokenize(Bitstream(eager.words, 200, "bipolar"))
+    assert eager.compute() is eager
+    assert eager.persist() is eager
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_copies(lazy):
+    stream, bits = streams(lazy=lazy)
+    for same in (pickle.loads(pickle.dumps(stream)), copy.deepcopy(stream), copy.copy(stream)):
+        assert same.length == 100
+        np.testing.assert_array_equal(same.compute().unpack(), bits)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_rechunk(lazy):
+    stream, bits = streams(lazy=lazy)
+    again = stream.rechunk((3, 2, -1))
+    assert again.chunks == ((3,), (2, 2), (2,))
+    np.testing.assert_array_equal(again.compute().unpack(), bits)
+
+
+def test_html():
+    eager, lazy = streams()[0], streams(lazy=True)[0]
+    for stream in (eager, lazy):
+        html = stream._repr_html_()
+        for text in ("(3, 4)", "100 bits", "unipolar", "192 bytes"):
+            assert text in html
+    assert "<svg" in lazy._repr_html_()
+    assert "<svg" not in eager._repr_html_()
+
+
+# Zarr
+
+
+@pytest.mark.component("zarr")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: streams((5, 4), 300)[0],
+        lambda: streams((5, 4), 300, "bipolar", lazy=True)[0].rechunk((2, 3, 4)),
+        lambda: streams((5, 4), 300, lazy=True)[0].rechunk(((1, 3, 1), (4,), (2, 1, 2))),
+        lambda: sc.encode(0.5, 10),
+        lambda: sc.encode(np.zeros((0, 3)), 10),
+        lambda: sc.encode(0.5, 10**5, chunks=500),
+    ],
+)
+def test_zarr_round_trip(tmp_path, make):
+    stream = make()
+    stream.to_zarr(tmp_path / "s.zarr")
+    back = sc.open_zarr(tmp_path / "s.zarr")
+    assert dask.is_dask_collection(back)
+    assert (back.length, back.polarity, back.shape) == (stream.length, stream.polarity, stream.shape)
+    np.testing.assert_array_equal(back.compute().words, stream.compute().words)
+
+
+@pytest.mark.component("zarr")
+def test_zarr_is_uncompressed_and_chunk_for_chunk(tmp_path):
+    import zarr
+
+    stream = streams((6, 4), 300, lazy=True)[0].rechunk((2, 4, 5))
+    stream.to_zarr(str(tmp_path / "s.zarr"))
+    array = zarr.open_array(tmp_path / "s.zarr", mode="r")
+    assert array.chunks == (2, 4, 5)
+    assert array.compressors == ()
+    assert array.attrs["scdask"] == {"format": 1, "length": 300, "polarity": "unipolar"}
+    assert sc.open_zarr(str(tmp_path / "s.zarr")).chunks == stream.chunks
+
+
+@pytest.mark.component("zarr")
+def test_zarr_through_processes(tmp_path, cluster):
+    stream = sc.encode(np.linspace(0, 1, 20), 1000, chunks=(7, 4))
+    with cluster.as_current():
+        stream.to_zarr(tmp_path / "s.zarr")
+        back = sc.open_zarr(tmp_path / "s.zarr").compute()
+    np.testing.assert_array_equal(back.words, sc.encode(np.linspace(0, 1, 20), 1000).words)
+
+
+@pytest.mark.component("zarr")
+def test_a_store_is_replaced_only_on_request(tmp_path):
+    sc.encode(0.5, 10).to_zarr(tmp_path / "s.zarr")
+    with pytest.raises(BitstreamError, match="overwrite"):
+        sc.encode(0.25, 10).to_zarr(tmp_path / "s.zarr")
+    assert sc.open_zarr(tmp_path / "s.zarr").popcount().compute() == sc.encode(0.5, 10).popcount()
+    sc.encode([1.0], 70).to_zarr(tmp_path / "s.zarr", overwrite=True)
+    assert sc.open_zarr(tmp_path / "s.zarr").popcount().compute() == [70]
+
+
+@pytest.mark.component("zarr")
+def test_stores_that_are_not_ours(tmp_path):
+    import zarr
+
+    with pytest.raises(BitstreamError, match="holds no Zarr array"):
+        sc.open_zarr(tmp_path / "nothing")
+    zarr.create_array(tmp_path / "foreign", shape=(2,), dtype="u8")
+    with pytest.raises(BitstreamError, match="not written by scdask"):
+        sc.open_zarr(tmp_path / "foreign")
+    for changes, message in [
+        ({"format": 2}, "format 2"),
+        ({"length": 500}, "words hold"),
+        ({"polarity": "x"}, "'x'"),
+    ]:
+        sc.encode([0.5], 10).to_zarr(tmp_path / "ours", overwrite=True)
+        array = zarr.open_array(tmp_path / "ours")
+        array.attrs["scdask"] = array.attrs["scdask"] | changes
+        with pytest.raises(BitstreamError, match=message):
+            sc.open_zarr(tmp_path / "ours")
+
+
+@pytest.mark.component("zarr")
+def test_a_half_written_store_is_refused(tmp_path):
+    broken = sc.encode(da.from_array(np.array([0.5, np.nan]), chunks=1), 10)
+    with pytest.raises(BitstreamError, match="nan"):
+        broken.to_zarr(tmp_path / "s.zarr")
+    with pytest.raises(BitstreamError, match="not to its end"):
+        sc.open_zarr(tmp_path / "s.zarr")

@@ -1,0 +1,267 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from scdask import SCMLP
+from scdask.cli import main
+from scdask.jobs.digits import load_digits, train_perceptron
+
+pytestmark = pytest.mark.component("apps")
+LIMIT = 60
+
+
+def run(*args, expect=0):
+    result = CliRunner().invoke(main, [str(a) for a in args])
+    assert result.exit_code == expect, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_digits()
+    return train_perceptron(data), data
+
+
+def report(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def is_png(path):
+    return path.read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_infer_digits(tmp_path):
+    result = run("infer", "digits", "--out", tmp_path, "--scheduler", "threads", "--length", "64,1024", "--repeat", 2)
+    written = report(tmp_path)
+    assert is_png(tmp_path / "accuracy.png")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["accuracy.png", "results.json"]
+    assert written["samples"] == 540
+    assert written["float_accuracy"] == pytest.approx(0.9704, abs=0.01)
+    settings = [(r["sng"], r["length"], r["seed"]) for r in written["results"]]
+    assert settings == [
+        *[("sobol", n, 0) for n in (64, 1024)],
+        *[(sng, n, seed) for sng in ("lfsr", "bernoulli") for n in (64, 1024) for seed in (0, 1)],
+    ]
+    for entry in written["results"]:
+        assert entry["mode"] == "split"
+        assert 0 <= entry["accuracy"] <= 1
+        assert entry["sc_operations"] == 540 * (64 * 32 + 32 * 10) * 2 * entry["length"]
+        assert entry["sc_operations_per_second"] == pytest.approx(entry["sc_operations"] / entry["seconds"])
+        assert f"{entry['accuracy']:.4f}" in result.output
+    assert f"{written['float_accuracy']:.4f}" in result.output
+
+
+# Of the table in which a competent program's accuracies are written down. A standard deviation is about .008 here.
+EXPECTED = {
+    ("sobol", "split"): {16: 0.898, 64: 0.967, 256: 0.974, 1024: 0.970, 4096: 0.970},
+    ("lfsr", "split"): {64: 0.951, 256: 0.965, 1024: 0.974, 4096: 0.972},
+    ("bernoulli", "split"): {16: 0.732, 64: 0.921, 256: 0.962, 1024: 0.970, 4096: 0.972},
+    ("sobol", "bipolar"): {256: 0.963, 1024: 0.972, 4096: 0.970},
+    ("bernoulli", "bipolar"): {1024: 0.883, 4096: 0.961},
+}
+
+
+@pytest.mark.parametrize(("sng", "mode"), EXPECTED)
+def test_accuracies(digits, sng, mode):
+    import dask
+
+    from scdask.jobs.infer import infer, settings
+
+    model, data = digits
+    expected = EXPECTED[sng, mode]
+    with dask.config.set(scheduler="threads"):
+        results = [infer(model, data.x_test, data.y_test, s) for s in settings([sng], list(expected), mode, repeat=3)]
+    for length, accuracy in expected.items():
+        reached = np.mean([r.accuracy for r in results if r.length == length])
+        assert reached > accuracy - 0.03, (length, reached)
+        if (sng, mode) == ("sobol", "split") and length >= 64:
+            assert reached >= 0.966
+
+
+def test_a_shared_generator_is_wrong_on_purpose(digits):
+    from scdask.jobs.infer import infer, settings
+
+    model, data = digits
+    (setting,) = settings(["shared"], [1024], "split")
+    assert infer(model, data.x_test, data.y_test, setting).accuracy < 0.93
+
+
+def test_own_model_and_data(tmp_path, digits):
+    model, data = digits
+    model.save(tmp_path / "model.npz")
+    np.savez(tmp_path / "data.npz", x=data.x_test[:50], y=data.y_test[:50])
+    args = [
+        "infer",
+        "--model",
+        tmp_path / "model.npz",
+        "--data",
+        tmp_path / "data.npz",
+        "--out",
+        tmp_path / "new" / "out",
+    ]
+    result = run(*args, "--sng", "sobol", "--length", "256", "--mode", "bipolar", "--scheduler", "threads", "--quiet")
+    assert result.output == ""
+    written = report(tmp_path / "new" / "out")
+    assert written["job"] == "infer model.npz"
+    assert written["samples"] == 50
+    assert [r["mode"] for r in written["results"]] == ["bipolar"]
+    assert written["results"][0]["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "give either"),
+        (["digits", "--model", __file__, "--data", __file__], "give either"),
+        (["--model", __file__], "give either"),
+        (["--model", "no.npz", "--data", __file__], "no.npz"),
+        (["letters"], "letters"),
+        (["digits", "--sng", "sobol,dice"], "dice"),
+        (["digits", "--length", "16,0"], "0"),
+        (["digits", "--length", ""], "integer"),
+        (["digits", "--repeat", "0"], "0"),
+        (["digits", "--mode", "xor"], "xor"),
+        (["digits", "--workers", "0"], "0"),
+    ],
+)
+def test_wrong_options(args, message):
+    assert message in run("infer", *args, expect=2).output
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.zeros((3, 64))}, "no array y"),
+        ({"x": np.zeros((3, 63)), "y": np.zeros(3)}, "(samples, 64)"),
+        ({"x": np.zeros((3, 64)), "y": np.zeros(4)}, "(3, 64) and (4,)"),
+        ({"x": np.zeros((0, 64)), "y": np.zeros(0)}, "(0, 64)"),
+        ({"x": np.full((3, 64), 16.0), "y": np.zeros(3)}, "0 to 1, but there is 16.0"),
+    ],
+)
+def test_wrong_data(tmp_path, digits, arrays, message):
+    digits[0].save(tmp_path / "model.npz")
+    np.savez(tmp_path / "data.npz", **arrays)
+    args = ["--model", tmp_path / "model.npz", "--data", tmp_path / "data.npz", "--out", tmp_path / "out"]
+    result = run("infer", *args, "--scheduler", "threads", expect=1)
+    assert message in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options", "message"),
+    [
+        ("nowhere", [], "nowhere is not"),
+        ("tcp://127.0.0.1:9", [], "no Dask scheduler answers at tcp://127.0.0.1:9"),
+        ("tcp://127.0.0.1:9", ["--workers", 2], "leave their number to it"),
+        ("threads", ["--workers", 2], "no workers to count"),
+    ],
+)
+def test_wrong_schedulers(tmp_path, monkeypatch, scheduler, options, message):
+    monkeypatch.setattr("scdask.cluster.CONNECT_SECONDS", 3)
+    result = run("infer", "digits", "--scheduler", scheduler, "--out", tmp_path, *options, expect=1)
+    assert message in " ".join(result.output.split())
+
+
+def test_a_scheduler_that_is_running(tmp_path, cluster):
+    file = tmp_path / "scheduler.json"
+    cluster.write_scheduler_file(file)
+    for scheduler in (cluster.scheduler.address, file):
+        out = tmp_path / "out"
+        run("infer", "digits", "--scheduler", scheduler, "--out", out, "--sng", "sobol", "--length", "64", "--quiet")
+        assert report(out)["results"][0]["accuracy"] >= 0.966
+        assert report(out)["scheduler"] == str(scheduler)
+
+
+def test_a_scheduler_without_workers(tmp_path, monkeypatch):
+    from distributed import LocalCluster
+
+    monkeypatch.setattr("scdask.cluster.CONNECT_SECONDS", 2)
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as empty:
+        result = run("infer", "digits", "--scheduler", empty.scheduler_address, "--out", tmp_path, expect=1)
+    assert "no worker after 2 seconds" in result.output
+
+
+def test_a_missing_extra_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    result = run("infer", "digits", "--scheduler", "threads", "--out", tmp_path, expect=1)
+    assert "scdask[apps]" in result.output
+
+
+def test_info():
+    output = run("info").output
+    for text in ("scdask", "numpy", "numba", "cores", "SIMD", "NumPy arrays", "works", "JAX arrays", "zarr"):
+        assert text in output
+    assert "does not work" not in output
+
+
+def test_help_and_version():
+    assert "--scheduler" in run("infer", "--help").output
+    assert "0.1.0" in run("--version").output
+
+
+@pytest.mark.parametrize("command", [["-m", "scdask"], ["-m", "dask", "scdask"]])
+def test_other_ways_in(command):
+    done = subprocess.run([sys.executable, *command, "info"], capture_output=True, text=True, timeout=LIMIT, check=True)
+    assert "SIMD" in done.stdout
+
+
+# left-over processes
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_job_leaves_nothing_behind(tmp_path, number):
+    """As a terminal does it, Ctrl-C goes to the whole group; SIGTERM, as a batch system does it, to the job."""
+    args = ["infer", "digits", "--out", str(tmp_path), "--length", "4096", "--repeat", "100000", "--workers", "2"]
+    job = subprocess.Popen(
+        [sys.executable, "-m", "scdask", *args], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert "dashboard: http://127.0.0.1:" in job.stderr.readline()
+        time.sleep(6)
+        assert job.poll() is None
+        family = psutil.Process(job.pid).children(recursive=True)
+        assert len(family) >= 2
+        if number == signal.SIGINT:
+            os.killpg(job.pid, number)
+        else:
+            job.send_signal(number)
+        job.communicate(timeout=LIMIT)
+        assert job.returncode in {1, 130, 143}
+        _, alive = psutil.wait_procs(family, timeout=15)
+        assert not alive
+        assert list(Path(tmp_path).iterdir()) == []
+    finally:
+        if job.poll() is None:
+            job.kill()
+
+
+def test_the_local_cluster_is_closed(tmp_path):
+    before = set(psutil.Process().children(recursive=True))
+    result = run(
+        "infer", "digits", "--out", tmp_path, "--sng", "sobol", "--length", "64", "--workers", "1", "--threads", "2"
+    )
+    assert "Dask dashboard: http://127.0.0.1:" in result.output
+    assert report(tmp_path)["threads"] == 2
+    _, alive = psutil.wait_procs(set(psutil.Process().children(recursive=True)) - before, timeout=10)
+    assert all("resource_tracker" in " ".join(p.cmdline()) for p in alive)
+
+
+def test_a_perceptron_trained_elsewhere_needs_no_scales(tmp_path, digits):
+    model, data = digits
+    arrays = {f"weights_{i}": layer.weights for i, layer in enumerate(model.layers)}
+    arrays |= {f"bias_{i}": layer.bias for i, layer in enumerate(model.layers)}
+    np.savez(tmp_path / "model.npz", **arrays)
+    np.savez(tmp_path / "data.npz", x=data.x_test, y=data.y_test)
+    args = ["--model", tmp_path / "model.npz", "--data", tmp_path / "data.npz", "--out", tmp_path]
+    run("infer", *args, "--sng", "sobol", "--length", "256", "--scheduler", "threads", "--quiet")
+    assert report(tmp_path)["results"][0]["accuracy"] > 0.95
+    assert SCMLP.load(tmp_path / "model.npz", data.x_train).layers[1].input_scale > 1

@@ -1,0 +1,252 @@
+import dask.array as da
+import numpy as np
+import pytest
+
+import scdask as sc
+from scdask import LFSR, SCMLP, Bernoulli, BitstreamError, SCDense, Sobol, VanDerCorput, vector_ops
+
+PAIRS = [
+    (Sobol(1), Sobol(2)),
+    (Bernoulli(1), Bernoulli(2)),
+    (LFSR(), LFSR(taps=(16, 5, 3, 2), seed=0x1D0F)),
+    (VanDerCorput(), Sobol(2)),
+]
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(7)
+    return rng.random((9, 11)), rng.normal(size=(6, 11))
+
+
+def by_hand(x, w, length, mode, x_sng, w_sng):
+    """The product from unpacked bits, as the definition says."""
+    scale = np.abs(w).max()
+    if mode == "bipolar":
+        xb, wb = (sc.encode(v, length, sng=g, polarity="bipolar").unpack() for v, g in ((x, x_sng), (w / scale, w_sng)))
+        ones = (xb[:, None] == wb).sum(axis=(2, 3))
+        return (2 * ones / length - x.shape[1]) * scale
+    both = np.concatenate([np.maximum(w, 0), np.maximum(-w, 0)]) / scale
+    xb, wb = sc.encode(x, length, sng=x_sng).unpack(), sc.encode(both, length, sng=w_sng).unpack()
+    ones = (xb[:, None] & wb).sum(axis=(2, 3), dtype=np.int64)
+    return (ones[:, : len(w)] - ones[:, len(w) :]) * scale / length
+
+
+@pytest.mark.parametrize("length", [1, 10, 64, 1000])
+@pytest.mark.parametrize("pair", PAIRS, ids=repr)
+@pytest.mark.parametrize("mode", ["split", "bipolar"])
+def test_matmul_counts_what_the_bits_say(data, mode, pair, length):
+    x, w = data
+    result = sc.matmul(x, w, length, mode=mode, x_sng=pair[0], w_sng=pair[1])
+    np.testing.assert_allclose(result, by_hand(x, w, length, mode, *pair), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["split", "bipolar"])
+def test_matmul_comes_closer_to_the_product(data, mode):
+    x, w = data
+    errors = [np.sqrt(np.mean((sc.matmul(x, w, n, mode=mode) - x @ w.T) ** 2)) for n in (64, 1024, 16384)]
+    assert errors[0] > 4 * errors[1] > 16 * errors[2]
+
+
+@pytest.mark.parametrize("pair", PAIRS[:2], ids=repr)
+@pytest.mark.parametrize("mode", ["split", "bipolar"])
+def test_matmul_does_not_depend_on_chunks(data, mode, pair):
+    x, w = data
+    options = {"mode": mode, "x_sng": pair[0], "w_sng": pair[1]}
+    expected = sc.matmul(x, w, 500, **options)
+    for x_chunks, w_chunks in [((9, 11), (6, 11)), ((2, 3), (4, 5)), ((1, 11), (6, 11)), ((9, 4), (1, 1))]:
+        lazy_x, lazy_w = da.from_array(x, chunks=x_chunks), da.from_array(w, chunks=w_chunks)
+        for left, right in [(lazy_x, w), (x, lazy_w), (lazy_x, lazy_w)]:
+            lazy = sc.matmul(left, right, 500, **options)
+            assert isinstance(lazy, da.Array)
+            np.testing.assert_allclose(lazy.compute(), expected, rtol=1e-13, atol=1e-13)
+
+
+def test_matmul_in_pieces(data, monkeypatch):
+    """Operands that do not fit at once: ranges of words, and tiles of rows."""
+    x, w = data
+    expected = sc.matmul(x, w, 5000, mode="bipolar"), sc.matmul(x, w, 5000)
+    monkeypatch.setattr(vector_ops, "OPERAND_BYTES", 8 * 12 * 11 * 3)
+    monkeypatch.setattr(vector_ops, "TILE_BYTES", 1)
+    for left in (x, da.from_array(x, chunks=(4, 6))):
+        for mode, value in zip(("bipolar", "split"), expected, strict=True):
+            result = sc.matmul(left, w, 5000, mode=mode)
+            np.testing.assert_allclose(np.asarray(result), value, rtol=1e-13, atol=1e-13)
+
+
+def test_memory_of_a_layer_does_not_grow_with_its_products():
+    import tracemalloc
+
+    x, w = np.full((2000, 200), 0.5), np.full((50, 200), 0.5)
+    sc.matmul(x[:4], w, 4096)
+    tracemalloc.start()
+    sc.matmul(x, w, 4096)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    streams_of_x = x.size * 4096 / 8
+    assert peak < streams_of_x / 2
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize(("x", "w"), [((0, 3), (2, 3)), ((4, 0), (2, 0)), ((4, 3), (0, 3))])
+def test_empty_products(x, w, lazy):
+    left = da.zeros(x) if lazy else np.zeros(x)
+    for mode in ("split", "bipolar"):
+        result = sc.matmul(left, np.ones(w), 100, mode=mode)
+        assert result.shape == (x[0], w[0])
+        np.testing.assert_array_equal(np.asarray(result), np.zeros((x[0], w[0])))
+
+
+def test_weights_of_zero_and_integers():
+    x = np.full((2, 3), 0.5)
+    np.testing.assert_array_equal(sc.matmul(x, np.zeros((4, 3)), 100), np.zeros((2, 4)))
+    np.testing.assert_array_equal(sc.matmul([[1, 0, 1]], [[2, 4, -1]], 64), [[1.0]])
+    np.testing.assert_array_equal(sc.matmul(x.astype("f4"), np.eye(3, dtype="i2"), 64), x)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "length", "options", "message"),
+    [
+        (np.zeros((2, 3)), np.zeros((2, 4)), 8, {}, r"\(2, 4\) and \(2, 3\)"),
+        (np.zeros(3), np.zeros((2, 3)), 8, {}, r"\(3,\)"),
+        (np.full((2, 3), 1.5), np.ones((2, 3)), 8, {}, r"1\.5 at \(0, 0\)"),
+        (np.full((2, 3), -0.5), np.ones((2, 3)), 8, {}, r"-0\.5 at \(0, 0\)"),
+        (np.zeros((2, 3)), np.full((2, 3), np.nan), 8, {}, "there is nan"),
+        (np.zeros((2, 3)), np.full((2, 3), np.inf), 8, {}, "there is inf"),
+        (np.zeros((2, 3)), np.ones((2, 3)), 0, {}, "not 0"),
+        (np.zeros((2, 3)), np.ones((2, 3)), 8, {"mode": "xor"}, "'xor'"),
+        (np.zeros((2, 3), complex), np.ones((2, 3)), 8, {}, "complex"),
+    ],
+)
+def test_matmul_refuses(x, w, length, options, message):
+    with pytest.raises(BitstreamError, match=message):
+        sc.matmul(x, w, length, **options)
+
+
+def test_lazy_values_are_checked_in_their_chunks(data):
+    x, w = data
+    bad = x.copy()
+    bad[8, 10] = 2
+    with pytest.raises(BitstreamError, match=r"2\.0 at \(0, 1\) in the chunk \[8:9, 9:11\]"):
+        sc.matmul(da.from_array(bad, chunks=(4, 3)), w, 100).compute()
+    broken = da.from_array(np.where(w == w.max(), np.nan, w), chunks=3)
+    with pytest.raises(BitstreamError, match="nan"):
+        sc.matmul(x, broken, 100).compute()
+
+
+# layers
+
+
+def test_a_dense_layer_scales_and_adds(data):
+    x, w = data
+    bias = np.arange(6.0)
+    layer = SCDense(w, bias, input_scale=4.0)
+    np.testing.assert_allclose(layer(4 * x, 512), 4 * sc.matmul(x, w, 512) + bias)
+    np.testing.assert_allclose(layer(da.from_array(4 * x, chunks=3), 512).compute(), layer(4 * x, 512))
+    with pytest.raises(BitstreamError, match="0 to 1"):
+        layer(8 * np.ones((1, 11)), 512)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SCDense(np.ones(3), np.ones(3)), r"\(3,\)"),
+        (lambda: SCDense(np.ones((2, 3)), np.ones(3)), r"\(2, 3\) and \(3,\)"),
+        (lambda: SCDense(np.ones((2, 3)), np.ones(2), input_scale=0.0), "0.0"),
+        (lambda: SCMLP(()), "at least one layer"),
+        (lambda: SCMLP((SCDense(np.ones((2, 3)), np.ones(2)), SCDense(np.ones((2, 3)), np.ones(2)))), "2 neurons"),
+        (lambda: SCMLP((SCDense(np.ones((3, 3)), np.ones(3)),), np.arange(2)), "3 outputs"),
+        (lambda: SCMLP.from_arrays([np.ones((2, 3))], [], calibration=np.ones((1, 3))), "0 biases"),
+    ],
+)
+def test_layers_refuse(make, message):
+    with pytest.raises(BitstreamError, match=message):
+        make()
+
+
+@pytest.fixture
+def mlp():
+    rng = np.random.default_rng(8)
+    weights = [rng.normal(size=(12, 5)), rng.normal(size=(3, 12))]
+    return SCMLP.from_arrays(
+        weights, [rng.normal(size=12), np.zeros(3)], calibration=rng.random((50, 5)), classes=["a", "b", "c"]
+    )
+
+
+def test_a_perceptron_follows_its_float_twin(mlp):
+    x = np.random.default_rng(9).random((200, 5))
+    exact = mlp.predict_float(x)
+    assert set(exact) == {"a", "b", "c"}
+    assert np.mean(mlp.predict(x, 4096) == exact) > 0.95
+    lazy = mlp.predict(da.from_array(x, chunks=(50, 5)), 4096)
+    assert isinstance(lazy, da.Array)
+    assert lazy.dtype == exact.dtype
+    np.testing.assert_array_equal(lazy.compute(), mlp.predict(x, 4096))
+
+
+def test_a_prediction_does_not_depend_on_its_neighbours(mlp):
+    x = np.random.default_rng(9).random((20, 5))
+    together = mlp.logits(x, 256)
+    np.testing.assert_array_equal(np.concatenate([mlp.logits(row[None], 256) for row in x]), together)
+
+
+def test_hidden_outputs_beyond_the_calibration_saturate(mlp):
+    small = SCMLP((mlp.layers[0], SCDense(mlp.layers[1].weights, mlp.layers[1].bias, input_scale=1e-3)), mlp.classes)
+    assert np.isfinite(small.logits(np.ones((1, 5)), 64)).all()
+
+
+def test_one_output_tells_two_classes():
+    mlp = SCMLP((SCDense(np.array([[1.0, -1.0]]), np.zeros(1)),), np.array(["no", "yes"]))
+    assert mlp.predict(np.array([[1.0, 0.0], [0.0, 1.0]]), 64).tolist() == ["yes", "no"]
+
+
+def test_npz_round_trip(mlp, tmp_path):
+    mlp.save(tmp_path / "m.npz")
+    same = SCMLP.load(tmp_path / "m.npz")
+    x = np.random.default_rng(9).random((20, 5))
+    np.testing.assert_array_equal(same.logits(x, 256), mlp.logits(x, 256))
+    assert same.classes.tolist() == ["a", "b", "c"]
+
+
+def test_a_file_without_scales_is_calibrated(mlp, tmp_path):
+    arrays = {f"weights_{i}": layer.weights for i, layer in enumerate(mlp.layers)}
+    arrays |= {f"bias_{i}": layer.bias for i, layer in enumerate(mlp.layers)}
+    np.savez(tmp_path / "m.npz", **arrays)
+    with pytest.raises(BitstreamError, match="no input_scales"):
+        SCMLP.load(tmp_path / "m.npz")
+    loaded = SCMLP.load(tmp_path / "m.npz", np.ones((1, 5)))
+    assert loaded.layers[1].input_scale > 0
+    assert loaded.classes.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "weights_0"),
+        ({"weights_0": np.ones((2, 3))}, "bias_0"),
+        ({"weights_0": np.ones((2, 3)), "bias_0": np.ones(2), "input_scales": np.ones(2)}, r"\(2,\)"),
+        ({"weights_0": np.array([{}]), "bias_0": np.ones(2)}, "plain arrays"),
+    ],
+)
+def test_bad_model_files(tmp_path, arrays, message):
+    np.savez(tmp_path / "m.npz", **arrays)
+    with pytest.raises(BitstreamError, match=message):
+        SCMLP.load(tmp_path / "m.npz")
+    (tmp_path / "m.npz").write_bytes(b"nonsense")
+    with pytest.raises(BitstreamError, match="npz"):
+        SCMLP.load(tmp_path / "m.npz")
+
+
+@pytest.mark.component("apps")
+def test_a_fitted_classifier():
+    from sklearn.neural_network import MLPClassifier
+
+    rng = np.random.default_rng(10)
+    x = rng.random((200, 4))
+    y = np.where(x.sum(axis=1) > 2, "big", "small")
+    classifier = MLPClassifier((8,), max_iter=2000, learning_rate_init=0.02, random_state=0).fit(x, y)
+    mlp = SCMLP.from_sklearn(classifier, x)
+    np.testing.assert_array_equal(mlp.predict_float(x), classifier.predict(x))
+    assert np.mean(mlp.predict(x, 4096) == classifier.predict(x)) > 0.97
+    with pytest.raises(BitstreamError, match="'tanh'"):
+        SCMLP.from_sklearn(MLPClassifier((8,), activation="tanh"), x)

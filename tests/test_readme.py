@@ -1,0 +1,23 @@
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+from scdask.cli import infer
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.mark.component("zarr")
+def test_examples(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failed, tried = doctest.testfile(str(README), module_relative=False, optionflags=doctest.REPORT_NDIFF)
+    assert tried > 20
+    assert failed == 0
+
+
+def test_options():
+    shown = set(re.findall(r"`(--[a-z]+)", README.read_text()))
+    known = {option for parameter in infer.params for option in parameter.opts if option.startswith("--")}
+    assert shown == known - {"--model", "--data"}
