@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -115,7 +116,7 @@ def infer(
     """
     if (dataset is None) == (model is None) or (model is None) != (data is None):
         raise click.UsageError("give either the dataset digits, or both --model and --data")
-    with _plain_errors(), _terminated_like_interrupted():
+    with _plain_errors(), _stoppable() as check:
         from rich.console import Console
 
         from .cluster import open_scheduler
@@ -130,9 +131,14 @@ def infer(
                 from .jobs.infer import float_accuracy, infer, settings
 
                 exact = float_accuracy(perceptron, x, y)
+                check()
                 place.wait_until_ready()
             todo = settings(sngs, lengths, mode, seed=seed, repeat=repeat)
-            results = [infer(perceptron, x, y, setting) for setting in _progress(todo, status)]
+            results = []
+            for setting in _progress(todo, status):
+                check()
+                results.append(infer(perceptron, x, y, setting))
+        check()
         _save(out, results, exact, dataset or Path(str(model)).name, len(x), place)
         Console(quiet=quiet).print(_table(results, exact))
         status.print(f"Written: {out / 'results.json'}, {out / 'accuracy.png'}", highlight=False, soft_wrap=True)
@@ -220,13 +226,35 @@ def _plain_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """On SIGTERM, as a batch system sends it, unwind as on Ctrl-C, so that the workers are closed."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+def _stoppable() -> Iterator[Callable[[], None]]:
+    """On Ctrl-C or SIGTERM, unwind, so that the workers are closed and nothing is half-written, then exit.
+
+    Yields a check to call between steps: libraries swallow exceptions here and there, as scikit-learn's training does
+    with a KeyboardInterrupt, and a stopped job must not go on.
+    """
+    stopped: list[int] = []
+
+    def check() -> None:
+        if stopped:
+            sys.exit(128 + stopped[0])
+
+    def stop(number: int, frame: Any) -> None:
+        stopped.append(number)
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        check()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield check
+        check()
+    except BaseException as error:
+        if not stopped:
+            raise
+        click.echo(f"Stopped by {signal.Signals(stopped[0]).name}.", err=True)
+        raise SystemExit(128 + stopped[0]) from error
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @main.command()

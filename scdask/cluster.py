@@ -128,5 +128,8 @@ def _connect(scheduler: str) -> Client:
 
 def _place(name: str, client: Client) -> Place:
     threads = client.nthreads()
-    warming = {worker: client.submit(warm_up, workers=[worker], pure=False) for worker in threads}
+    # Other workers are allowed, because nobody would wait for the warm-up of one that died and came back.
+    warming = {
+        worker: client.submit(warm_up, workers=[worker], allow_other_workers=True, pure=False) for worker in threads
+    }
     return Place(name, sum(threads.values()), client.dashboard_link, warming)

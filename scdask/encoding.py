@@ -216,10 +216,10 @@ class Sobol(SNG):
         points = qmc.Sobol(self.dimension, scramble=False, bits=32)
         if start:
             points.fast_forward(start)
-        # SciPy warns about a first draw that is no power of two.
-        count = stop - start if start else 1 << (stop - 1).bit_length()
-        column: NDArray[np.float64] = points.random(count)[: stop - start, -1]
-        return column.copy()
+        # SciPy draws all dimensions up to ours, and warns about a first draw that is no power of two.
+        draw = min(1 << (stop - start - 1).bit_length(), max(64, 2**24 >> self.dimension.bit_length()))
+        columns = [points.random(draw)[:, -1] for _ in range(start, stop, draw)]
+        return np.concatenate(columns)[: stop - start]
 
 
 @dataclass(frozen=True)
