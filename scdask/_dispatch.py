@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 
-from .errors import MixedArrayError, UnsupportedArrayError
+from .errors import BitstreamError, MixedArrayError, UnsupportedArrayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -60,3 +62,18 @@ def _known_type(name: str, array: Any) -> type:
             f"give it a NumPy array, or one of {', '.join(BACKENDS)}"
         )
     return cls
+
+
+def as_numpy(values: Any, name: str) -> NDArray[Any]:
+    """Plain values as a NumPy array; `name` says what they are in an error.
+
+    Masked arrays, whose mask would be lost, and arrays of other libraries, which would be computed, are refused.
+    """
+    foreign = hasattr(values, "dtype") and not isinstance(values, np.ndarray | np.generic)
+    if foreign or isinstance(values, np.ma.MaskedArray):
+        cls = type(values)
+        raise UnsupportedArrayError(f"{name}: a NumPy array, not {cls.__module__}.{cls.__qualname__}")
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise BitstreamError(f"{name}: a rectangular array is needed, but {error}") from None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Any, get_args
+from uuid import uuid4
 
 import numpy as np
 
@@ -14,15 +18,9 @@ from .errors import BitstreamError
 from .vector_ops import Polarity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 FORMAT = 1  # of the attributes of a Zarr store
-
-
-def check_polarity(polarity: Any) -> None:
-    """Raise unless it is one of the two encodings."""
-    if polarity not in get_args(Polarity):
-        raise BitstreamError(f'the polarity of a stream is "unipolar" or "bipolar", not {polarity!r}')
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,7 +33,7 @@ class Bitstream:
     Parameters
     ----------
     words : array of uint64, shape (..., n_words)
-        Bit t of a stream is bit t % 64 of word t // 64. NumPy or Dask.
+        Bit t of a stream is bit t % 64 of word t // 64. NumPy or Dask. A NumPy array is not copied.
     length : int
         Bits of a stream, N >= 1; n_words is ceil(N / 64).
     polarity : {"unipolar", "bipolar"}
@@ -53,12 +51,12 @@ class Bitstream:
     polarity: Polarity = "unipolar"
 
     def __post_init__(self) -> None:
-        check_polarity(self.polarity)
-        words = vector_ops.check_tail(self.words, self.length)
+        if self.polarity not in get_args(Polarity):
+            raise BitstreamError(f'the polarity of a stream is "unipolar" or "bipolar", not {self.polarity!r}')
+        object.__setattr__(self, "words", vector_ops.check_tail(self.words, self.length))
+        object.__setattr__(self, "length", int(self.length))
         if self.length < 1:
             raise BitstreamError(f"a bitstream has at least one bit, not {self.length}")
-        object.__setattr__(self, "words", words)
-        object.__setattr__(self, "length", int(self.length))
 
     @classmethod
     def trusted(cls, words: Any, length: int, polarity: Polarity) -> Bitstream:
@@ -74,6 +72,9 @@ class Bitstream:
 
     __array_ufunc__ = None  # so that NumPy leaves an operator with a Bitstream to us
 
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("a Bitstream is no array of numbers: take its .words, .unpack() or .decode()")
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the array of streams: that of the words less the last axis."""
@@ -87,13 +88,14 @@ class Bitstream:
 
     @property
     def size(self) -> int:
-        """Number of streams."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        """Number of streams, NaN where Dask does not know it."""
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the packed words."""
-        return int(self.words.nbytes)
+        """Bytes of the packed words, NaN where Dask does not know them."""
+        nbytes: int = self.words.nbytes
+        return nbytes
 
     @property
     def chunks(self) -> tuple[tuple[int, ...], ...] | None:
@@ -105,7 +107,13 @@ class Bitstream:
             raise TypeError("a single bitstream has no len(); its number of bits is .length")
         return self.shape[0]
 
+    def __iter__(self) -> Iterator[Bitstream]:
+        return (self[i] for i in range(len(self)))
+
     def __getitem__(self, index: Any) -> Bitstream:
+        if self.chunks and self.ndim > 1 and getattr(index, "dtype", None) == np.bool and index.ndim == self.ndim:
+            # Dask takes a mask over all axes or over one.
+            return self._with(self.words.reshape(-1, self.words.shape[-1]))[index.ravel()]
         parts = index if isinstance(index, tuple) else (index,)
         if not any(part is Ellipsis for part in parts):
             parts = (*parts, Ellipsis)
@@ -125,7 +133,8 @@ class Bitstream:
         picture = ""
         if self.chunks:
             rows["Chunks"] = f"{self.words.chunksize} in {self.words.npartitions} blocks"
-            picture = self.words.to_svg(size=120)
+            known = not any(np.isnan(n) for n in self.shape)
+            picture = self.words.to_svg(size=120) if known else ""
         cells = "".join(
             f"<tr><th style='text-align: left'>{name}</th><td>{escape(str(value))}</td></tr>"
             for name, value in rows.items()
@@ -232,39 +241,58 @@ class Bitstream:
         """Write the words to a Zarr array, uncompressed and chunk for chunk, with length and polarity as attributes.
 
         The attributes are written last, so that a store which was left half-written is not taken for a whole one.
+        What a path held before is replaced only when all is written, so that a result may be lazily read from it.
 
         Parameters
         ----------
         store : path or Zarr store
         overwrite : bool
-            Replace what is there.
+            Replace the Zarr array at a path on this machine.
 
         Raises
         ------
         BitstreamError
-            If something is there and `overwrite` is false.
+            If something is there and `overwrite` is false, or it is no Zarr array, or `store` is not such a path.
         """
         zarr = require("zarr", "zarr")
+        if any(np.isnan(n) for n in self.shape):
+            raise BitstreamError("Zarr needs known chunk sizes: call words.compute_chunk_sizes() first")
+        target = store
+        if overwrite:
+            if not isinstance(store, str | Path) or "://" in str(store):
+                raise BitstreamError(f"only an array at a path of this machine is replaced, not {store}")
+            if Path(store).exists() and not (Path(store) / "zarr.json").is_file():
+                raise BitstreamError(f"{store} is no Zarr array, and is not replaced")
+            target = Path(store).with_name(f".{Path(store).name}.{uuid4().hex}")
         chunks = self.words.chunksize if self.chunks else self.words.shape
         try:
             array = zarr.create_array(
-                store,
+                target,
                 shape=self.words.shape,
                 chunks=tuple(max(1, n) for n in chunks),
                 dtype="uint64",
                 compressors=None,
                 fill_value=0,
-                overwrite=overwrite,
             )
-        except zarr.errors.ContainsArrayError as error:
-            raise BitstreamError(f"{store} is there already: pass overwrite=True to replace it") from error
-        if self.chunks:
-            import dask.array as da
+        except (zarr.errors.ContainsArrayError, zarr.errors.ContainsGroupError, FileExistsError) as error:
+            raise BitstreamError(f"{store} is there already: pass overwrite=True to replace an array") from error
+        try:
+            if self.chunks:
+                import dask.array as da
 
-            da.store(self.words.rechunk(self.words.chunksize), array, lock=False)
-        else:
-            array[...] = self.words
-        array.attrs["scdask"] = {"format": FORMAT, "length": self.length, "polarity": self.polarity}
+                da.store(self.words.rechunk(self.words.chunksize), array, lock=False)
+            else:
+                array[...] = self.words
+            attributes = {"format": FORMAT, "length": self.length, "polarity": self.polarity, "id": uuid4().hex}
+            array.attrs["scdask"] = attributes
+        except BaseException:
+            if overwrite:
+                rmtree(target)
+            raise
+        if overwrite:
+            if Path(store).exists():
+                rmtree(store)
+            target.rename(store)
 
 
 def open_zarr(store: Any) -> Bitstream:
@@ -285,6 +313,7 @@ def open_zarr(store: Any) -> Bitstream:
     """
     zarr = require("zarr", "zarr")
     import dask.array as da
+    from dask.base import tokenize
 
     try:
         array = zarr.open_array(store, mode="r")
@@ -295,7 +324,9 @@ def open_zarr(store: Any) -> Bitstream:
         raise BitstreamError(f"{store} was not written by scdask, or not to its end: it has no scdask attributes")
     if ours.get("format") != FORMAT:
         raise BitstreamError(f"{store} has the format {ours.get('format')} of scdask, this version reads {FORMAT}")
-    return Bitstream(da.from_zarr(array), ours.get("length", 0), ours.get("polarity", ""))
+    # The name holds the id, so that chunks of an array that was replaced are not taken for those of its successor.
+    words = da.from_zarr(array, name=f"open-zarr-{tokenize(str(array.store_path), ours.get('id'))}")
+    return Bitstream(words, ours.get("length", 0), ours.get("polarity", ""))
 
 
 def check_alike(*streams: Bitstream, names: tuple[str, ...] = ("length", "polarity")) -> None:

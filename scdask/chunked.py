@@ -12,6 +12,7 @@ from dask.array.core import normalize_chunks
 
 from . import vector_ops
 from ._dask_compat import ArraySliceDep, meta_from_array, unify_chunks
+from ._dispatch import as_numpy
 from .errors import BitstreamError
 from .jit_kernels import WORD
 from .vector_ops import words_for
@@ -121,16 +122,15 @@ def _over_words(
 ) -> da.Array:
     """`func(*blocks, length)` where `length` is what each block holds of the streams' length."""
     vector_ops.check_gate(*operands)
-    vector_ops.check_length(length, operands[0].shape[-1])
-    widest = max(operands, key=lambda a: a.ndim)
+    length = vector_ops.check_length(length, operands[0].shape[-1])
+    axes = _axes(max(operands, key=lambda a: a.ndim))
     chunks, pairs = _broadcast(operands)
-    regions = ArraySliceDep((chunks["z"],))
     return _blocks(
         kind,
         partial(_length_block, func),
-        _axes(widest),
-        regions,
-        "z",
+        axes,
+        ArraySliceDep(tuple(chunks[axis] for axis in axes)),
+        axes,
         *pairs,
         length=length,
         adjust_chunks=chunks | (adjust_chunks or {}),
@@ -144,8 +144,8 @@ def _broadcast(arrays: list[da.Array]) -> tuple[dict[str, tuple[int, ...]], list
     return chunks, [x for a in aligned for x in (a, _axes(a))]
 
 
-def _length_block(func: Callable[..., Any], region: tuple[slice], *blocks: Any, length: int) -> Any:
-    return _in_chunk(func, region, *blocks, _bits_in(region[0], length))
+def _length_block(func: Callable[..., Any], region: tuple[slice, ...], *blocks: Any, length: int) -> Any:
+    return _in_chunk(func, region, *blocks, _bits_in(region[-1], length))
 
 
 def check_tail(packed: da.Array, length: int) -> da.Array:
@@ -161,9 +161,8 @@ def _gate(kind: str, func: Callable[..., Any], *operands: Any, length: int | Non
     vector_ops.check_gate(*arrays)
     if length is not None:
         return _over_words(kind, func, arrays, length, np.uint64)
-    widest = max(arrays, key=lambda a: a.ndim)
     chunks, pairs = _broadcast(arrays)
-    return _blocks(kind, func, _axes(widest), *pairs, adjust_chunks=chunks, dtype=np.uint64)
+    return _blocks(kind, func, _axes(max(arrays, key=lambda a: a.ndim)), *pairs, adjust_chunks=chunks, dtype=np.uint64)
 
 
 def vec_and(a_packed: Any, b_packed: Any) -> da.Array:
@@ -248,7 +247,7 @@ def vec_popcount(packed: da.Array) -> da.Array:
 
 def vec_mac(packed_weights: Any, packed_inputs: Any, gate: Gate = "and", length: int | None = None) -> da.Array:
     weights, inputs = da.asarray(packed_weights), da.asarray(packed_inputs)
-    vector_ops.check_mac(weights, inputs, gate, length)
+    length = vector_ops.check_mac(weights, inputs, gate, length)
     if length is not None:
         weights, inputs = check_tail(weights, length), check_tail(inputs, length)
     batch = "b" if inputs.ndim == 3 else ""
@@ -274,8 +273,7 @@ def vec_mac(packed_weights: Any, packed_inputs: Any, gate: Gate = "and", length:
 
 
 def _mac_block(weights: Any, inputs: Any, gate: Gate) -> Any:
-    counts = vector_ops.gate_counts(weights, inputs if inputs.ndim == 3 else inputs[None], gate)
-    return (counts if inputs.ndim == 3 else counts[0])[..., None, None]
+    return vector_ops.gate_counts(weights, inputs, gate)[..., None, None]
 
 
 # Encoding
@@ -290,22 +288,15 @@ def encode_words(
     chunks: Any = None,
 ) -> da.Array:
     """`vector_ops.encode_words` as tasks; `chunks` is over the words (*values.shape, n_words)."""
-    n_words = words_for(length)
-    vector_ops.check_real(values)
-    shape = (*values.shape, n_words)
-    if any(np.isnan(n) for n in values.shape):
-        raise BitstreamError("values with unknown chunk sizes cannot be numbered: call compute_chunk_sizes() first")
-    limit = int(task_bits(ENCODE_RATE) / 8)
-    if chunks is None:
-        chunks, limit = (*values.chunks, "auto"), dask.config.get("array.chunk-size")
-    elif chunks == "auto" and values.ndim:
-        chunks = (*["auto"] * values.ndim, -1 if 8 * n_words <= limit else "auto")
-    *lead, words = normalize_chunks(chunks, shape, limit=limit, dtype=np.dtype(np.uint64))
-    if isinstance(values, da.Array):
-        values = values.rechunk(tuple(lead))
-    else:
+    length = vector_ops.check_encoding(length, sng, polarity)
+    if not isinstance(values, da.Array):
+        values = as_numpy(values, "values to encode")
         vector_ops.probabilities(values, polarity)
-        values = da.from_array(np.asarray(values), chunks=tuple(lead))
+    vector_ops.check_real(values)
+    _check_known(values)
+    chunks = _word_chunks(values, words_for(length), chunks)
+    lead, words = chunks[:-1], chunks[-1]
+    values = values.rechunk(lead) if isinstance(values, da.Array) else da.from_array(values, chunks=lead)
     axes = _axes(values).upper()
     return _blocks(
         "sc-encode",
@@ -325,6 +316,29 @@ def encode_words(
     )
 
 
+def _check_known(values: Any) -> None:
+    if any(np.isnan(n) for n in values.shape):
+        raise BitstreamError("streams of unknown chunk sizes cannot be numbered: call compute_chunk_sizes() first")
+
+
+def _word_chunks(values: Any, n_words: int, chunks: Any) -> tuple[tuple[int, ...], ...]:
+    """Chunks of the words of `values`: as asked for, or kept from the values, or by the time that a task takes."""
+    shape = (*values.shape, n_words)
+    if 0 in shape and (chunks is None or chunks == "auto"):
+        return tuple((n,) for n in shape)
+    limit = None
+    if chunks is None:
+        chunks, limit = (*values.chunks, "auto"), dask.config.get("array.chunk-size")
+    elif chunks == "auto":
+        limit = int(task_bits(ENCODE_RATE) / 8)
+        chunks = (*["auto"] * values.ndim, -1 if values.ndim and 8 * n_words <= limit else "auto")
+    try:
+        normal: tuple[tuple[int, ...], ...] = normalize_chunks(chunks, shape, limit=limit, dtype=np.dtype(np.uint64))
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise BitstreamError(f"words of shape {shape} cannot have the chunks {chunks!r}: {error}") from error
+    return normal
+
+
 def _encode_block(
     values: Any,
     region: tuple[slice, ...],
@@ -335,7 +349,7 @@ def _encode_block(
     polarity: Polarity,
 ) -> Any:
     return _in_chunk(
-        vector_ops.encode_words,
+        vector_ops.encode_region,
         region,
         values,
         sng,
@@ -346,15 +360,28 @@ def _encode_block(
     )
 
 
+def as_weights(values: da.Array) -> da.Array:
+    vector_ops.check_real(values)
+    axes = _axes(values)
+    region = ArraySliceDep(values.chunks)
+    return _blocks("sc-weights", _weights_block, axes, values, axes, region, axes, dtype=np.float64)
+
+
+def _weights_block(values: Any, region: tuple[slice, ...]) -> Any:
+    return _in_chunk(vector_ops.as_weights, region, values)
+
+
 def encode_mac(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: int, mode: Mode) -> da.Array:
     """One task a block of inputs and range of words: weights are encoded once, inputs inside the task."""
-    vector_ops.check_matmul(weights, inputs)
     w, x = da.asarray(weights), da.asarray(inputs)
+    length = vector_ops.check_layer(w, x, w_sng, x_sng, length, mode)
+    _check_known(x)
     # Neurons stay whole, so that no input is encoded twice; ranges of words bound the memory instead.
+    n_neurons = len(w)
     w = w.rechunk({0: -1})
     _, (w, x) = unify_chunks(w, "ni", x, "bi")
     if mode == "split":
-        signs = {"n": (2 * len(w),)}
+        signs = {"n": (2 * n_neurons,)}
         w = _blocks("sc-split", vector_ops.split_signs, "ni", w, "ni", adjust_chunks=signs, dtype=w.dtype)
     ranges = vector_ops.word_blocks((len(w), max(w.chunks[1], default=1)), length)
     word_chunks = tuple(last - first for first, last in ranges)
@@ -378,7 +405,7 @@ def encode_mac(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: int, m
         sng=x_sng,
         length=length,
         mode=mode,
-        adjust_chunks={"n": (len(weights),), "i": 1, "k": 1},
+        adjust_chunks={"n": (n_neurons,), "i": 1, "k": 1},
         dtype=np.int64,
     )
     total = None if mode == "split" else w.shape[1] * length
@@ -424,6 +451,7 @@ for _func in (
     vec_popcount,
     vec_mac,
     encode_words,
+    as_weights,
     encode_mac,
 ):
     getattr(vector_ops, _func.__name__).register(da.Array, _func)

@@ -11,12 +11,12 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from . import jit_kernels, vector_ops
-from .bitstream import Bitstream, check_polarity
+from .bitstream import Bitstream
 from .errors import BitstreamError
 from .jit_kernels import WORD, tail_mask
 
@@ -30,6 +30,8 @@ SEGMENT = 4096  # bits of a shared sequence that one look-up table serves: 2 MiB
 
 class SNG(ABC):
     """A stochastic number generator: what a probability is compared with, bit by bit."""
+
+    longest: ClassVar[int] = 2**53  # bits of a stream
 
     @abstractmethod
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
@@ -53,6 +55,8 @@ class SNG(ABC):
 @lru_cache(maxsize=16)
 def _table(sng: SNG, length: int, start: int, stop: int) -> tuple[NDArray[Any], ...]:
     numbers = sng.numbers(length, start, stop)
+    if numbers.shape != (stop - start,) or not ((numbers >= 0) & (numbers < 1)).all():
+        raise BitstreamError(f"{sng} does not give {stop - start} numbers from 0 up to 1")
     order = np.argsort(numbers, kind="stable")
     ranked = numbers[order]
     cells = 2 << len(order).bit_length()
@@ -144,7 +148,7 @@ class LFSR(SNG):
 
     def __post_init__(self) -> None:
         width = _integer("the width of an LFSR", self.width, 2, 53)
-        taps = tuple(_integer("a tap", tap, 1, width) for tap in self.taps)
+        taps = tuple(_integer("a tap", tap, 1, width) for tap in np.atleast_1d(np.array(self.taps, object)))
         if width not in taps or len(set(taps)) < len(taps):
             raise BitstreamError(f"the taps of an LFSR are different and hold its width {width}, but they are {taps}")
         if self.shift not in ("left", "right"):
@@ -204,6 +208,8 @@ class Sobol(SNG):
 
     dimension: int = 1
 
+    longest: ClassVar[int] = 2**32
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "dimension", _integer("a Sobol dimension", self.dimension, 1, 21201))
 
@@ -211,8 +217,6 @@ class Sobol(SNG):
         """Points `start` to `stop`."""
         from scipy.stats import qmc
 
-        if stop > 2**32:
-            raise BitstreamError(f"the Sobol sequence has 2**32 numbers here, too few for {length} bits")
         points = qmc.Sobol(self.dimension, scramble=False, bits=32)
         if start:
             points.fast_forward(start)
@@ -266,7 +270,7 @@ class VanDerCorput(SNG):
 
 @dataclass(frozen=True)
 class Thermometer(SNG):
-    """Unary code: all ones of a stream come first, ceil(p * N) of them. Shared by all elements."""
+    """Unary code: bit t is 1 where t / N < p, so that all ones come first. Shared by all elements."""
 
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
         """Fractions t / length for t from `start` to `stop`."""
@@ -312,18 +316,13 @@ def encode(
     >>> float((a & b).decode())
     0.375
     """
-    length = _integer("the length of a stream", length, 1, 2**53)
-    check_polarity(polarity)
-    if not isinstance(sng, SNG):
-        raise BitstreamError(f"sng is a stochastic number generator such as Sobol(1), not {sng!r}")
     if chunks is None:
         words = vector_ops.encode_words(p, sng, length, polarity)
     else:
         from . import chunked
 
-        values = p if hasattr(p, "dtype") else np.asarray(p)
-        words = chunked.encode_words(values, sng, length, polarity, chunks=chunks)
-    return Bitstream.trusted(words, length, polarity)
+        words = chunked.encode_words(p, sng, length, polarity, chunks=chunks)
+    return Bitstream.trusted(words, int(length), polarity)
 
 
 def decode(bitstream: Bitstream) -> Any:

@@ -18,6 +18,7 @@ from numba import int64, njit, types, uint64, vectorize
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ._dispatch import as_numpy
 from .errors import BitstreamError
 
 if TYPE_CHECKING:
@@ -600,12 +601,12 @@ def jit_pack_bits(bitstream: NDArray[Any], packed_arr: Words) -> None:
     """
     from .vector_ops import pack_bitstream, words_for
 
-    bits = np.asarray(bitstream)
+    bits = as_numpy(bitstream, "bits")
     shape = (*bits.shape[:-1], words_for(bits.shape[-1])) if bits.ndim else ()
     _check_output(packed_arr, shape)
     if packed_arr.dtype.kind != "u" or packed_arr.dtype.itemsize != 8:
         raise BitstreamError(f"packed words are uint64, but the output is {packed_arr.dtype}")
-    packed_arr[...] = pack_bitstream(bits)
+    packed_arr[...] = pack_bitstream(bitstream)
 
 
 def jit_vec_mac(packed_weights: Words, packed_inputs: Words, outputs: NDArray[Any]) -> None:
@@ -625,7 +626,7 @@ def jit_vec_mac(packed_weights: Words, packed_inputs: Words, outputs: NDArray[An
     """
     from .vector_ops import check_mac, vec_mac
 
-    weights, inputs = np.asarray(packed_weights), np.asarray(packed_inputs)
+    weights, inputs = (as_numpy(p, "packed words") for p in (packed_weights, packed_inputs))
     check_mac(weights, inputs, "and", None)
     _check_output(outputs, (*inputs.shape[:-2], len(weights)))
     largest = WORD * weights.shape[1] * weights.shape[2]

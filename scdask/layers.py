@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from . import vector_ops
+from ._dispatch import as_numpy
 from ._files import read_npz
 from .encoding import SNG, Sobol
 from .errors import BitstreamError
-from .vector_ops import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
+
+    from .vector_ops import Mode
 
 
 def matmul(x: Any, w: Any, length: int, *, mode: Mode = "split", x_sng: SNG = Sobol(1), w_sng: SNG = Sobol(2)) -> Any:
@@ -54,20 +56,15 @@ def matmul(x: Any, w: Any, length: int, *, mode: Mode = "split", x_sng: SNG = So
     >>> matmul([[0.5, 0.25]], [[1.0, -0.5]], 256)
     array([[0.375]])
     """
-    x, w = (a if hasattr(a, "dtype") else np.asarray(a) for a in (x, w))
-    vector_ops.check_matmul(w, x)
-    if isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 1:
-        raise BitstreamError(f"the length of a stream is an integer from 1 on, not {length!r}")
-    if mode not in get_args(Mode):
-        raise BitstreamError(f'the mode of a product is "split" or "bipolar", not {mode!r}')
-    if isinstance(w, np.ndarray) and not np.isfinite(w).all():
-        raise BitstreamError(f"weights are finite, but there is {w[~np.isfinite(w)][0]}")
+    x = x if hasattr(x, "dtype") else as_numpy(x, "inputs")
+    w = vector_ops.as_weights(w)
+    vector_ops.check_layer(w, x, w_sng, x_sng, length, mode)
     largest = abs(w).max() if w.size else 0.0
     scale = largest + (largest == 0)
     counts = vector_ops.encode_mac(w / scale, x, w_sng, x_sng, length, mode)
     if mode == "split":
-        return counts * (scale / length)
-    return (2 * counts / length - w.shape[1]) * scale
+        return counts * (scale / int(length))
+    return (2 * counts / int(length) - w.shape[1]) * scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,19 +90,26 @@ class SCDense:
     w_sng: SNG = field(default=Sobol(2))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "weights", np.asarray(self.weights, np.float64))
-        object.__setattr__(self, "bias", np.asarray(self.bias, np.float64))
+        for name in ("weights", "bias"):
+            values = as_numpy(getattr(self, name), f"the {name} of a layer")
+            object.__setattr__(self, name, vector_ops.as_weights(values))
         if self.weights.ndim != 2 or self.bias.shape != self.weights.shape[:1]:
             raise BitstreamError(
                 f"a layer takes weights (n_neurons, n_inputs) and a bias (n_neurons,), "
                 f"not {self.weights.shape} and {self.bias.shape}"
             )
-        if not 0 < self.input_scale < np.inf:
-            raise BitstreamError(f"the input scale of a layer is positive and finite, not {self.input_scale}")
+        if not isinstance(self.input_scale, float | int | np.number) or not 0 < self.input_scale < np.inf:
+            raise BitstreamError(f"the input scale of a layer is positive and finite, not {self.input_scale!r}")
+        object.__setattr__(self, "input_scale", float(self.input_scale))
+        vector_ops.check_mode(self.mode)
+        for sng in (self.x_sng, self.w_sng):
+            vector_ops.check_encoding(1, sng)
 
     def __call__(self, x: Any, length: int) -> Any:
         """The outputs before an activation, float64 (batch, n_neurons), for inputs (batch, n_inputs)."""
-        x = (x if hasattr(x, "dtype") else np.asarray(x)) / self.input_scale
+        x = x if hasattr(x, "dtype") else as_numpy(x, "inputs")
+        vector_ops.check_real(x)
+        x = x.astype(np.float64) / self.input_scale
         product = matmul(x, self.weights, length, mode=self.mode, x_sng=self.x_sng, w_sng=self.w_sng)
         return product * self.input_scale + self.bias
 
@@ -127,18 +131,21 @@ class SCMLP:
     classes: NDArray[Any] = field(default_factory=lambda: np.array([]))
 
     def __post_init__(self) -> None:
+        if not isinstance(self.layers, tuple | list) or not self.layers:
+            raise BitstreamError(f"a perceptron has at least one layer, not {self.layers!r}")
+        if not all(isinstance(layer, SCDense) for layer in self.layers):
+            raise BitstreamError(f"the layers of a perceptron are SCDense, not {self.layers!r}")
         object.__setattr__(self, "layers", tuple(self.layers))
-        if not self.layers:
-            raise BitstreamError("a perceptron has at least one layer, not 0")
         for below, above in pairwise(self.layers):
             if above.weights.shape[1] != len(below.weights):
                 raise BitstreamError(
                     f"a layer of {len(below.weights)} neurons feeds one of {above.weights.shape[1]} inputs"
                 )
         outputs = len(self.layers[-1].weights)
-        classes = np.asarray(self.classes) if len(self.classes) else np.arange(max(outputs, 2))
-        if len(classes) != max(outputs, 2):
-            raise BitstreamError(f"{outputs} outputs cannot tell {len(classes)} classes apart")
+        classes = as_numpy(self.classes, "classes")
+        classes = classes if classes.size else np.arange(max(outputs, 2))
+        if not outputs or classes.shape != (max(outputs, 2),):
+            raise BitstreamError(f"{outputs} outputs cannot tell classes of shape {classes.shape} apart")
         object.__setattr__(self, "classes", classes)
 
     @classmethod
@@ -165,8 +172,10 @@ class SCMLP:
         if len(weights) != len(biases):
             raise BitstreamError(f"{len(weights)} weight matrices do not go with {len(biases)} biases")
         plain = cls(tuple(SCDense(w, b) for w, b in zip(weights, biases, strict=True)), np.asarray(classes))
+        hidden, n_inputs = as_numpy(calibration, "calibration inputs"), plain.layers[0].weights.shape[1]
+        if hidden.ndim != 2 or hidden.shape[1] != n_inputs:
+            raise BitstreamError(f"calibration inputs are (samples, {n_inputs}), not {hidden.shape}")
         scales = [1.0]
-        hidden = np.asarray(calibration, np.float64)
         for layer in plain.layers[:-1]:
             hidden = np.maximum(_affine(layer, hidden), 0)
             scales.append(float(hidden.max(initial=0)) or 1.0)
@@ -211,7 +220,7 @@ class SCMLP:
         return cls(tuple(layers), np.asarray(classes))
 
     def save(self, file: Any) -> None:
-        """Write an npz file that `load` reads."""
+        """Write weights, scales and classes to an npz file that `load` reads; mode and generators are not in it."""
         arrays = {"classes": self.classes, "input_scales": np.array([layer.input_scale for layer in self.layers])}
         for i, layer in enumerate(self.layers):
             arrays |= {f"weights_{i}": layer.weights, f"bias_{i}": layer.bias}
@@ -219,6 +228,8 @@ class SCMLP:
 
     def with_generators(self, pairs: Sequence[tuple[SNG, SNG]], mode: Mode = "split") -> Self:
         """The same perceptron with the (x_sng, w_sng) of each layer, and the mode of all."""
+        if len(pairs) != len(self.layers):
+            raise BitstreamError(f"{len(pairs)} pairs of generators do not go with {len(self.layers)} layers")
         layers = (replace(layer, x_sng=x, w_sng=w, mode=mode) for layer, (x, w) in zip(self.layers, pairs, strict=True))
         return replace(self, layers=tuple(layers))
 

@@ -6,16 +6,20 @@ The bits of the last word at and past the stream's length are padding, and 0.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+import math
+import operator
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from . import jit_kernels
-from ._dispatch import array_function
+from ._dispatch import array_function, as_numpy
 from .errors import BitstreamError
 from .jit_kernels import WORD, empty_words, readonly, tail_mask
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from .encoding import SNG
@@ -70,10 +74,7 @@ def pack_bitstream(bitstream: Any) -> Any:
 
 
 def _bytes_of_bits(bitstream: Any) -> NDArray[np.uint8]:
-    try:
-        bits = np.asarray(bitstream)
-    except ValueError as error:
-        raise BitstreamError(f"a bitstream is a rectangular array of 0 and 1: {error}") from None
+    bits = as_numpy(bitstream, "bits")
     if bits.size == 0 and not hasattr(bitstream, "dtype"):
         bits = bits.astype(bool)
     check_bit_array(bits)
@@ -132,19 +133,20 @@ def unpacked_shape(
 ) -> tuple[int, tuple[int, ...]]:
     """The length of a stream and the shape of the result of unpacking words of shape `shape`."""
     if original_shape is None:
-        check_length(length, shape[-1])
+        length = check_length(length, shape[-1])
         return length, (*shape[:-1], length)
-    streams = int(np.prod(shape[:-1], dtype=np.int64))
-    total = int(np.prod(original_shape, dtype=np.int64))
-    if min(original_shape, default=0) < 0 or (total % streams if streams else total):
-        raise BitstreamError(f"{streams} streams of words {shape} cannot be unpacked into the shape {original_shape}")
-    length = total // streams if streams else original_shape[-1]
-    check_length(length, shape[-1])
-    return length, tuple(original_shape)
+    try:
+        new = tuple(operator.index(n) for n in np.atleast_1d(np.array(original_shape, object)))
+    except TypeError:
+        raise BitstreamError(f"original_shape is a tuple of integers, not {original_shape!r}") from None
+    streams, total = math.prod(shape[:-1]), math.prod(new)
+    if min(new, default=0) < 0 or (total % streams if streams else total):
+        raise BitstreamError(f"{streams} streams of words {shape} cannot be unpacked into the shape {new}")
+    return check_length(total // streams if streams else new[-1], shape[-1]), new
 
 
 def check_length(length: Any, n_words: int) -> int:
-    """Raise unless a stream of `length` bits fills exactly `n_words` words."""
+    """The length as an int, if a stream of so many bits fills exactly `n_words` words."""
     if isinstance(length, bool) or not isinstance(length, int | np.integer):
         raise BitstreamError(f"the length of a stream is an integer, not {length!r}")
     if length < 0 or words_for(int(length)) != n_words:
@@ -163,7 +165,7 @@ def check_words(words: Any) -> None:
 
 def as_words(packed: Any) -> NDArray[np.uint64]:
     """The array as native uint64, or an error that says what it is instead."""
-    words = np.asarray(packed)
+    words = as_numpy(packed, "packed words")
     check_words(words)
     return words.astype(np.uint64, copy=False)
 
@@ -184,7 +186,7 @@ def check_tail(packed: Any, length: int) -> Any:
         If a bit at or past `length` is 1, or the length does not fit the words.
     """
     words = as_words(packed)
-    check_length(length, words.shape[-1])
+    length = check_length(length, words.shape[-1])
     if length % WORD:
         padding = words[..., -1] & ~tail_mask(length)
         if padding.any():
@@ -203,15 +205,16 @@ def check_gate(*operands: Any) -> None:
     counts = [words.shape[-1] for words in operands]
     if len(set(counts)) > 1:
         raise BitstreamError(f"the operands of a gate hold {' and '.join(map(str, counts))} words a stream")
+    known = [tuple(1 if np.isnan(n) else n for n in words.shape[:-1]) for words in operands]
     try:
-        np.broadcast_shapes(*(words.shape[:-1] for words in operands))
+        np.broadcast_shapes(*known)
     except ValueError:
         shapes = " and ".join(str(words.shape) for words in operands)
         raise BitstreamError(f"words of shapes {shapes} do not broadcast") from None
 
 
 def _operands(*packed: Any) -> list[NDArray[np.uint64]]:
-    words = [np.asarray(p) for p in packed]
+    words = [as_numpy(p, "packed words") for p in packed]
     check_gate(*words)
     return words
 
@@ -327,7 +330,7 @@ def vec_mux(select_packed: Any, a_packed: Any, b_packed: Any) -> Any:
 
 def _without_padding(words: NDArray[np.uint64], length: int | None) -> NDArray[np.uint64]:
     if length is not None:
-        check_length(length, words.shape[-1])
+        length = check_length(length, words.shape[-1])
         if length % WORD:
             words[..., -1] &= tail_mask(length)
     return words
@@ -410,19 +413,16 @@ def vec_mac(packed_weights: Any, packed_inputs: Any, gate: Gate = "and", length:
     BitstreamError
         If the shapes, the dtype, the length or the padding do not fit.
     """
-    weights, inputs = np.asarray(packed_weights), np.asarray(packed_inputs)
-    check_mac(weights, inputs, gate, length)
+    weights, inputs = (as_numpy(p, "packed words") for p in (packed_weights, packed_inputs))
+    length = check_mac(weights, inputs, gate, length)
     if length is not None:
         weights, inputs = check_tail(weights, length), check_tail(inputs, length)
-    counts = gate_counts(weights, inputs if inputs.ndim == 3 else inputs[None], gate)
-    if gate == "xnor":
-        assert length is not None
-        counts = weights.shape[1] * length - counts
-    return counts if inputs.ndim == 3 else counts[0]
+    counts = gate_counts(weights, inputs, gate)
+    return counts if gate == "and" or length is None else weights.shape[1] * length - counts
 
 
-def check_mac(weights: Any, inputs: Any, gate: str, length: int | None) -> None:
-    """Raise unless the operands of a MAC fit each other and its gate."""
+def check_mac(weights: Any, inputs: Any, gate: str, length: int | None) -> int | None:
+    """The length as an int, if the operands of a MAC fit each other and its gate."""
     check_words(weights)
     check_words(inputs)
     if gate not in ("and", "xnor"):
@@ -433,36 +433,30 @@ def check_mac(weights: Any, inputs: Any, gate: str, length: int | None) -> None:
             f"(batch, n_inputs, n_words), not {weights.shape} and {inputs.shape}"
         )
     if length is not None:
-        check_length(length, weights.shape[-1])
-    elif gate == "xnor":
+        return check_length(length, weights.shape[-1])
+    if gate == "xnor":
         raise BitstreamError("a MAC with XNOR counts padding unless it is given the length of a stream")
+    return None
 
 
-def gate_counts(weights: NDArray[np.uint64], inputs: NDArray[np.uint64], gate: Gate) -> NDArray[np.int64]:
-    """Ones of input AND weight, or for "xnor" of input XOR weight, summed over (n_inputs, n_words).
-
-    The ones of XNOR are the total of bits less those of XOR where the padding is 0.
-    """
-    counts = np.zeros((len(inputs), len(weights)), np.int64)
-    x, w = (readonly(a).reshape(len(a), a.shape[1] * a.shape[2]) for a in (inputs, weights))
+def gate_counts(weights: Any, inputs: Any, gate: Gate) -> NDArray[np.int64]:
+    """The counts of `vec_mac`, but for "xnor" those of XOR: where the padding is 0, XNOR has the rest of the bits."""
+    weights, inputs = as_words(weights), as_words(inputs)
+    check_mac(weights, inputs, "and", None)
+    batch = inputs if inputs.ndim == 3 else inputs[None]
+    counts = np.zeros((len(batch), len(weights)), np.int64)
+    x, w = (readonly(a).reshape(len(a), a.shape[1] * a.shape[2]) for a in (batch, weights))
     if x.shape[1] < jit_kernels.LANES:
         x, w = (readonly(np.pad(a, ((0, 0), (0, jit_kernels.LANES - a.shape[1])))) for a in (x, w))
     jit_kernels.mac(x, w, gate == "xnor", counts)
-    return counts
+    return counts if inputs.ndim == 3 else counts[0]
 
 
 # Encoding
 
 
 @array_function
-def encode_words(
-    values: Any,
-    sng: SNG,
-    length: int,
-    polarity: Polarity = "unipolar",
-    streams: NDArray[np.uint64] | None = None,
-    words: tuple[int, int] | None = None,
-) -> Any:
+def encode_words(values: Any, sng: SNG, length: int, polarity: Polarity = "unipolar") -> Any:
     """Encode real numbers as packed streams: a bit is 1 where the generator's number is below the probability.
 
     Parameters
@@ -474,10 +468,6 @@ def encode_words(
     length : int
         Length of a stream in bits.
     polarity : {"unipolar", "bipolar"}
-    streams : array of uint64, of the shape of `values`, optional
-        The number of each stream, where the generator has one sequence a stream. By default 0, 1, ... in C order.
-    words : (int, int), optional
-        First and last + 1 of the words to encode. By default all of them.
 
     Returns
     -------
@@ -486,14 +476,39 @@ def encode_words(
     Raises
     ------
     BitstreamError
-        If a value is outside its range or NaN, or is not real.
+        If a value is outside its range or NaN, or is not real, or the generator cannot make such streams.
     """
+    length = check_encoding(length, sng, polarity)
+    given = as_numpy(values, "values to encode")
+    numbers = np.arange(given.size, dtype=np.uint64).reshape(given.shape)
+    return encode_region(given, sng, length, polarity, numbers, (0, words_for(length)))
+
+
+def check_encoding(length: Any, sng: Any, polarity: Any = "unipolar") -> int:
+    """The length as an int, if the generator can make streams of so many bits."""
+    if polarity not in get_args(Polarity):
+        raise BitstreamError(f'the polarity of a stream is "unipolar" or "bipolar", not {polarity!r}')
+    if isinstance(sng, type) or not hasattr(sng, "longest"):
+        raise BitstreamError(f"sng is a stochastic number generator such as Sobol(1), not {sng!r}")
+    if isinstance(length, bool) or not isinstance(length, int | np.integer) or not 1 <= length <= sng.longest:
+        raise BitstreamError(f"the length of a stream of {sng} is an integer from 1 to {sng.longest}, not {length!r}")
+    return int(length)
+
+
+def encode_region(
+    values: NDArray[Any],
+    sng: SNG,
+    length: int,
+    polarity: Polarity,
+    streams: NDArray[np.uint64],
+    words: tuple[int, int],
+) -> NDArray[np.uint64]:
+    """The words from words[0] up to words[1] of streams of the given numbers; `streams` has the shape of `values`."""
     p = probabilities(values, polarity)
-    first, last = (0, words_for(length)) if words is None else words
+    first, last = words
     out = empty_words((*p.shape, last - first))
     if out.size:
-        numbers = np.arange(p.size, dtype=np.uint64) if streams is None else streams
-        sng.fill(readonly(p.reshape(-1)), readonly(numbers.reshape(-1)), length, first, out.reshape(p.size, -1))
+        sng.fill(readonly(p.reshape(-1)), readonly(streams.reshape(-1)), length, first, out.reshape(p.size, -1))
     return out
 
 
@@ -505,7 +520,7 @@ def check_real(values: Any) -> None:
 
 def probabilities(values: Any, polarity: Polarity) -> NDArray[np.float64]:
     """The probability of a one for each value, as float64."""
-    given = np.asarray(values)
+    given = as_numpy(values, "values to encode")
     check_real(given)
     low, high = RANGES[polarity]
     p = given.astype(np.float64, copy=False)
@@ -525,6 +540,35 @@ def stream_numbers(region: tuple[slice, ...], shape: tuple[int, ...]) -> NDArray
         numbers = numbers + along.reshape(-1, *[1] * (len(region) - axis - 1))
         stride *= shape[axis]
     return numbers
+
+
+# Layers
+
+
+@array_function
+def as_weights(values: Any) -> Any:
+    """Weights as finite float64.
+
+    Parameters
+    ----------
+    values : array_like of real numbers
+
+    Returns
+    -------
+    array of float64, of the same shape
+
+    Raises
+    ------
+    BitstreamError
+        If a value is not real or not finite (for a Dask array: when it is computed).
+    """
+    given = as_numpy(values, "weights")
+    check_real(given)
+    weights = given.astype(np.float64, copy=False)
+    if not np.isfinite(weights).all():
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(weights))[0])
+        raise BitstreamError(f"weights are finite, but there is {weights[place]} at {place}")
+    return weights
 
 
 @array_function
@@ -553,15 +597,16 @@ def encode_mac(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: int, m
     Raises
     ------
     BitstreamError
-        If a value is outside its range or NaN, or the shapes do not fit.
+        If a value is outside its range or NaN, the shapes do not fit, or a generator cannot make such streams.
     """
-    weights, inputs = np.asarray(weights), np.asarray(inputs)
-    check_matmul(weights, inputs)
+    weights, inputs = as_weights(weights), as_numpy(inputs, "inputs")
+    length = check_layer(weights, inputs, w_sng, x_sng, length, mode)
     counts = np.zeros((len(inputs), len(weights)), np.int64)
     streams = stream_numbers((slice(0, len(inputs)), slice(0, inputs.shape[1])), inputs.shape)
     operand = split_signs(weights) if mode == "split" else weights
+    w_streams = np.arange(operand.size, dtype=np.uint64)
     for words in word_blocks(operand.shape, length):
-        w = encode_words(operand, w_sng, length, OPERAND_POLARITY[mode], None, words)
+        w = encode_region(operand, w_sng, length, OPERAND_POLARITY[mode], w_streams, words)
         counts += encoded_counts(w, inputs, x_sng, length, mode, streams, words)
     return counts if mode == "split" else weights.shape[1] * length - counts
 
@@ -569,13 +614,9 @@ def encode_mac(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: int, m
 OPERAND_POLARITY: dict[Mode, Polarity] = {"split": "unipolar", "bipolar": "bipolar"}
 
 
-def split_signs(weights: NDArray[Any]) -> NDArray[Any]:
-    """w+ stacked on w-, both >= 0, where w = w+ - w-."""
-    return np.concatenate([np.maximum(weights, 0), np.maximum(-weights, 0)])
-
-
-def check_matmul(weights: Any, inputs: Any) -> None:
-    """Raise unless the real operands of a layer fit each other."""
+def check_layer(weights: Any, inputs: Any, w_sng: Any, x_sng: Any, length: Any, mode: Any) -> int:
+    """The length as an int, if the operands of a layer fit each other and its generators."""
+    check_mode(mode)
     check_real(weights)
     check_real(inputs)
     if weights.ndim != 2 or inputs.ndim != 2 or weights.shape[1] != inputs.shape[1]:
@@ -583,13 +624,26 @@ def check_matmul(weights: Any, inputs: Any) -> None:
             "a layer takes weights (n_neurons, n_inputs) and inputs (batch, n_inputs), "
             f"not {weights.shape} and {inputs.shape}"
         )
+    check_encoding(length, w_sng)
+    return check_encoding(length, x_sng)
 
 
-def word_blocks(shape: tuple[int, ...], length: int) -> list[tuple[int, int]]:
+def check_mode(mode: Any) -> None:
+    """Raise unless it is one of the two ways to multiply signed weights."""
+    if mode not in get_args(Mode):
+        raise BitstreamError(f'the mode of a product is "split" or "bipolar", not {mode!r}')
+
+
+def split_signs(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """w+ stacked on w-, both >= 0, where w = w+ - w-."""
+    return np.concatenate([np.maximum(weights, 0), np.maximum(-weights, 0)])
+
+
+def word_blocks(shape: tuple[int, ...], length: int) -> Iterator[tuple[int, int]]:
     """Ranges of words such that one range of the streams of `shape` values takes at most OPERAND_BYTES."""
     n_words = words_for(length)
-    size = max(1, OPERAND_BYTES // (8 * max(1, int(np.prod(shape)))))
-    return [(first, min(first + size, n_words)) for first in range(0, n_words, size)]
+    size = max(1, OPERAND_BYTES // (8 * max(1, math.prod(shape))))
+    return ((first, min(first + size, n_words)) for first in range(0, n_words, size))
 
 
 def encoded_counts(
@@ -611,7 +665,7 @@ def encoded_counts(
     counts = np.empty((len(inputs), len(packed_weights)), np.int64)
     for row in range(0, len(inputs), rows):
         tile = slice(row, row + rows)
-        x = encode_words(inputs[tile], sng, length, OPERAND_POLARITY[mode], streams[tile], words)
+        x = encode_region(inputs[tile], sng, length, OPERAND_POLARITY[mode], streams[tile], words)
         counts[tile] = gate_counts(packed_weights, x, gate)
     if mode == "bipolar":
         return counts

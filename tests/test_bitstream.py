@@ -264,7 +264,8 @@ def test_zarr_is_uncompressed_and_chunk_for_chunk(tmp_path):
     array = zarr.open_array(tmp_path / "s.zarr", mode="r")
     assert array.chunks == (2, 4, 5)
     assert array.compressors == ()
-    assert array.attrs["scdask"] == {"format": 1, "length": 300, "polarity": "unipolar"}
+    attributes = array.attrs["scdask"]
+    assert attributes == {"format": 1, "length": 300, "polarity": "unipolar", "id": attributes["id"]}
     assert sc.open_zarr(str(tmp_path / "s.zarr")).chunks == stream.chunks
 
 
