@@ -316,3 +316,78 @@ def test_a_half_written_store_is_refused(tmp_path):
         broken.to_zarr(tmp_path / "s.zarr")
     with pytest.raises(BitstreamError, match="not to its end"):
         sc.open_zarr(tmp_path / "s.zarr")
+
+
+@pytest.mark.component("zarr")
+def test_a_store_may_be_replaced_by_what_is_read_from_it(tmp_path):
+    store = tmp_path / "s.zarr"
+    sc.encode([0.25, 1.0], 64, sng=A).to_zarr(store)
+    before = sc.open_zarr(store)
+    (~before).to_zarr(store, overwrite=True)
+    after = sc.open_zarr(store)
+    assert after.decode().compute().tolist() == [0.75, 0.0]
+    assert after.words.name != before.words.name
+    assert [p.name for p in tmp_path.iterdir()] == ["s.zarr"]
+    broken = sc.encode(da.from_array(np.array([np.nan])), 64)
+    with pytest.raises(BitstreamError, match="nan"):
+        broken.to_zarr(store, overwrite=True)
+    assert sc.open_zarr(store).decode().compute().tolist() == [0.75, 0.0]
+    assert [p.name for p in tmp_path.iterdir()] == ["s.zarr"]
+
+
+@pytest.mark.component("zarr")
+def test_nothing_but_arrays_is_replaced(tmp_path):
+    import zarr
+
+    stream = sc.encode([0.5], 64)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "precious").touch()
+    (tmp_path / "file").touch()
+    for name in ("folder", "file"):
+        with pytest.raises(BitstreamError, match="not replaced"):
+            stream.to_zarr(tmp_path / name, overwrite=True)
+    assert (tmp_path / "folder" / "precious").exists()
+    with pytest.raises(BitstreamError, match="there already"):
+        stream.to_zarr(tmp_path / "file")
+    zarr.create_group(tmp_path / "group")
+    with pytest.raises(BitstreamError, match="there already"):
+        stream.to_zarr(tmp_path / "group")
+    with pytest.raises(BitstreamError, match="at a path"):
+        stream.to_zarr(zarr.storage.MemoryStore(), overwrite=True)
+
+
+@pytest.mark.component("zarr")
+def test_a_store_in_memory():
+    from zarr.storage import MemoryStore
+
+    store = MemoryStore()
+    streams(lazy=True)[0].to_zarr(store)
+    np.testing.assert_array_equal(sc.open_zarr(store).compute().words, streams()[0].words)
+
+
+def test_a_bitstream_is_a_sequence_but_no_array():
+    stream, bits = streams((3,))
+    np.testing.assert_array_equal([s.unpack() for s in stream], bits)
+    with pytest.raises(TypeError):
+        list(stream[0])
+    with pytest.raises(TypeError, match=r"\.unpack\(\)"):
+        np.asarray(stream)
+    with pytest.raises(TypeError):
+        vector_ops.vec_and(stream, stream)
+
+
+@pytest.mark.parametrize("lazy_mask", [False, True])
+def test_a_mask_over_all_axes_of_a_lazy_bitstream(lazy_mask):
+    stream, bits = streams(lazy=True)
+    mask = bits[..., 0] == 1
+    picked = stream[da.from_array(mask, chunks=2) if lazy_mask else mask]
+    np.testing.assert_array_equal(picked.compute().unpack(), bits[mask])
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int32, np.int64])
+def test_a_length_of_any_integer_type(kind):
+    with pytest.raises(BitstreamError, match="padding"):
+        Bitstream(np.full((1, 2), 2**64 - 1, np.uint64), kind(100))
+    stream = sc.encode([0.3], kind(100), sng=A)
+    assert type(stream.length) is int
+    np.testing.assert_array_equal(stream.words, sc.encode([0.3], 100, sng=A).words)

@@ -177,3 +177,72 @@ def test_array_expressions_are_refused():
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "array.query-planning" in done.stderr
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_gates_broadcast_lazily_as_eagerly(seed):
+    rng = np.random.default_rng(seed)
+    full = tuple(int(n) for n in rng.integers(1, 4, rng.integers(1, 4)))
+    length = int(rng.integers(1, 200))
+
+    def operand():
+        shape = tuple(1 if rng.random() < 0.4 else n for n in full)[rng.integers(0, len(full) + 1) :]
+        return vector_ops.pack_bitstream(rng.integers(0, 2, (*shape, length)))
+
+    eager = [operand() for _ in range(3)]
+    lazy = [da.from_array(a, chunks=random_chunks(rng, a.shape)) if rng.random() < 0.8 else a for a in eager]
+    lazy[0] = da.asarray(lazy[0])
+    for gate, count in [(vector_ops.vec_and, 2), (vector_ops.vec_mux, 3), (vector_ops.vec_xnor, 2)]:
+        more = {"length": length} if gate is vector_ops.vec_xnor else {}
+        for order in (slice(None, count), slice(count - 1, None, -1)):
+            expected, result = gate(*eager[order], **more), gate(*lazy[order], **more)
+            assert result.shape == expected.shape
+            if isinstance(result, da.Array):
+                assert result.chunks == da.core.normalize_chunks(result.chunks, expected.shape)
+                result = result.compute(scheduler="synchronous")
+            np.testing.assert_array_equal(result, expected)
+
+
+def test_broadcast_streams_have_all_their_elements():
+    a = sc.encode(da.from_array(np.full(1, 0.5)), 64, sng=Sobol(1))
+    b = sc.encode(da.from_array(np.linspace(0, 1, 4)), 64, sng=Sobol(2))
+    assert (a & b).shape == (4,)
+    np.testing.assert_array_equal((a & b)[3].decode().compute(), 0.5)
+
+
+def test_blocks_that_are_not_what_dask_was_told():
+    promised = {"dtype": np.uint64, "chunks": (3, 4, 2**20), "meta": np.empty((0, 0, 0), np.uint64)}
+    short = da.map_blocks(lambda: np.ones((3, 4, 1), np.uint64), **promised)
+    inputs = da.ones((4, 2**20), dtype=np.uint64, chunks=-1)
+    counts = vector_ops.vec_mac(short, inputs)
+    with pytest.raises(sc.BitstreamError, match="a MAC takes"):
+        counts.compute(scheduler="synchronous")
+    for make in (lambda b: b.astype(float), lambda b: np.ma.masked_array(b)):
+        false = da.ones((1, 1, 8), dtype=np.uint64, chunks=-1).map_blocks(make, dtype=np.uint64)
+        with pytest.raises(sc.ScdaskError, match=r"float64|MaskedArray"):
+            vector_ops.vec_mac(false, np.ones((1, 8), np.uint64)).compute(scheduler="synchronous")
+
+
+def test_unknown_chunk_sizes():
+    keep = da.from_array(np.array([0, 0, 0, 1, 1, 1], bool), chunks=3)
+    eager = sc.encode(np.linspace(0, 1, 6), 200, sng=Sobol(1))[3:]
+    lazy = sc.encode(np.linspace(0, 1, 6), 200, sng=Sobol(1), chunks=(3, 2))[keep]
+    assert np.isnan(lazy.size)
+    assert "nan" in lazy._repr_html_()
+    for func in (lambda s: ~s, lambda s: s & s, lambda s: sc.xnor(s, s), lambda s: sc.mux(s, s, s)):
+        np.testing.assert_array_equal(func(lazy).words.compute(), func(eager).words)
+    np.testing.assert_array_equal(lazy.unpack().compute(), eager.unpack())
+    np.testing.assert_array_equal(sc.Bitstream(lazy.words, 200).decode().compute(), eager.decode())
+    with pytest.raises(sc.BitstreamError, match="compute_chunk_sizes"):
+        lazy.to_zarr("never")
+    x = da.random.random((6, 4), chunks=3)
+    with pytest.raises(sc.BitstreamError, match="compute_chunk_sizes"):
+        sc.matmul(x[x.sum(axis=1) > 0], np.ones((2, 4)), 64)
+
+
+def test_dirty_padding_is_found_with_its_chunk():
+    words = np.zeros((4, 6, 2), np.uint64)
+    words[3, 5, 1] = 2**40
+    lazy = vector_ops.check_tail(da.from_array(words, chunks=(2, 3, 1)), 100)
+    with pytest.raises(sc.BitstreamError, match=r"stream \(1, 2\).* in the chunk \[2:4, 3:6, 1:2\]"):
+        lazy.compute()

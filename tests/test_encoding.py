@@ -354,3 +354,48 @@ def test_auto_chunks_follow_the_time_of_a_task():
         with dask.config.set({"scdask.task-seconds": seconds}):
             sizes.append(max(sc.encode(np.zeros(10**6), 1024, chunks="auto").chunks[0]))
     assert 5 < sizes[1] / sizes[0] < 20
+
+
+def test_empty_and_odd_lazy_shapes():
+    for shape in ((0,), (3, 0), (0, 2, 1)):
+        lazy = sc.encode(da.zeros(shape), 100)
+        assert lazy.words.shape == (*shape, 2)
+        assert lazy.compute().shape == shape
+        assert sc.encode(np.zeros(shape), 100, chunks="auto").compute().shape == shape
+
+
+def test_chunks_as_dask_takes_them():
+    assert sc.encode(np.zeros((100, 100)), 1024, chunks="1 MB").words.npartitions > 1
+    assert sc.encode(np.zeros((100, 100)), 1024, chunks={0: 50}).chunks[0] == (50, 50)
+    for chunks in (0, (3, 3, 3, 3), "some", (2, (99, 2), 1)):
+        with pytest.raises(BitstreamError, match="chunks"):
+            sc.encode(np.zeros((100, 100)), 64, chunks=chunks)
+
+
+def test_masks_and_other_libraries_are_refused():
+    masked = np.ma.array([0.2, 0.9], mask=[False, True])
+    for chunks in (None, 1):
+        with pytest.raises(sc.UnsupportedArrayError, match="MaskedArray"):
+            sc.encode(masked, 64, chunks=chunks)
+    with pytest.raises(BitstreamError, match="rectangular"):
+        sc.encode([[0.5], [0.5, 0.5]], 64)
+
+
+def test_a_generator_of_ones_own():
+    class Constant(sc.SNG):
+        def __init__(self, number):
+            self.number = number
+
+        def numbers(self, length, start, stop):
+            return np.full(stop - start, self.number)
+
+    assert sc.encode([0.3, 0.7], 100, sng=Constant(0.5)).popcount().tolist() == [0, 100]
+    for number in (1.0, np.nan, -0.1):
+        with pytest.raises(BitstreamError, match="numbers from 0 up to 1"):
+            sc.encode([0.3], 100, sng=Constant(number))
+
+
+def test_a_high_sobol_dimension():
+    numbers = Sobol(5000).numbers(10_000, 0, 10_000)
+    np.testing.assert_array_equal(Sobol(5000).numbers(10_000, 6016, 10_000), numbers[6016:])
+    assert np.sort(numbers[:8192]).tolist() == (np.arange(8192) / 8192).tolist()

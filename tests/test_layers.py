@@ -250,3 +250,61 @@ def test_a_fitted_classifier():
     assert np.mean(mlp.predict(x, 4096) == classifier.predict(x)) > 0.97
     with pytest.raises(BitstreamError, match="'tanh'"):
         SCMLP.from_sklearn(MLPClassifier((8,), activation="tanh"), x)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("mode", ["split", "bipolar"])
+def test_operands_of_any_real_type(mode, lazy):
+    rng = np.random.default_rng(11)
+    x, w = rng.integers(0, 2, (5, 7)), rng.integers(-128, 128, (3, 7), dtype=np.int8)
+    w[0, 0] = -128
+    expected = sc.matmul(x.astype(float), w.astype(float), 2048, mode=mode)
+    for dtype in ("?", "f2", "f4", "g", "u1"):
+        left = da.from_array(x.astype(dtype), chunks=3) if lazy else x.astype(dtype)
+        result = sc.matmul(left, w, 2048, mode=mode)
+        assert result.dtype == np.float64
+        np.testing.assert_array_equal(np.asarray(result), expected)
+    tiny = sc.matmul(x, (w / 1e5).astype("f2"), 2**15, mode=mode)
+    np.testing.assert_allclose(tiny, x @ (w / 1e5).astype("f2").astype(float).T, atol=3e-5)
+    booleans = sc.matmul(x, w > 0, 64, mode=mode)
+    np.testing.assert_array_equal(booleans, sc.matmul(x, (w > 0).astype(float), 64, mode=mode))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint32, np.int64, np.uint64])
+def test_lengths_of_any_integer_type(data, kind):
+    x, w = data
+    for pair in PAIRS[:2]:
+        options = {"x_sng": pair[0], "w_sng": pair[1]}
+        expected = sc.matmul(x, w, 200, **options)
+        np.testing.assert_array_equal(sc.matmul(x, w, kind(200), **options), expected)
+        np.testing.assert_array_equal(sc.matmul(da.from_array(x, chunks=4), w, kind(200), **options), expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x, w: sc.matmul(x, w, 64, x_sng=3), "not 3"),
+        (lambda x, w: sc.matmul(da.from_array(x), w, 64, w_sng=Sobol), "class"),
+        (lambda x, w: sc.matmul(x, w, 2**60), "4294967296"),
+        (lambda x, w: sc.matmul(x, np.ma.array(w, mask=True), 64), "MaskedArray"),
+        (lambda x, w: sc.matmul([[1], [1, 2]], w, 64), "rectangular"),
+        (lambda x, w: sc.matmul(x, da.from_array(np.where(w > 1, np.inf, w)), 64).compute(), "there is inf"),
+        (lambda x, w: SCDense(w, np.full(6, np.nan)), "there is nan"),
+        (lambda x, w: SCDense(w + 1j, np.ones(6)), "complex"),
+        (lambda x, w: SCDense(np.ma.array(w), np.ones(6)), "MaskedArray"),
+        (lambda x, w: SCDense(da.from_array(w), np.ones(6)), "dask"),
+        (lambda x, w: SCDense(w, np.ones(6), mode="x"), "'x'"),
+        (lambda x, w: SCDense(w, np.ones(6), x_sng=1), "not 1"),
+        (lambda x, w: SCDense(w, np.ones(6), input_scale="1"), "'1'"),
+        (lambda x, w: SCDense(w, np.ones(6))(1j * x, 64), "complex"),
+        (lambda x, w: SCMLP((1,)), "SCDense"),
+        (lambda x, w: SCMLP(SCDense(w, np.ones(6))), "at least one layer"),
+        (lambda x, w: SCMLP([SCDense(w, np.ones(6))], np.ones((6, 1))), r"\(6, 1\)"),
+        (lambda x, w: SCMLP([SCDense(w[:0], np.ones(0))]), "0 outputs"),
+        (lambda x, w: SCMLP([SCDense(w, np.ones(6))]).with_generators([]), "0 pairs"),
+        (lambda x, w: SCMLP.from_arrays([w], [np.ones(6)], calibration=np.ones((2, 3))), r"\(2, 3\)"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(data, make, message):
+    with pytest.raises(sc.ScdaskError, match=message):
+        make(*data)

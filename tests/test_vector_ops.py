@@ -321,3 +321,44 @@ def test_unknown_arrays_are_named():
             func(Tensor())
     with pytest.raises(UnsupportedArrayError, match="MaskedArray"):
         vo.pack_bitstream(np.ma.masked_array([0, 1], mask=[True, False]))
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.int32, np.uint32, np.int64, np.uint64])
+def test_a_length_may_be_any_integer(backend, rng, kind):
+    bits = bits_of(rng, 2, 100)
+    words = backend.array(vo.pack_bitstream(bits))
+    np.testing.assert_array_equal(backend.host(vo.vec_not(words, kind(100))), vo.pack_bitstream(1 - bits))
+    np.testing.assert_array_equal(backend.host(vo.unpack_bitstream(words, kind(100))), bits)
+    counts = backend.host(vo.vec_mac(words[None], words, "xnor", kind(100)))
+    assert counts.dtype == np.int64
+    assert counts.tolist() == [200]
+    dirty = backend.array(np.full((1, 2), 2**64 - 1, np.uint64))
+    with pytest.raises(BitstreamError, match="padding"):
+        backend.host(vo.check_tail(dirty, kind(100)))
+
+
+def test_original_shape_is_made_of_integers():
+    words = vo.pack_bitstream([1] * 64)
+    assert vo.unpack_bitstream(words, 5, 64).shape == (64,)
+    for shape in ((64.0,), "64", (None,)):
+        with pytest.raises(BitstreamError, match="original_shape"):
+            vo.unpack_bitstream(words, 64, shape)
+    with pytest.raises(BitstreamError):
+        vo.unpack_bitstream(np.zeros((1, 0), np.uint64), 0, (2**32, 2**32))
+
+
+def test_encode_words_checks_what_it_is_given():
+    from scdask import Bernoulli, Sobol
+
+    for options, message in [
+        ((Sobol(1), 0), "from 1 to 4294967296, not 0"),
+        ((Sobol(1), 2**32 + 1), "4294967296"),
+        ((Bernoulli(), 2**53 + 1), "9007199254740992"),
+        ((Bernoulli(), 64, "x"), "'x'"),
+        ((None, 64), "not None"),
+        ((Sobol, 64), "class"),
+    ]:
+        with pytest.raises(BitstreamError, match=message):
+            vo.encode_words([0.5], *options)
+        with pytest.raises(BitstreamError, match=message):
+            vo.encode_words(da.ones(3, chunks=1), *options)
