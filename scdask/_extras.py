@@ -15,4 +15,5 @@ def require(module: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise
-        raise MissingBackendError(f"{error.name} is not installed; pip install 'scdask[{extra}]' brings it") from None
+        package = module.partition(".")[0]
+        raise MissingBackendError(f"{package} is not installed; pip install 'scdask[{extra}]' brings it") from None

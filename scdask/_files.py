@@ -24,7 +24,7 @@ def read_npz(file: Any) -> dict[str, NDArray[Any]]:
         with np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except (ValueError, BadZipFile, EOFError, TypeError, AttributeError) as error:
-        raise BitstreamError(f"{file} is not an npz file of plain arrays: {error}") from error
+        raise BitstreamError(f"{file} is not an npz file of plain arrays") from error
 
 
 def write_whole(path: Path, write: Callable[[Any], None]) -> None:

@@ -58,15 +58,8 @@ class Bitstream:
         if self.length < 1:
             raise BitstreamError(f"a bitstream has at least one bit, not {self.length}")
 
-    @classmethod
-    def trusted(cls, words: Any, length: int, polarity: Polarity) -> Bitstream:
-        """A Bitstream of words that an operation of ours made, without checking their padding again."""
-        stream = object.__new__(cls)
-        stream.__dict__.update(words=words, length=length, polarity=polarity)
-        return stream
-
     def _with(self, words: Any) -> Bitstream:
-        return Bitstream.trusted(words, self.length, self.polarity)
+        return wrap_words(words, self.length, self.polarity)
 
     # as an array of streams
 
@@ -111,6 +104,7 @@ class Bitstream:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: Any) -> Bitstream:
+        """Streams by NumPy's rules of indexing; the bits of a stream stay whole."""
         if self.chunks and self.ndim > 1 and getattr(index, "dtype", None) == np.bool and index.ndim == self.ndim:
             # Dask takes a mask over all axes or over one.
             return self._with(self.words.reshape(-1, self.words.shape[-1]))[index.ravel()]
@@ -150,15 +144,19 @@ class Bitstream:
         return self._with(gate(self.words, other.words))
 
     def __and__(self, other: Any) -> Any:
+        """AND: the product of independent unipolar streams."""
         return self._gate(other, vector_ops.vec_and)
 
     def __or__(self, other: Any) -> Any:
+        """OR: the maximum of fully correlated unipolar streams."""
         return self._gate(other, vector_ops.vec_or)
 
     def __xor__(self, other: Any) -> Any:
+        """XOR: the absolute difference of fully correlated unipolar streams."""
         return self._gate(other, vector_ops.vec_xor)
 
     def __invert__(self) -> Bitstream:
+        """NOT: 1 - p of unipolar streams, -v of bipolar ones."""
         return self._with(vector_ops.vec_not(self.words, self.length))
 
     # reading out
@@ -180,9 +178,11 @@ class Bitstream:
     # as a Dask collection
 
     def rechunk(self, chunks: Any) -> Bitstream:
-        """The same streams, lazy, with other chunks over (*shape, n_words)."""
+        """The same streams, lazy, with other chunks over (*shape, n_words), or over `shape` with the words whole."""
         import dask.array as da
 
+        if isinstance(chunks, tuple) and len(chunks) == self.ndim:
+            chunks = (*chunks, -1)
         words = self.words.rechunk(chunks) if self.chunks else da.from_array(self.words, chunks=chunks)
         return self._with(words)
 
@@ -329,6 +329,13 @@ def open_zarr(store: Any) -> Bitstream:
     return Bitstream(words, ours.get("length", 0), ours.get("polarity", ""))
 
 
+def wrap_words(words: Any, length: int, polarity: Polarity) -> Bitstream:
+    """A Bitstream of words that an operation of ours made, without checking their padding again."""
+    stream = object.__new__(Bitstream)
+    stream.__dict__.update(words=words, length=length, polarity=polarity)
+    return stream
+
+
 def check_alike(*streams: Bitstream, names: tuple[str, ...] = ("length", "polarity")) -> None:
     """Raise unless they are Bitstreams of one length and one polarity."""
     for stream in streams:
@@ -353,7 +360,7 @@ def xnor(a: Bitstream, b: Bitstream) -> Bitstream:
     Bitstream
     """
     check_alike(a, b)
-    return Bitstream.trusted(vector_ops.vec_xnor(a.words, b.words, a.length), a.length, a.polarity)
+    return wrap_words(vector_ops.vec_xnor(a.words, b.words, a.length), a.length, a.polarity)
 
 
 def mux(select: Bitstream, a: Bitstream, b: Bitstream) -> Bitstream:
@@ -373,4 +380,4 @@ def mux(select: Bitstream, a: Bitstream, b: Bitstream) -> Bitstream:
     """
     check_alike(select, a, b, names=("length",))
     check_alike(a, b)
-    return Bitstream.trusted(vector_ops.vec_mux(select.words, a.words, b.words), a.length, a.polarity)
+    return wrap_words(vector_ops.vec_mux(select.words, a.words, b.words), a.length, a.polarity)

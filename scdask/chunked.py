@@ -9,6 +9,7 @@ import dask
 import dask.array as da
 import numpy as np
 from dask.array.core import normalize_chunks
+from dask.utils import parse_timedelta
 
 from . import vector_ops
 from ._dask_compat import ArraySliceDep, meta_from_array, unify_chunks
@@ -34,7 +35,14 @@ SPLIT_EVERY = 16
 
 def task_bits(rate: float) -> float:
     """The bits that a kernel of this rate handles in the time that a task should take."""
-    return rate * float(dask.config.get("scdask.task-seconds", TASK_SECONDS))
+    asked = dask.config.get("scdask.task-seconds", TASK_SECONDS)
+    try:
+        seconds = parse_timedelta(asked)
+    except (ValueError, KeyError):
+        seconds = 0
+    if not seconds > 0:
+        raise BitstreamError(f"the Dask option scdask.task-seconds is a positive time, not {asked!r}")
+    return rate * float(seconds)
 
 
 def _blocks(kind: str, func: Callable[..., Any], out: str, *args: Any, dtype: Any, **kwargs: Any) -> da.Array:
@@ -327,6 +335,8 @@ def _word_chunks(values: Any, n_words: int, chunks: Any) -> tuple[tuple[int, ...
     if 0 in shape and (chunks is None or chunks == "auto"):
         return tuple((n,) for n in shape)
     limit = None
+    if isinstance(chunks, tuple) and len(chunks) == values.ndim:
+        chunks = (*chunks, -1)
     if chunks is None:
         chunks, limit = (*values.chunks, "auto"), dask.config.get("array.chunk-size")
     elif chunks == "auto":

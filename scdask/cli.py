@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,8 +72,20 @@ def main() -> None:
     show_default=True,
     help="Lengths of the streams in bits.",
 )
-@click.option("--mode", type=click.Choice(["split", "bipolar"]), default="split", show_default=True)
-@click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Seeds to try.")
+@click.option(
+    "--mode",
+    type=click.Choice(["split", "bipolar"]),
+    default="split",
+    show_default=True,
+    help="How signed weights multiply: W+ and W- by AND, or bipolar streams by XNOR.",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="How many seeds to try; sobol and halton have none and run once.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**32), default=0, show_default=True, help="The first seed.")
 @click.option(
     "--scheduler",
@@ -111,33 +122,43 @@ def infer(
     """Classify with a trained perceptron in stochastic computing.
 
     DATASET digits trains a 64-32-10 perceptron on scikit-learn's digits and classifies its 540 test images. With
-    --model and --data it takes your own: an npz file of weights_0 (n_neurons, n_inputs), bias_0, weights_1, ... and
-    one of x (samples, n_inputs) in [0, 1] and y (samples,).
+    --model and --data it takes your own ReLU perceptron: an npz file of weights_0 (n_neurons, n_inputs), bias_0,
+    weights_1, ..., and, if the labels are not 0, 1, ..., classes; and one of x (samples, n_inputs) in [0, 1] and the
+    labels y (samples,).
     """
     if (dataset is None) == (model is None) or (model is None) != (data is None):
         raise click.UsageError("give either the dataset digits, or both --model and --data")
-    with _plain_errors(), _stoppable() as check:
+    with _plain_errors(), _stoppable() as check, ExitStack() as stack:
         from rich.console import Console
 
+        from ._extras import require
         from .cluster import open_scheduler
 
+        for package in ("matplotlib", "sklearn") if dataset else ("matplotlib",):
+            require(package, "apps")
         status = Console(stderr=True, quiet=quiet)
-        with open_scheduler(scheduler, workers, threads) as place:
-            if place.dashboard:
-                status.print(f"Dask dashboard: {place.dashboard}", highlight=False, soft_wrap=True)
-            with status.status("training the float perceptron" if dataset else "reading the model"):
-                perceptron, x, y = _digits() if dataset else _own(model, data)
-            with status.status("loading the kernels on the workers"):
-                from .jobs.infer import float_accuracy, infer, settings
+        with status.status(f"waiting for the scheduler: {scheduler}"):
+            place = stack.enter_context(open_scheduler(scheduler, workers, threads))
+        if place.dashboard:
+            status.print(f"Dask dashboard: {place.dashboard}", highlight=False, soft_wrap=True)
+        with status.status("training the float perceptron" if dataset else "reading the model"):
+            perceptron, x, y = _digits() if dataset else _own(model, data)
+        check()
+        with status.status("loading the kernels on the workers"):
+            from .jobs.infer import float_accuracy, infer, settings
 
-                exact = float_accuracy(perceptron, x, y)
-                check()
-                place.wait_until_ready()
+            exact = float_accuracy(perceptron, x, y)
+            place.wait_until_ready()
+        _make_folder(out)
+        results = []
+        with _progress(status) as progress:
             todo = settings(sngs, lengths, mode, seed=seed, repeat=repeat)
-            results = []
-            for setting in _progress(todo, status):
+            task = progress.add_task("inference", total=len(todo))
+            for setting in todo:
                 check()
                 results.append(infer(perceptron, x, y, setting))
+                last = f"{setting.sng} N={setting.length}: {results[-1].accuracy:.4f}"
+                progress.update(task, advance=1, description=last)
         check()
         _save(out, results, exact, dataset or Path(str(model)).name, len(x), place)
         Console(quiet=quiet).print(_table(results, exact))
@@ -163,16 +184,18 @@ def _own(model: str | None, data: str | None) -> tuple[SCMLP, Any, Any]:
     return SCMLP.load(model, arrays["x"]), arrays["x"], arrays["y"]
 
 
-def _progress(items: Sequence[Any], console: Console) -> Iterator[Any]:
+def _progress(console: Console) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("inference", total=len(items))
-        for item in items:
-            progress.update(task, description=f"{item.sng} N={item.length}")
-            yield item
-            progress.advance(task)
+    return Progress(*columns, console=console)
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"cannot write to {out}: {error}") from error
 
 
 def _save(out: Path, results: Sequence[Result], exact: float, name: str, samples: int, place: Place) -> None:
@@ -190,29 +213,39 @@ def _save(out: Path, results: Sequence[Result], exact: float, name: str, samples
     }
     title = f"SC inference, {name}, {results[0].mode}"
     figure = accuracy_figure(results, exact, title)
-    out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "results.json", lambda file: file.write(json.dumps(report, indent=2).encode() + b"\n"))
     write_whole(out / "accuracy.png", lambda file: figure.savefig(file, format="png", dpi=150))
 
 
 def _table(results: Sequence[Result], exact: float) -> Table:
+    from itertools import groupby
+    from statistics import mean, stdev
+
     from rich.table import Table
 
-    table = Table(title=f"SC inference ({results[0].mode})", caption=f"float accuracy {exact:.4f}")
-    for column in ("SNG", "N", "seed", "accuracy", "minus float", "SC Gop/s", "seconds"):
-        table.add_column(column, justify="left" if column == "SNG" else "right")
-    for before, r in zip([None, *results], results, strict=False):
-        if before and before.sng != r.sng:
-            table.add_section()
-        table.add_row(
-            r.sng,
-            str(r.length),
-            str(r.seed),
-            f"{r.accuracy:.4f}",
-            f"{r.accuracy - exact:+.4f}",
-            f"{r.sc_operations_per_second / 1e9:.2f}",
-            f"{r.seconds:.3f}",
-        )
+    caption = (
+        f"Float accuracy {exact:.4f}. SNG: stochastic number generator. N: bits of a stream. "
+        "SC Gop/s: 10^9 bits gated and counted a second, Dask's time included."
+    )
+    table = Table(title=f"SC inference, {results[0].mode}", caption=caption)
+    for column in ("SNG", "N", "seeds", "accuracy", "minus float", "SC Gop/s", "seconds"):
+        table.add_column(column, justify="left" if column == "SNG" else "right", no_wrap=True)
+    for sng, of_sng in groupby(results, key=lambda r: r.sng):
+        table.add_section()
+        for length, group in groupby(of_sng, key=lambda r: r.length):
+            runs = list(group)
+            accuracies = [r.accuracy for r in runs]
+            spread = f" ± {stdev(accuracies):.4f}" if len(runs) > 1 else ""
+            seconds = sum(r.seconds for r in runs)
+            table.add_row(
+                sng,
+                str(length),
+                str(len(runs)),
+                f"{mean(accuracies):.4f}{spread}",
+                f"{mean(accuracies) - exact:+.4f}",
+                f"{sum(r.sc_operations for r in runs) / seconds / 1e9:.2f}",
+                f"{seconds:.3f}",
+            )
     return table
 
 
@@ -240,7 +273,6 @@ def _stoppable() -> Iterator[Callable[[], None]]:
 
     def stop(number: int, frame: Any) -> None:
         stopped.append(number)
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         check()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -259,7 +291,7 @@ def _stoppable() -> Iterator[Callable[[], None]]:
 
 @main.command()
 def info() -> None:
-    """Print versions, cores and SIMD, and which backends work, or why not."""
+    """Print versions, cores, SIMD, and what works."""
     import platform
 
     from rich.console import Console
@@ -330,6 +362,7 @@ def _installed(package: str, extra: str) -> str:
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
     from rich.table import Table
 
     from .cluster import Place

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 CONNECT_SECONDS = 30
+# A terminal sends Ctrl-C to the workers too, but it is the job that closes them.
+IGNORE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 THREADS = 8  # of a worker process at the most, unless told otherwise
 
 
@@ -36,6 +40,8 @@ class Place:
 
     def wait_until_ready(self) -> None:
         """Wait for the kernels of every worker; raise a SchedulerError if one cannot run this version of scdask."""
+        if not self.warming:
+            warm_up()
         for worker, future in self.warming.items():
             try:
                 version = future.result()
@@ -91,31 +97,45 @@ def open_scheduler(scheduler: str = "local", workers: int | None = None, threads
     if scheduler == "local":
         workers = workers or -(-available_cores() // (threads or THREADS))
         threads = threads or max(1, available_cores() // workers)
-        with (
-            LocalCluster(
-                n_workers=workers, threads_per_worker=threads, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-            ) as cluster,
-            Client(cluster) as client,
-        ):
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=threads,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            preload=[IGNORE_CTRL_C],
+        )
+        with cluster, Client(cluster) as client, _quiet_failure():
             yield _place("local", client)
         return
     if workers is not None or threads is not None:
         raise SchedulerError(f"the workers of {scheduler} are there already: leave their number to it")
-    with _connect(scheduler) as client:
+    with _connect(scheduler) as client, _quiet_failure():
         yield _place(scheduler, client)
+
+
+@contextmanager
+def _quiet_failure() -> Iterator[None]:
+    """After an error, keep Dask from logging each task that is cancelled while the cluster closes."""
+    try:
+        yield
+    except BaseException:
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        raise
 
 
 def _connect(scheduler: str) -> Client:
     from distributed import Client
 
-    if "://" in scheduler:
-        where = {"address": scheduler}
-    elif Path(scheduler).is_file():
-        where = {"scheduler_file": scheduler}
-    else:
+    address = scheduler
+    if Path(scheduler).is_file():
+        try:
+            address = json.loads(Path(scheduler).read_text())["address"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise SchedulerError(f"{scheduler} is no scheduler file: it names no address") from error
+    elif ":" not in scheduler:
         raise SchedulerError(f'{scheduler} is not "local", "threads", an address such as tcp://host:8786, or a file')
     try:
-        client = Client(**where, timeout=CONNECT_SECONDS)
+        client = Client(address, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise SchedulerError(f"no Dask scheduler answers at {scheduler}: {error}") from error
     try:

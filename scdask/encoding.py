@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from . import jit_kernels, vector_ops
-from .bitstream import Bitstream
+from .bitstream import Bitstream, wrap_words
 from .errors import BitstreamError
 from .jit_kernels import WORD, tail_mask
 
@@ -296,8 +296,8 @@ def encode(
         The stochastic number generator. The default is `Bernoulli(seed=0)`: arrays that are both encoded with it have
         the same random numbers. Give operands of a gate generators that differ where they are to be independent.
     chunks : optional
-        Makes the result lazy: chunks as Dask takes them, over (*p.shape, n_words), or "auto", which sizes them by the
-        time that a task takes (Dask option "scdask.task-seconds").
+        Makes the result lazy: chunks as Dask takes them, over (*p.shape, n_words), or over p.shape with the words of a
+        stream whole; or "auto", which sizes them by the time that a task takes (Dask option "scdask.task-seconds").
 
     Returns
     -------
@@ -322,7 +322,7 @@ def encode(
         from . import chunked
 
         words = chunked.encode_words(p, sng, length, polarity, chunks=chunks)
-    return Bitstream.trusted(words, int(length), polarity)
+    return wrap_words(words, int(length), polarity)
 
 
 def decode(bitstream: Bitstream) -> Any:

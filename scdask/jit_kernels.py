@@ -99,6 +99,7 @@ def _sum(builder: Any, vector: Any) -> Any:
 
 @intrinsic
 def popcount_word(typing_context, word):
+    """Ones of a word."""
     return types.int64(types.uint64), lambda context, builder, signature, args: builder.ctpop(args[0])
 
 
@@ -170,13 +171,18 @@ def unpack(words, out):
 # gates
 
 
-@vectorize(nopython=True, cache=True)
+# With signatures, since two threads that compile a ufunc at its first call warn about each other.
+
+
+@vectorize(["uint64(uint64, uint64)"], cache=True)
 def xnor_word(a, b):
+    """XNOR of words."""
     return ~(a ^ b)
 
 
-@vectorize(nopython=True, cache=True)
+@vectorize(["uint64(uint64, uint64, uint64)"], cache=True)
 def mux_word(select, a, b):
+    """The bits of `a` where `select` is 1, else those of `b`."""
     return (select & a) | (~select & b)
 
 

@@ -67,7 +67,7 @@ def matmul(x: Any, w: Any, length: int, *, mode: Mode = "split", x_sng: SNG = So
     return (2 * counts / int(length) - w.shape[1]) * scale
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SCDense:
     """A dense layer: `matmul` and a bias in binary.
 
@@ -105,6 +105,10 @@ class SCDense:
         for sng in (self.x_sng, self.w_sng):
             vector_ops.check_encoding(1, sng)
 
+    def __repr__(self) -> str:
+        n_neurons, n_inputs = self.weights.shape
+        return f"SCDense({n_inputs} -> {n_neurons}, {self.mode}, x_sng={self.x_sng}, w_sng={self.w_sng})"
+
     def __call__(self, x: Any, length: int) -> Any:
         """The outputs before an activation, float64 (batch, n_neurons), for inputs (batch, n_inputs)."""
         x = x if hasattr(x, "dtype") else as_numpy(x, "inputs")
@@ -114,7 +118,7 @@ class SCDense:
         return product * self.input_scale + self.bias
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SCMLP:
     """A multilayer perceptron: SC dense layers with ReLU in binary between them.
 
@@ -148,6 +152,9 @@ class SCMLP:
             raise BitstreamError(f"{outputs} outputs cannot tell classes of shape {classes.shape} apart")
         object.__setattr__(self, "classes", classes)
 
+    def __repr__(self) -> str:
+        return f"SCMLP({', '.join(map(repr, self.layers))})"
+
     @classmethod
     def from_arrays(
         cls,
@@ -172,7 +179,7 @@ class SCMLP:
         if len(weights) != len(biases):
             raise BitstreamError(f"{len(weights)} weight matrices do not go with {len(biases)} biases")
         plain = cls(tuple(SCDense(w, b) for w, b in zip(weights, biases, strict=True)), np.asarray(classes))
-        hidden, n_inputs = as_numpy(calibration, "calibration inputs"), plain.layers[0].weights.shape[1]
+        hidden, n_inputs = vector_ops.probabilities(calibration, "unipolar"), plain.layers[0].weights.shape[1]
         if hidden.ndim != 2 or hidden.shape[1] != n_inputs:
             raise BitstreamError(f"calibration inputs are (samples, {n_inputs}), not {hidden.shape}")
         scales = [1.0]
@@ -185,6 +192,9 @@ class SCMLP:
     @classmethod
     def from_sklearn(cls, classifier: Any, calibration: ArrayLike) -> Self:
         """Build a perceptron from a fitted `MLPClassifier` with ReLU; `calibration` as in `from_arrays`."""
+        missing = [name for name in ("coefs_", "intercepts_", "classes_") if not hasattr(classifier, name)]
+        if missing:
+            raise BitstreamError(f"from_sklearn takes a fitted MLPClassifier, but {classifier!r} has no {missing[0]}")
         if classifier.activation != "relu":
             raise BitstreamError(f"the hidden layers of an SC perceptron use ReLU, not {classifier.activation!r}")
         weights = [coefs.T for coefs in classifier.coefs_]

@@ -46,5 +46,5 @@ def accuracy_figure(results: Sequence[Result], float_accuracy: float, title: str
     axes.minorticks_off()
     axes.set(xlabel="stream length N (bits)", ylabel="accuracy", title=title)
     axes.grid(alpha=0.3)
-    axes.legend(title="SNG", loc="lower right")
+    axes.legend(title="number generator", loc="lower right")
     return figure

@@ -354,6 +354,9 @@ def test_auto_chunks_follow_the_time_of_a_task():
         with dask.config.set({"scdask.task-seconds": seconds}):
             sizes.append(max(sc.encode(np.zeros(10**6), 1024, chunks="auto").chunks[0]))
     assert 5 < sizes[1] / sizes[0] < 20
+    for wrong in (-1, 0, "soon"):
+        with dask.config.set({"scdask.task-seconds": wrong}), pytest.raises(BitstreamError, match=str(wrong)):
+            sc.encode(np.zeros(10), 1024, chunks="auto")
 
 
 def test_empty_and_odd_lazy_shapes():
@@ -367,6 +370,7 @@ def test_empty_and_odd_lazy_shapes():
 def test_chunks_as_dask_takes_them():
     assert sc.encode(np.zeros((100, 100)), 1024, chunks="1 MB").words.npartitions > 1
     assert sc.encode(np.zeros((100, 100)), 1024, chunks={0: 50}).chunks[0] == (50, 50)
+    assert sc.encode(np.zeros((100, 100)), 1024, chunks=(50, 20)).chunks == ((50, 50), (20,) * 5, (16,))
     for chunks in (0, (3, 3, 3, 3), "some", (2, (99, 2), 1)):
         with pytest.raises(BitstreamError, match="chunks"):
             sc.encode(np.zeros((100, 100)), 64, chunks=chunks)

@@ -195,6 +195,11 @@ def test_hidden_outputs_beyond_the_calibration_saturate(mlp):
     assert np.isfinite(small.logits(np.ones((1, 5)), 64)).all()
 
 
+def test_reprs_are_short(mlp):
+    assert repr(mlp.layers[0]) == "SCDense(5 -> 12, split, x_sng=Sobol(dimension=1), w_sng=Sobol(dimension=2))"
+    assert repr(mlp).startswith("SCMLP(SCDense(5 -> 12")
+
+
 def test_one_output_tells_two_classes():
     mlp = SCMLP((SCDense(np.array([[1.0, -1.0]]), np.zeros(1)),), np.array(["no", "yes"]))
     assert mlp.predict(np.array([[1.0, 0.0], [0.0, 1.0]]), 64).tolist() == ["yes", "no"]
@@ -248,8 +253,11 @@ def test_a_fitted_classifier():
     mlp = SCMLP.from_sklearn(classifier, x)
     np.testing.assert_array_equal(mlp.predict_float(x), classifier.predict(x))
     assert np.mean(mlp.predict(x, 4096) == classifier.predict(x)) > 0.97
+    with pytest.raises(BitstreamError, match="has no coefs_"):
+        SCMLP.from_sklearn(MLPClassifier((8,)), x)
+    classifier.activation = "tanh"
     with pytest.raises(BitstreamError, match="'tanh'"):
-        SCMLP.from_sklearn(MLPClassifier((8,), activation="tanh"), x)
+        SCMLP.from_sklearn(classifier, x)
 
 
 @pytest.mark.parametrize("lazy", [False, True])

@@ -112,6 +112,11 @@ def check_data(model: SCMLP, x: NDArray[Any], y: NDArray[Any]) -> None:
     n_inputs = model.layers[0].weights.shape[1]
     if x.ndim != 2 or x.shape[1] != n_inputs or y.shape != x.shape[:1] or not len(x):
         raise BitstreamError(f"the data are x (samples, {n_inputs}) and y (samples,), not {x.shape} and {y.shape}")
+    text = [labels.dtype.kind in "US" for labels in (y, model.classes)]
+    unknown = y[~np.isin(y, model.classes)] if text[0] == text[1] else y
+    if unknown.size:
+        classes = ", ".join(map(str, model.classes))
+        raise BitstreamError(f"the data have the label {unknown[0]}, but the classes of the model are {classes}")
 
 
 def float_accuracy(model: SCMLP, x: NDArray[Any], y: NDArray[Any]) -> float:
