@@ -68,7 +68,7 @@ def pack_bitstream(bitstream: Any) -> Any:
     *lead, length = bits.shape
     out = empty_words((*lead, words_for(length)))
     rows = readonly(bits.reshape(-1, length) if bits.size else bits.reshape(0, 0))
-    if rows.size and jit_kernels.pack(rows, out.reshape(len(rows), -1)) > 1:
+    if rows.size and jit_kernels.pack(rows, out.reshape(len(rows), -1)) > 1 and np.asarray(bitstream).dtype != bool:
         raise _not_bits(np.asarray(bitstream))
     return out
 

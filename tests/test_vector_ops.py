@@ -64,6 +64,11 @@ def test_pack_takes_every_integer_type(rng, dtype):
     np.testing.assert_array_equal(vo.pack_bitstream(bits.astype(dtype)), vo.pack_bitstream(bits))
 
 
+def test_a_true_of_any_byte_is_one():
+    odd = np.array([0, 1, 2, 255], np.uint8).view(bool)
+    assert vo.pack_bitstream(odd).tolist() == [0b1110]
+
+
 def test_pack_takes_any_memory_layout(rng):
     bits = bits_of(rng, 6, 300)
     unaligned = np.frombuffer(b"x" + bits.astype("<i4").tobytes(), np.uint8)[1:].view("<i4").reshape(6, 300)
