@@ -228,7 +228,7 @@ def _table(results: Sequence[Result], exact: float) -> Table:
         "SC Gop/s: 10^9 bits gated and counted a second, Dask's time included."
     )
     table = Table(title=f"SC inference, {results[0].mode}", caption=caption)
-    for column in ("SNG", "N", "seeds", "accuracy", "minus float", "SC Gop/s", "seconds"):
+    for column in ("SNG", "N", "seeds", "accuracy", "vs float", "SC Gop/s", "time (s)"):
         table.add_column(column, justify="left" if column == "SNG" else "right", no_wrap=True)
     for sng, of_sng in groupby(results, key=lambda r: r.sng):
         table.add_section()
