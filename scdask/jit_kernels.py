@@ -49,7 +49,7 @@ def readonly(array: NDArray[Any]) -> NDArray[Any]:
 
 def empty_words(shape: tuple[int, ...]) -> Words:
     """An uninitialised array of words that starts on a cache line, where vector stores are fastest."""
-    size = int(np.prod(shape, dtype=np.int64))
+    size = math.prod(shape)
     buffer = np.empty(size + LANES, np.uint64)
     start = -(buffer.ctypes.data // 8) % LANES
     return buffer[start : start + size].reshape(shape)
