@@ -69,10 +69,11 @@ def as_numpy(values: Any, name: str) -> NDArray[Any]:
 
     Masked arrays, whose mask would be lost, and arrays of other libraries, which would be computed, are refused.
     """
-    foreign = hasattr(values, "dtype") and not isinstance(values, np.ndarray | np.generic)
-    if foreign or isinstance(values, np.ma.MaskedArray):
-        cls = type(values)
-        raise UnsupportedArrayError(f"{name}: a NumPy array, not {cls.__module__}.{cls.__qualname__}")
+    for part in values if isinstance(values, list | tuple) else [values]:
+        foreign = hasattr(part, "dtype") and not isinstance(part, np.ndarray | np.generic)
+        if foreign or isinstance(part, np.ma.MaskedArray):
+            cls = type(part)
+            raise UnsupportedArrayError(f"{name}: a NumPy array, not {cls.__module__}.{cls.__qualname__}")
     try:
         return np.asarray(values)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from html import escape
@@ -98,6 +99,8 @@ class Bitstream:
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("a single bitstream has no len(); its number of bits is .length")
+        if np.isnan(self.shape[0]):
+            raise BitstreamError("the number of streams is not known: call words.compute_chunk_sizes() first")
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Bitstream]:
@@ -257,13 +260,16 @@ class Bitstream:
         zarr = require("zarr", "zarr")
         if any(np.isnan(n) for n in self.shape):
             raise BitstreamError("Zarr needs known chunk sizes: call words.compute_chunk_sizes() first")
+        if store is None:
+            raise BitstreamError("a Zarr store is a path or a store object, not None")
         target = store
         if overwrite:
             if not isinstance(store, str | Path) or "://" in str(store):
                 raise BitstreamError(f"only an array at a path of this machine is replaced, not {store}")
-            if Path(store).exists() and not (Path(store) / "zarr.json").is_file():
+            store = Path(store).resolve()
+            if store.exists() and not _is_array(store):
                 raise BitstreamError(f"{store} is no Zarr array, and is not replaced")
-            target = Path(store).with_name(f".{Path(store).name}.{uuid4().hex}")
+            target = store.with_name(f".{store.name}.{uuid4().hex}")
         chunks = self.words.chunksize if self.chunks else self.words.shape
         try:
             array = zarr.create_array(
@@ -290,9 +296,16 @@ class Bitstream:
                 rmtree(target)
             raise
         if overwrite:
-            if Path(store).exists():
+            if store.exists():
                 rmtree(store)
             target.rename(store)
+
+
+def _is_array(path: Path) -> bool:
+    try:
+        return bool(json.loads((path / "zarr.json").read_text())["node_type"] == "array")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def open_zarr(store: Any) -> Bitstream:

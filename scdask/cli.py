@@ -9,6 +9,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -156,12 +157,12 @@ def infer(
             task = progress.add_task("inference", total=len(todo))
             for setting in todo:
                 check()
-                results.append(infer(perceptron, x, y, setting))
+                results.append(infer(perceptron, x, y, setting, place))
                 last = f"{setting.sng} N={setting.length}: {results[-1].accuracy:.4f}"
                 progress.update(task, advance=1, description=last)
         check()
+        _print_table(Console(quiet=quiet), results, exact)
         _save(out, results, exact, dataset or Path(str(model)).name, len(x), place)
-        Console(quiet=quiet).print(_table(results, exact))
         status.print(f"Written: {out / 'results.json'}, {out / 'accuracy.png'}", highlight=False, soft_wrap=True)
 
 
@@ -192,8 +193,17 @@ def _progress(console: Console) -> Progress:
 
 
 def _make_folder(out: Path) -> None:
-    try:
+    """Make the folder and try it, before the work is done."""
+    with _plain_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+
+
+@contextmanager
+def _plain_os_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise click.ClickException(f"cannot write to {out}: {error}") from error
 
@@ -213,11 +223,12 @@ def _save(out: Path, results: Sequence[Result], exact: float, name: str, samples
     }
     title = f"SC inference, {name}, {results[0].mode}"
     figure = accuracy_figure(results, exact, title)
-    write_whole(out / "results.json", lambda file: file.write(json.dumps(report, indent=2).encode() + b"\n"))
-    write_whole(out / "accuracy.png", lambda file: figure.savefig(file, format="png", dpi=150))
+    with _plain_os_errors(out):
+        write_whole(out / "results.json", lambda file: file.write(json.dumps(report, indent=2).encode() + b"\n"))
+        write_whole(out / "accuracy.png", lambda file: figure.savefig(file, format="png", dpi=150))
 
 
-def _table(results: Sequence[Result], exact: float) -> Table:
+def _print_table(console: Console, results: Sequence[Result], exact: float) -> None:
     from itertools import groupby
     from statistics import mean, stdev
 
@@ -227,6 +238,7 @@ def _table(results: Sequence[Result], exact: float) -> Table:
         f"Float accuracy {exact:.4f}. SNG: stochastic number generator. N: bits of a stream. "
         "SC Gop/s: 10^9 bits gated and counted a second, Dask's time included."
     )
+    plus_minus = "±" if console.encoding.startswith("utf") else "+-"
     table = Table(title=f"SC inference, {results[0].mode}", caption=caption)
     for column in ("SNG", "N", "seeds", "accuracy", "vs float", "SC Gop/s", "time (s)"):
         table.add_column(column, justify="left" if column == "SNG" else "right", no_wrap=True)
@@ -235,7 +247,7 @@ def _table(results: Sequence[Result], exact: float) -> Table:
         for length, group in groupby(of_sng, key=lambda r: r.length):
             runs = list(group)
             accuracies = [r.accuracy for r in runs]
-            spread = f" ± {stdev(accuracies):.4f}" if len(runs) > 1 else ""
+            spread = f" {plus_minus} {stdev(accuracies):.4f}" if len(runs) > 1 else ""
             seconds = sum(r.seconds for r in runs)
             table.add_row(
                 sng,
@@ -246,7 +258,8 @@ def _table(results: Sequence[Result], exact: float) -> Table:
                 f"{sum(r.sc_operations for r in runs) / seconds / 1e9:.2f}",
                 f"{seconds:.3f}",
             )
-    return table
+    console.width = max(console.width, 80)  # a narrower table would hide figures
+    console.print(table)
 
 
 @contextmanager
@@ -363,6 +376,5 @@ def _installed(package: str, extra: str) -> str:
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
-    from rich.table import Table
 
     from .cluster import Place

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dask
 
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 
     from distributed import Client, Future
 
-CONNECT_SECONDS = 30
+CONNECT_SECONDS = 30  # without a scheduler, or a worker that runs
+POLL_SECONDS = 2
 # A terminal sends Ctrl-C to the workers too, but it is the job that closes them.
 IGNORE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 THREADS = 8  # of a worker process at the most, unless told otherwise
@@ -30,7 +33,8 @@ THREADS = 8  # of a worker process at the most, unless told otherwise
 class Place:
     """A running scheduler: what it is, how many threads compute there, and the address of its dashboard, if any.
 
-    Its workers load the kernels while the caller goes on; `wait_until_ready` ends when they have.
+    Its workers load the kernels while the caller goes on; `wait_until_ready` ends when they have. `compute` does not
+    wait for workers that are gone.
     """
 
     name: str
@@ -38,17 +42,48 @@ class Place:
     dashboard: str | None = None
     warming: dict[str, Future[str]] = field(default_factory=dict)
 
+    client: Client | None = None
+
     def wait_until_ready(self) -> None:
         """Wait for the kernels of every worker; raise a SchedulerError if one cannot run this version of scdask."""
-        if not self.warming:
+        if self.client is None:
             warm_up()
         for worker, future in self.warming.items():
-            try:
-                version = future.result()
-            except ImportError as error:
-                raise SchedulerError(f"the worker {worker} cannot import scdask: {error}") from error
+            version = self._result(future)
             if version != __version__:
                 raise SchedulerError(f"the worker {worker} has scdask {version}, but this is {__version__}")
+
+    def compute(self, lazy: Any) -> Any:
+        """Compute one Dask collection; raise a SchedulerError if nobody is left to do it."""
+        if self.client is None:
+            return lazy.compute()
+        return self._result(self.client.compute(lazy))
+
+    def _result(self, future: Future[Any]) -> Any:
+        """The result of a future, as long as there are workers that run."""
+        from distributed import KilledWorker
+        from distributed.comm import CommClosedError
+
+        assert self.client is not None
+        alone_since = None
+        try:
+            while True:
+                try:
+                    return future.result(timeout=POLL_SECONDS)
+                except TimeoutError:
+                    if future.done():
+                        raise
+                running = self.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.running))
+                alone_since = None if running else alone_since or time.monotonic()
+                if alone_since and time.monotonic() - alone_since > CONNECT_SECONDS:
+                    raise SchedulerError(
+                        f"no worker of {self.name} has run for {CONNECT_SECONDS} seconds: "
+                        "are they alive, not out of memory, and is scdask installed there?"
+                    )
+        except KilledWorker as error:
+            raise SchedulerError(f"the workers that a task ran on died, each time it was tried: {error}") from error
+        except (CancelledError, CommClosedError) as error:
+            raise SchedulerError(f"the connection to the scheduler {self.name} is lost: {error}") from error
 
 
 def warm_up() -> str:
@@ -152,4 +187,4 @@ def _place(name: str, client: Client) -> Place:
     warming = {
         worker: client.submit(warm_up, workers=[worker], allow_other_workers=True, pure=False) for worker in threads
     }
-    return Place(name, sum(threads.values()), client.dashboard_link, warming)
+    return Place(name, sum(threads.values()), client.dashboard_link, warming, client)

@@ -178,7 +178,7 @@ class SCMLP:
         """
         if len(weights) != len(biases):
             raise BitstreamError(f"{len(weights)} weight matrices do not go with {len(biases)} biases")
-        plain = cls(tuple(SCDense(w, b) for w, b in zip(weights, biases, strict=True)), np.asarray(classes))
+        plain = cls(tuple(SCDense(w, b) for w, b in zip(weights, biases, strict=True)), as_numpy(classes, "classes"))
         hidden, n_inputs = vector_ops.probabilities(calibration, "unipolar"), plain.layers[0].weights.shape[1]
         if hidden.ndim != 2 or hidden.shape[1] != n_inputs:
             raise BitstreamError(f"calibration inputs are (samples, {n_inputs}), not {hidden.shape}")
@@ -223,7 +223,7 @@ class SCMLP:
             return cls.from_arrays(weights, biases, calibration=calibration, classes=classes)
         if scales is None and count > 1:
             raise BitstreamError(f"the model {file} has {count} layers but no input_scales: give it calibration inputs")
-        scales = np.ones(count) if scales is None else scales
+        scales = np.ones(count) if scales is None else vector_ops.as_weights(scales)
         if scales.shape != (count,):
             raise BitstreamError(f"the model {file} has {count} layers but input_scales of shape {scales.shape}")
         layers = (SCDense(w, b, float(s)) for w, b, s in zip(weights, biases, scales, strict=True))
@@ -256,7 +256,7 @@ class SCMLP:
 
     def predict_float(self, x: Any) -> Any:
         """The labels that the same weights give in floating point."""
-        hidden = np.asarray(x, np.float64)
+        hidden = as_numpy(x, "inputs").astype(np.float64)
         for layer in self.layers[:-1]:
             hidden = np.maximum(_affine(layer, hidden), 0)
         return self._labels(_affine(self.layers[-1], hidden))

@@ -30,6 +30,7 @@ Mode = Literal["split", "bipolar"]
 RANGES = {"unipolar": (0.0, 1.0), "bipolar": (-1.0, 1.0)}
 
 OPERAND_BYTES = 2**26  # of encoded weights held at once by `encode_mac`
+MOST_RANGES = 100_000  # of words that `encode_mac` goes through one after the other
 TILE_BYTES = 2**25  # of encoded inputs held at once by `encode_mac`
 
 
@@ -643,7 +644,12 @@ def word_blocks(shape: tuple[int, ...], length: int) -> Iterator[tuple[int, int]
     """Ranges of words such that one range of the streams of `shape` values takes at most OPERAND_BYTES."""
     n_words = words_for(length)
     size = max(1, OPERAND_BYTES // (8 * max(1, math.prod(shape))))
-    return ((first, min(first + size, n_words)) for first in range(0, n_words, size))
+    starts = range(0, n_words, size)
+    if len(starts) > MOST_RANGES:
+        raise BitstreamError(
+            f"{shape} weights of {length} bits take {len(starts)} steps, over the {MOST_RANGES} allowed"
+        )
+    return ((first, min(first + size, n_words)) for first in starts)
 
 
 def encoded_counts(

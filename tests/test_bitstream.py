@@ -352,6 +352,14 @@ def test_nothing_but_arrays_is_replaced(tmp_path):
     zarr.create_group(tmp_path / "group")
     with pytest.raises(BitstreamError, match="there already"):
         stream.to_zarr(tmp_path / "group")
+    with pytest.raises(BitstreamError, match="not replaced"):
+        stream.to_zarr(tmp_path / "group", overwrite=True)
+    with pytest.raises(BitstreamError, match="not None"):
+        stream.to_zarr(None)
+    stream.to_zarr(tmp_path / "array")
+    (tmp_path / "link").symlink_to(tmp_path / "array")
+    (~stream).to_zarr(tmp_path / "link", overwrite=True)
+    assert sc.open_zarr(tmp_path / "array").popcount().compute() == (~stream).popcount()
     with pytest.raises(BitstreamError, match="at a path"):
         stream.to_zarr(zarr.storage.MemoryStore(), overwrite=True)
 

@@ -29,6 +29,7 @@ def no_compute():
         yield
 
 
+@pytest.mark.filterwarnings("ignore:Increasing number of chunks")
 @given(st.integers(0, 2**32 - 1))
 def test_results_do_not_depend_on_chunks(seed):
     rng = np.random.default_rng(seed)
@@ -179,6 +180,7 @@ def test_array_expressions_are_refused():
     assert "array.query-planning" in done.stderr
 
 
+@pytest.mark.filterwarnings("ignore:Increasing number of chunks")
 @given(st.integers(0, 2**32 - 1))
 def test_gates_broadcast_lazily_as_eagerly(seed):
     rng = np.random.default_rng(seed)

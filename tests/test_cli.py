@@ -3,16 +3,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import dask
 import numpy as np
 import psutil
 import pytest
 from click.testing import CliRunner
 
-from scdask import SCMLP
+from scdask import SCMLP, SchedulerError
 from scdask.cli import main
+from scdask.cluster import open_scheduler
 from scdask.jobs.digits import load_digits, train_perceptron
 
 pytestmark = pytest.mark.component("apps")
@@ -76,14 +79,13 @@ EXPECTED = {
 
 @pytest.mark.parametrize(("sng", "mode"), EXPECTED)
 def test_accuracies(digits, sng, mode):
-    import dask
-
     from scdask.jobs.infer import infer, settings
 
     model, data = digits
     expected = EXPECTED[sng, mode]
-    with dask.config.set(scheduler="threads"):
-        results = [infer(model, data.x_test, data.y_test, s) for s in settings([sng], list(expected), mode, repeat=3)]
+    todo = settings([sng], list(expected), mode, repeat=3)
+    with open_scheduler("threads") as place:
+        results = [infer(model, data.x_test, data.y_test, setting, place) for setting in todo]
     for length, accuracy in expected.items():
         reached = np.mean([r.accuracy for r in results if r.length == length])
         assert reached > accuracy - 0.03, (length, reached)
@@ -96,7 +98,8 @@ def test_a_shared_generator_is_wrong_on_purpose(digits):
 
     model, data = digits
     (setting,) = settings(["shared"], [1024], "split")
-    assert infer(model, data.x_test, data.y_test, setting).accuracy < 0.93
+    with open_scheduler("threads") as place:
+        assert infer(model, data.x_test, data.y_test, setting, place).accuracy < 0.93
 
 
 def test_own_model_and_data(tmp_path, digits):
@@ -199,6 +202,44 @@ def test_a_scheduler_without_workers(tmp_path, monkeypatch):
     assert "no worker after 2 seconds" in result.output
 
 
+def test_workers_that_are_gone(tmp_path, monkeypatch):
+    """Without a nanny nobody restarts a killed worker; waiting for it would take for ever."""
+    from distributed import LocalCluster
+
+    monkeypatch.setattr("scdask.cluster.CONNECT_SECONDS", 3)
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as empty:
+        address = empty.scheduler_address
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "dask", "worker", address, "--no-nanny", "--no-dashboard"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=tmp_path,
+        )
+        try:
+            with open_scheduler(address) as place:
+                place.wait_until_ready()
+                assert place.compute(dask.delayed(sum)([1, 2])) == 3
+                worker.kill()
+                worker.wait(timeout=LIMIT)
+                with pytest.raises(SchedulerError, match="has run for 3 seconds"):
+                    place.compute(dask.delayed(sum)([1, 2, 3]))
+        finally:
+            worker.kill()
+
+
+def test_a_scheduler_that_is_gone():
+    from distributed import LocalCluster
+
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+        open_scheduler(cluster.scheduler_address) as place,
+    ):
+        place.wait_until_ready()
+        threading.Timer(1, cluster.close).start()
+        with pytest.raises(SchedulerError, match="is lost"):
+            place.compute(dask.delayed(time.sleep)(30))
+
+
 def test_a_missing_extra_says_what_to_install(tmp_path, monkeypatch):
     for package in ("sklearn", "matplotlib"):
         with monkeypatch.context() as missing:
@@ -209,8 +250,25 @@ def test_a_missing_extra_says_what_to_install(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    result = run("infer", "digits", "--scheduler", "threads", "--out", tmp_path / "file" / "out", expect=1)
-    assert "cannot write to" in result.output
+    (tmp_path / "taken" / "results.json").mkdir(parents=True)
+    for out in (tmp_path / "file" / "out", tmp_path / "taken"):
+        result = run("infer", "digits", "--scheduler", "threads", "--out", out, "--length", 16, expect=1)
+        assert "cannot write to" in result.output
+    assert [p.name for p in (tmp_path / "taken").iterdir()] == ["results.json"]
+
+
+def test_an_ascii_terminal(tmp_path):
+    args = ["infer", "digits", "--scheduler", "threads", "--out", str(tmp_path), "--sng", "lfsr", "--length", "64"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "COLUMNS": "40"}
+    command = [sys.executable, "-m", "scdask", *args, "--repeat", "2"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT, check=True)
+    assert " +- 0.0" in done.stdout
+
+
+def test_impossible_lengths_are_refused_at_once(tmp_path):
+    result = run("infer", "digits", "--scheduler", "threads", "--length", "16,8589934592", "--out", tmp_path, expect=1)
+    assert "from 1 to 4294967296" in " ".join(result.output.split())
+    assert not list(tmp_path.iterdir())
 
 
 def test_info():

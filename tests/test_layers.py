@@ -230,6 +230,7 @@ def test_a_file_without_scales_is_calibrated(mlp, tmp_path):
         ({}, "weights_0"),
         ({"weights_0": np.ones((2, 3))}, "bias_0"),
         ({"weights_0": np.ones((2, 3)), "bias_0": np.ones(2), "input_scales": np.ones(2)}, r"\(2,\)"),
+        ({"weights_0": np.ones((2, 3)), "bias_0": np.ones(2), "input_scales": np.array(["a"])}, "real numbers"),
         ({"weights_0": np.array([{}]), "bias_0": np.ones(2)}, "plain arrays"),
     ],
 )
@@ -296,6 +297,8 @@ def test_lengths_of_any_integer_type(data, kind):
         (lambda x, w: sc.matmul(x, w, 2**60), "4294967296"),
         (lambda x, w: sc.matmul(x, np.ma.array(w, mask=True), 64), "MaskedArray"),
         (lambda x, w: sc.matmul([[1], [1, 2]], w, 64), "rectangular"),
+        (lambda x, w: sc.matmul([np.ma.array(x[0])], w, 64), "MaskedArray"),
+        (lambda x, w: sc.matmul(x, w, 2**50, x_sng=Bernoulli(), w_sng=Bernoulli(1)), "steps"),
         (lambda x, w: sc.matmul(x, da.from_array(np.where(w > 1, np.inf, w)), 64).compute(), "there is inf"),
         (lambda x, w: SCDense(w, np.full(6, np.nan)), "there is nan"),
         (lambda x, w: SCDense(w + 1j, np.ones(6)), "complex"),

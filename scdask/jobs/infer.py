@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-import dask
 import dask.array as da
 import numpy as np
 
 from ..chunked import MAC_RATE, task_bits
 from ..encoding import LFSR, SNG, Bernoulli, Halton, Sobol, VanDerCorput
 from ..errors import BitstreamError
+from ..vector_ops import check_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from ..cluster import Place
     from ..layers import SCMLP
     from ..vector_ops import Mode
 
@@ -55,6 +56,9 @@ def settings(
     sngs: Sequence[str], lengths: Sequence[int], mode: Mode, *, seed: int = 0, repeat: int = 1
 ) -> list[Setting]:
     """All combinations; a generator without a seed comes once, however often the others are repeated."""
+    for sng, length in product(sngs, lengths):
+        for generator in generators(sng, seed, 1)[0]:
+            check_encoding(length, generator)
     return [
         Setting(sng, length, seed + r, mode)
         for sng, length in product(sngs, lengths)
@@ -82,8 +86,8 @@ def generators(name: str, seed: int, n_layers: int) -> list[tuple[SNG, SNG]]:
     return pairs[name]
 
 
-def infer(model: SCMLP, x: NDArray[Any], y: NDArray[Any], setting: Setting) -> Result:
-    """Classify all inputs on Dask's current scheduler and compare with the labels.
+def infer(model: SCMLP, x: NDArray[Any], y: NDArray[Any], setting: Setting, place: Place) -> Result:
+    """Classify all inputs and compare with the labels.
 
     Parameters
     ----------
@@ -93,6 +97,8 @@ def infer(model: SCMLP, x: NDArray[Any], y: NDArray[Any], setting: Setting) -> R
     y : ndarray, shape (samples,)
         Labels.
     setting : Setting
+    place : Place
+        The scheduler that computes.
     """
     check_data(model, x, y)
     streamed = model.with_generators(generators(setting.sng, setting.seed, len(model.layers)), setting.mode)
@@ -102,7 +108,7 @@ def infer(model: SCMLP, x: NDArray[Any], y: NDArray[Any], setting: Setting) -> R
     images = da.from_array(x, chunks=(rows, -1))
     right = (streamed.predict(images, setting.length) == da.from_array(y, chunks=rows)).sum()
     start = time.perf_counter()
-    (count,) = dask.compute(right)
+    count = place.compute(right)
     seconds = time.perf_counter() - start
     return Result(**vars(setting), accuracy=int(count) / len(x), seconds=seconds, sc_operations=operations * len(x))
 
@@ -112,8 +118,9 @@ def check_data(model: SCMLP, x: NDArray[Any], y: NDArray[Any]) -> None:
     n_inputs = model.layers[0].weights.shape[1]
     if x.ndim != 2 or x.shape[1] != n_inputs or y.shape != x.shape[:1] or not len(x):
         raise BitstreamError(f"the data are x (samples, {n_inputs}) and y (samples,), not {x.shape} and {y.shape}")
-    text = [labels.dtype.kind in "US" for labels in (y, model.classes)]
-    unknown = y[~np.isin(y, model.classes)] if text[0] == text[1] else y
+    kinds = [labels.dtype.kind in "biuf" for labels in (y, model.classes)]
+    alike = all(kinds) or y.dtype.kind == model.classes.dtype.kind != "V"
+    unknown = y[~np.isin(y, model.classes)] if alike else y
     if unknown.size:
         classes = ", ".join(map(str, model.classes))
         raise BitstreamError(f"the data have the label {unknown[0]}, but the classes of the model are {classes}")
