@@ -41,7 +41,6 @@ class Place:
     threads: int
     dashboard: str | None = None
     warming: dict[str, Future[str]] = field(default_factory=dict)
-
     client: Client | None = None
 
     def wait_until_ready(self) -> None:
