@@ -295,50 +295,52 @@ _xor44, _xor14, _xor41, _xor11 = (_tile(r, c, xor=True) for r, c in ((4, 4), (1,
 
 
 @njit(nogil=True, cache=True)
+def _add_tile(xor, tall, wide, x, w, out, size, row, out_row):
+    """Add one tile: four rows of x if tall, else one; four of w if wide, else one."""
+    if xor:
+        if tall and wide:
+            _xor44(x, w, out, size, row, row, out_row)
+        elif wide:
+            _xor14(x, w, out, size, row, row, out_row)
+        elif tall:
+            _xor41(x, w, out, size, row, row, out_row)
+        else:
+            _xor11(x, w, out, size, row, row, out_row)
+    elif tall and wide:
+        _and44(x, w, out, size, row, row, out_row)
+    elif wide:
+        _and14(x, w, out, size, row, row, out_row)
+    elif tall:
+        _and41(x, w, out, size, row, row, out_row)
+    else:
+        _and11(x, w, out, size, row, row, out_row)
+
+
+@njit(nogil=True, cache=True)
 def mac(x, w, xor, out):
     """out[b, n] += ones of x[b] AND (or XOR) w[n]; x (batch, words), w (neurons, words), words >= 8."""
     batch, words = x.shape
     neurons = w.shape[0]
-    row = 8 * words
-    out_row = 8 * neurons
+    row, out_row = 8 * words, 8 * neurons
     # Blocks of 4 KiB a row keep eight rows in the first-level cache; few x need no blocks.
     block = 512 if batch > 4 else 8192
-    for k in range(0, words, block):
-        size = min(block, words - k)
-        if words - k - size < 8:
-            size = words - k
-        for n in range(0, neurons, 4):
+    first = 0
+    while first < words:
+        size = min(block, words - first)
+        if words - first - size < 8:  # a tile takes at least 8 words
+            size = words - first
+        n = 0
+        while n < neurons:
             wide = n + 4 <= neurons
-            for j in range(n, n + 1 if wide else neurons):
-                wj = w.ctypes.data + j * row + 8 * k
-                b = 0
-                while b < batch:
-                    xb = x.ctypes.data + b * row + 8 * k
-                    here = out.ctypes.data + b * out_row + 8 * j
-                    if b + 4 <= batch:
-                        if wide:
-                            if xor:
-                                _xor44(xb, wj, here, size, row, row, out_row)
-                            else:
-                                _and44(xb, wj, here, size, row, row, out_row)
-                        elif xor:
-                            _xor41(xb, wj, here, size, row, row, out_row)
-                        else:
-                            _and41(xb, wj, here, size, row, row, out_row)
-                        b += 4
-                    else:
-                        if wide:
-                            if xor:
-                                _xor14(xb, wj, here, size, row, row, out_row)
-                            else:
-                                _and14(xb, wj, here, size, row, row, out_row)
-                        elif xor:
-                            _xor11(xb, wj, here, size, row, row, out_row)
-                        else:
-                            _and11(xb, wj, here, size, row, row, out_row)
-                        b += 1
-        if k + size == words:
-            break
+            wn = w.ctypes.data + n * row + 8 * first
+            b = 0
+            while b < batch:
+                tall = b + 4 <= batch
+                xb = x.ctypes.data + b * row + 8 * first
+                _add_tile(xor, tall, wide, xb, wn, out.ctypes.data + b * out_row + 8 * n, size, row, out_row)
+                b += 4 if tall else 1
+            n += 4 if wide else 1
+        first += size
 
 
 # encode
