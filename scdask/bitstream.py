@@ -293,12 +293,14 @@ class Bitstream:
             array.attrs["scdask"] = attributes
         except BaseException:
             if overwrite:
-                rmtree(target)
+                rmtree(target, ignore_errors=True)
             raise
         if overwrite:
+            old = target.with_name(f"{target.name}.old")
             if store.exists():
-                rmtree(store)
+                store.rename(old)
             target.rename(store)
+            rmtree(old, ignore_errors=True)
 
 
 def _is_array(path: Path) -> bool:

@@ -100,10 +100,8 @@ def test_indexing_picks_streams_as_numpy_does(lazy, data):
     stream, bits = streams((3, 4, 2), lazy=lazy)
     index = data.draw(basic_indices((3, 4, 2), allow_newaxis=True))
     picked = stream[index]
-    expected = bits[(*index, slice(None))] if isinstance(index, tuple) and Ellipsis in index else None
-    if expected is None:
-        parts = index if isinstance(index, tuple) else (index,)
-        expected = bits[(*parts, ..., slice(None))] if Ellipsis not in parts else bits[(*parts, slice(None))]
+    parts = index if isinstance(index, tuple) else (index,)
+    expected = bits[(*parts, slice(None)) if Ellipsis in parts else (*parts, ..., slice(None))]
     assert picked.shape == expected.shape[:-1]
     np.testing.assert_array_equal(picked.compute().unpack(), expected)
 

@@ -102,11 +102,6 @@ def test_tasks_have_readable_names():
     assert names(product) >= {"sc-encode", "sc-mac", "sc-mac-aggregate"}
 
 
-def count_tasks(collection, part):
-    (optimized,) = dask.optimize(collection)
-    return sum(part in str(key[0]) for key in optimized.__dask_graph__())
-
-
 def test_encoded_inputs_are_not_encoded_again_for_each_block():
     calls = []
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ..layers import SCMLP
     from ..vector_ops import Mode
 
-GENERATORS = ("sobol", "halton", "lfsr", "bernoulli", "shared")
 SEEDED = ("lfsr", "bernoulli", "shared")
 
 
