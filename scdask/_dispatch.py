@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import singledispatch, wraps
 from importlib import import_module
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
+
+PLAIN = frozenset({np.ndarray, int, float, str, tuple, type(None)})  # types that need no look-up
 
 # The module that registers each array library's kernels, imported when its first array arrives.
 BACKENDS = {"dask": "scdask.chunked"}
@@ -39,6 +42,8 @@ def array_function(func: Callable[P, R_co]) -> ArrayFunction[P, R_co]:
 
     @wraps(func)
     def call(*args: P.args, **kwargs: P.kwargs) -> R_co:
+        if PLAIN.issuperset(map(type, chain(args, kwargs.values()))):
+            return func(*args, **kwargs)
         arrays = [a for a in (*args, *kwargs.values()) if hasattr(a, "dtype") and hasattr(a, "shape")]
         found = {table.dispatch(_known_type(name, a)) for a in arrays} or {func}
         if len(found) > 1:

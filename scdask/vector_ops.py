@@ -123,9 +123,10 @@ def unpack_bitstream(packed: Any, original_length: int, original_shape: tuple[in
     words = as_words(packed)
     length, shape = unpacked_shape(words.shape, original_length, original_shape)
     *lead, n_words = words.shape
-    out = np.empty((*lead, length), np.uint8)
+    streams = math.prod(lead)
+    out = empty_words((-(-streams * length // 8),)).view(np.uint8)[: streams * length].reshape(streams, length)
     if out.size:
-        jit_kernels.unpack(readonly(words.reshape(-1, n_words)), out.reshape(-1, length))
+        jit_kernels.unpack(readonly(words.reshape(streams, n_words)), out)
     return out.reshape(shape)
 
 
@@ -203,6 +204,8 @@ def check_gate(*operands: Any) -> None:
     """Raise unless the packed operands have the same number of words and leading axes that broadcast."""
     for words in operands:
         check_words(words)
+    if len({words.shape for words in operands}) == 1:
+        return
     counts = [words.shape[-1] for words in operands]
     if len(set(counts)) > 1:
         raise BitstreamError(f"the operands of a gate hold {' and '.join(map(str, counts))} words a stream")
@@ -446,10 +449,9 @@ def gate_counts(weights: Any, inputs: Any, gate: Gate) -> NDArray[np.int64]:
     check_mac(weights, inputs, "and", None)
     batch = inputs if inputs.ndim == 3 else inputs[None]
     counts = np.zeros((len(batch), len(weights)), np.int64)
-    x, w = (readonly(a).reshape(len(a), a.shape[1] * a.shape[2]) for a in (batch, weights))
-    if x.shape[1] < jit_kernels.LANES:
-        x, w = (readonly(np.pad(a, ((0, 0), (0, jit_kernels.LANES - a.shape[1])))) for a in (x, w))
-    jit_kernels.mac(x, w, gate == "xnor", counts)
+    if counts.size and batch[0].size:
+        x, w = (np.require(a, requirements="A") for a in (batch, weights))
+        jit_kernels.mac(x, w, gate == "xnor", counts)
     return counts if inputs.ndim == 3 else counts[0]
 
 
