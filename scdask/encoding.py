@@ -53,7 +53,7 @@ class SNG(ABC):
 
 
 @lru_cache(maxsize=16)
-def _table(sng: SNG, length: int, start: int, stop: int) -> tuple[NDArray[Any], ...]:
+def _table(sng: SNG, length: int, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any], int, NDArray[Any]]:
     numbers = sng.numbers(length, start, stop)
     if numbers.shape != (stop - start,) or not ((numbers >= 0) & (numbers < 1)).all():
         raise BitstreamError(f"{sng} does not give {stop - start} numbers from 0 up to 1")
@@ -61,9 +61,10 @@ def _table(sng: SNG, length: int, start: int, stop: int) -> tuple[NDArray[Any], 
     ranked = numbers[order]
     cells = 2 << len(order).bit_length()
     guide = np.searchsorted(ranked, np.arange(cells + 1) / cells)
+    steps = int(np.diff(guide, append=len(order)).max())
     rows = jit_kernels.empty_words((len(order) + 1, vector_ops.words_for(len(order))))
     jit_kernels.threshold_table(order, rows)
-    return ranked, guide, rows
+    return np.append(ranked, 2.0), guide, steps, rows
 
 
 def _integer(name: str, value: Any, low: int, high: int) -> int:

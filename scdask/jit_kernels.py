@@ -735,7 +735,7 @@ def bernoulli(p_bits, streams, first_word, key0, key1, out):
             _bernoulli_block(lanes.ctypes.data + 8 * block, key0, key1, uint64(0), uint64(level))
         for i in range(size):
             out_flat[start + i] = lanes[4, i]
-        if level < FIRST_LEVELS:
+        if not any_long and any_digit << uint64(level) == 0:
             continue
         more = ~uint64(0) if any_long else uint64(0)
         n = _keep_undecided(lanes.ctypes.data, few.ctypes.data, size, more)
@@ -793,20 +793,45 @@ def threshold_table(order, out):
         out[k + 1, order[k] >> 6] |= uint64(1) << uint64(order[k] & 63)
 
 
+@intrinsic
+def _copy_row(typing_context, target, source, words):
+    """Copy eight or more words, whole vectors first."""
+
+    def codegen(context, builder, signature, args):
+        target, source, words = args
+
+        def copy(at: Any) -> None:
+            _store(builder, _load(builder, builder.add(source, at)), builder.add(target, at))
+
+        size = builder.shl(words, _constant(3))
+        last = builder.sub(size, _constant(64))
+        with cgutils.for_range_slice(builder, _constant(0), last, _constant(64), _I64) as (at, _):
+            copy(at)
+        copy(last)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3), codegen
+
+
 @njit(nogil=True, cache=True)
-def look_up(p, numbers, guide, table, first, out):
+def look_up(p, numbers, guide, steps, table, first, out):
     """out[s, first : first + table words] = the row of `table` for the count of numbers < p[s].
 
-    numbers: sorted. guide[j] = the count of numbers below j / (len(guide) - 1), where the search for p starts.
+    numbers: sorted, with one above 1 at the end. guide[j]: the count of numbers below j / (len(guide) - 1), where the
+    search for p starts; it ends within `steps` numbers.
     """
     scale = float(guide.size - 1)
     n_words = table.shape[1]
     for s in range(p.size):
         k = guide[int(p[s] * scale)]
-        while k < numbers.size and numbers[k] < p[s]:
-            k += 1
-        for w in range(n_words):
-            out[s, first + w] = table[k, w]
+        for _ in range(steps):
+            k += numbers[k] < p[s]
+        if n_words < LANES:
+            for w in range(n_words):
+                out[s, first + w] = table[k, w]
+        else:
+            row = out.ctypes.data + 8 * (s * out.shape[1] + first)
+            _copy_row(row, table.ctypes.data + 8 * k * n_words, n_words)
 
 
 # the names of the reference

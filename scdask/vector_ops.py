@@ -527,9 +527,8 @@ def probabilities(values: Any, polarity: Polarity) -> NDArray[np.float64]:
     check_real(given)
     low, high = RANGES[polarity]
     p = given.astype(np.float64, copy=False)
-    inside = (p >= low) & (p <= high)
-    if not inside.all():
-        place = tuple(int(i) for i in np.argwhere(~inside)[0])
+    if p.size and not (p.min() >= low and p.max() <= high):  # NaN is the minimum where there is one
+        place = tuple(int(i) for i in np.argwhere(~((p >= low) & (p <= high)))[0])
         raise BitstreamError(f"{polarity} streams encode {low:g} to {high:g}, but there is {given[place]} at {place}")
     return p if polarity == "unipolar" else (p + 1) / 2
 
