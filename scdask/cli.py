@@ -1,4 +1,4 @@
-"""The command line: `scdask infer`, `scdask info`; also `dask scdask ...`."""
+"""The command line: `scdask infer`, `scdask bench`, `scdask info`; also `dask scdask ...`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 import os
 import signal
 import sys
-from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,11 @@ from . import __version__
 from .errors import ScdaskError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from .jobs.bench import Speed
     from .jobs.infer import Result
+    from .jobs.limits import Limits
     from .layers import SCMLP
 
 OPTIONAL = {"sklearn": "apps", "matplotlib": "apps", "bokeh": "apps", "zarr": "zarr"}
@@ -300,6 +302,94 @@ def _stoppable() -> Iterator[Callable[[], None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--peers", is_flag=True, help="Compare with other packages too: those of the extra bench.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=0.6,
+    show_default=True,
+    help="How long each kernel is timed.",
+)
+def bench(as_json: bool, peers: bool, seconds: float) -> None:
+    """Time the kernels on this machine, on one thread, in under a minute.
+
+    Each is compared in the same run with NumPy, and with what the machine can do at the most: what it reads, writes and
+    copies a second, near (512 KiB) or far (256 MiB) from the core, how many bits it can AND and count in registers, and
+    how many random digits it can make. Results are compared before times are.
+    """
+    with _plain_errors(), _stoppable() as stopped:
+        from rich.console import Console
+
+        from .jobs.bench import cases, measure
+        from .jobs.limits import measure_limits
+
+        status = Console(stderr=True)
+        speeds = []
+        with status.status("the limits of this machine") as shown:
+            limits = measure_limits()
+            for case in cases(peers):
+                stopped()
+                shown.update(case.name)
+                speeds.append(measure(case, limits, seconds))
+        if as_json:
+            report = {
+                "scdask": __version__,
+                "processor": _processor(),
+                "packages": _versions(("numpy", "numba", "numkong", "simsimd", "faiss-cpu", "sc-neurocore-engine")),
+                "limits": vars(limits),
+                "kernels": [vars(s) | {"rate": s.rate, "ratios": s.ratios} for s in speeds],
+            }
+            click.echo(json.dumps(report, indent=2))
+        else:
+            _print_speeds(Console(), speeds, limits)
+
+
+def _print_speeds(console: Console, speeds: Sequence[Speed], limits: Limits) -> None:
+    from rich.table import Table
+
+    gigabytes = ", ".join(
+        f"{name.replace('_', ' ')} {rate / 1e9:.0f}" for name, rate in vars(limits).items() if name.count("_")
+    )
+    caption = (
+        f"{_processor()}. Limits: arithmetic {limits.arithmetic / 1e9:.0f} Gbitop/s, "
+        f"{limits.digits / 1e9:.0f} G random digits/s, GB/s: {gigabytes}. "
+        "A Gbitop/s is 10^9 pairs of bits gated and counted a second. "
+        "A ratio is the time of the other over that of scdask."
+    )
+    table = Table(title="scdask kernels, one thread", caption=caption)
+    table.add_column("kernel", no_wrap=True)
+    table.add_column("speed", justify="right", no_wrap=True)
+    table.add_column("of the limit", justify="right", no_wrap=True)
+    table.add_column("ratio to", overflow="fold")
+    for speed in speeds:
+        share = f"{speed.share:.0%} {speed.limit.replace('_', ' ')}"
+        ratios = ", ".join(f"{name} {ratio:.2g}" for name, ratio in speed.ratios.items())
+        table.add_row(speed.case, f"{speed.rate:.4g} {speed.unit}", share, ratios)
+    console.width = max(console.width, 100)  # a narrower table would hide figures
+    console.print(table)
+
+
+def _processor() -> str:
+    import platform
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()} ({', '.join(_simd())})"
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 @main.command()

@@ -389,7 +389,10 @@ def vec_popcount(packed: Any) -> Any:
     -------
     int, or a lazy int64 scalar for a Dask array
     """
-    return int(stream_popcount(as_words(packed).reshape(1, -1))[0])
+    words = readonly(as_words(packed)).reshape(1, -1)
+    out = np.empty(1, np.int64)
+    jit_kernels.popcount(words, out)
+    return int(out[0])
 
 
 # Multiply-accumulate

@@ -1,0 +1,166 @@
+"""What this machine can do at the most, measured: what a kernel's speed is a share of. One thread."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ..jit_kernels import (
+    _V8,
+    WORD,
+    _carry,
+    _constant,
+    _load,
+    _popcount,
+    _prefetch,
+    _splat,
+    _sum,
+    _threefry,
+    empty_words,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NEAR = 2**19  # bytes that stay in a second-level cache
+FAR = 2**28  # bytes that mostly do not
+CELLS = 8
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Rates a second: bit operations (AND, popcount and add, no loads), random digits, bytes."""
+
+    arithmetic: float
+    digits: float
+    read_near: float
+    read_far: float
+    write_near: float
+    write_far: float
+    copy_near: float
+    copy_far: float
+
+
+@intrinsic
+def _arithmetic(typing_context, n):
+    """The arithmetic of a MAC tile on registers: two products a cell and step."""
+
+    def codegen(context, builder, signature, args):
+        state = [[cgutils.alloca_once_value(builder, _splat(builder, i + 1)) for i in range(CELLS)] for _ in range(2)]
+        with cgutils.for_range(builder, args[0]) as loop:
+            a = _splat(builder, loop.index)
+            b = builder.add(a, _splat(builder, 7))
+            for ones, carries in zip(*state, strict=True):
+                before = builder.load(ones)
+                t = builder.xor(before, a)
+                s = builder.xor(t, b)
+                counted = _popcount(builder, _carry(context, builder, t, s, before))
+                builder.store(s, ones)
+                builder.store(builder.add(builder.load(carries), counted), carries)
+        total = _splat(builder, 0)
+        for ones, carries in zip(*state, strict=True):
+            total = builder.add(total, builder.add(builder.load(ones), builder.load(carries)))
+        return _sum(builder, total)
+
+    return types.int64(types.intp), codegen
+
+
+@intrinsic
+def _digits(typing_context, n):
+    """Four vectors of Threefry counters a step."""
+
+    def codegen(context, builder, signature, args):
+        keys = [_splat(builder, key) for key in (1, 2, 3)]
+        totals = [cgutils.alloca_once_value(builder, _splat(builder, 0)) for _ in range(4)]
+        with cgutils.for_range(builder, args[0]) as loop:
+            for i, total in enumerate(totals):
+                x0, x1 = _threefry(builder, keys, _splat(builder, i), _splat(builder, loop.index))
+                builder.store(builder.xor(builder.load(total), builder.xor(x0, x1)), total)
+        total = builder.load(totals[0])
+        for other in totals[1:]:
+            total = builder.xor(total, builder.load(other))
+        return _sum(builder, total)
+
+    return types.int64(types.intp), codegen
+
+
+def _reader(far: bool) -> Any:
+    @intrinsic
+    def read(typing_context, address, n):
+        """OR n times four vectors."""
+
+        def codegen(context, builder, signature, args):
+            totals = [cgutils.alloca_once_value(builder, ir.Constant(_V8, [0] * 8)) for _ in range(4)]
+            with cgutils.for_range(builder, args[1]) as loop:
+                for i, total in enumerate(totals):
+                    offset = builder.add(builder.mul(loop.index, _constant(256)), _constant(64 * i))
+                    here = builder.add(args[0], offset)
+                    if far:
+                        _prefetch(builder, here)
+                    builder.store(builder.or_(builder.load(total), _load(builder, here)), total)
+            total = builder.load(totals[0])
+            for other in totals[1:]:
+                total = builder.or_(total, builder.load(other))
+            return _sum(builder, total)
+
+        return types.int64(types.intp, types.intp), codegen
+
+    return read
+
+
+_read_near, _read_far = _reader(far=False), _reader(far=True)
+
+
+@njit(nogil=True, cache=True)
+def arithmetic(n):
+    return _arithmetic(n)
+
+
+@njit(nogil=True, cache=True)
+def digits(n):
+    return _digits(n)
+
+
+@njit(nogil=True, cache=True)
+def read(words, far):
+    n = words.size // 32
+    return _read_far(words.ctypes.data, n) if far else _read_near(words.ctypes.data, n)
+
+
+def best_rate(run: Callable[[], object], work: float, seconds: float = 0.2) -> float:
+    """Work a second of the quickest of many calls."""
+    run()
+    least = float("inf")
+    end = perf_counter() + seconds
+    while perf_counter() < end:
+        start = perf_counter()
+        run()
+        least = min(least, perf_counter() - start)
+    return work / least
+
+
+def measure_limits() -> Limits:
+    """Measure them, which takes two seconds."""
+    steps = 20_000
+    rates = {}
+    for place, size in (("near", NEAR), ("far", FAR)):
+        source, target = (empty_words((size // 8,)) for _ in range(2))
+        source.fill(1)
+        target.fill(0)
+        rates[f"read_{place}"] = best_rate(partial(read, source, place == "far"), size)
+        rates[f"write_{place}"] = best_rate(partial(ctypes.memset, target.ctypes.data, 0, size), size)
+        rates[f"copy_{place}"] = best_rate(partial(np.copyto, target, source), 2 * size)
+    return Limits(
+        arithmetic=best_rate(partial(arithmetic, steps), steps * CELLS * 2 * 8 * WORD),
+        digits=best_rate(partial(digits, steps), steps * 4 * 2 * 8 * WORD),
+        **rates,
+    )
