@@ -317,9 +317,9 @@ def _stoppable() -> Iterator[Callable[[], None]]:
 def bench(as_json: bool, peers: bool, seconds: float) -> None:
     """Time the kernels on this machine, on one thread, in under a minute.
 
-    Each is compared in the same run with NumPy, and with what the machine can do at the most: what it reads, writes and
-    copies a second, near (512 KiB) or far (256 MiB) from the core, how many bits it can AND and count in registers, and
-    how many random digits it can make. Results are compared before times are.
+    Each is compared in the same run with NumPy, and with what the machine can do at the most: what it reads, and writes
+    to new arrays, a second, near (512 KiB) or far (256 MiB) from the core, how many bits it can AND and count in
+    registers, and how many random digits it can make. Results are compared before times are.
     """
     with _plain_errors(), _stoppable() as stopped:
         from rich.console import Console
@@ -363,13 +363,13 @@ def _print_speeds(console: Console, speeds: Sequence[Speed], limits: Limits) -> 
     table = Table(title="scdask kernels, one thread", caption=caption)
     table.add_column("kernel", no_wrap=True)
     table.add_column("speed", justify="right", no_wrap=True)
-    table.add_column("of the limit", justify="right", no_wrap=True)
+    table.add_column("share of the limits", justify="right", no_wrap=True)
     table.add_column("ratio to", overflow="fold")
     for speed in speeds:
-        share = f"{speed.share:.0%} {speed.limit.replace('_', ' ')}"
+        share = f"{speed.share:.0%} {' + '.join(speed.limits).replace('_', ' ')}"
         ratios = ", ".join(f"{name} {ratio:.2g}" for name, ratio in speed.ratios.items())
         table.add_row(speed.case, f"{speed.rate:.4g} {speed.unit}", share, ratios)
-    console.width = max(console.width, 100)  # a narrower table would hide figures
+    console.width = max(console.width, 120)  # a narrower table would hide figures
     console.print(table)
 
 

@@ -41,15 +41,14 @@ DIGITS = sum(1 - (1 - 2.0**-level) ** WORD for level in range(64))
 class Case:
     """One kernel on one size: what is run, first ours, and what a run does.
 
-    `work` counts bits, or bit operations for a MAC. `uses` is what a run takes of the machine's `limit`: bytes read and
-    written, bit operations or random digits. All runs give the same result, unless the case is not `comparable`.
+    `work` counts bits, or bit operations for a MAC. `uses` is what a run takes of the machine's limits: bytes read and
+    written, bit operations, random digits. All runs give the same result, unless the case is not `comparable`.
     """
 
     name: str
     runs: Runs
     work: float
-    limit: str
-    uses: float
+    uses: dict[str, float]
     comparable: bool = True
 
     @property
@@ -60,13 +59,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured of a case: the time of the quickest call of each run."""
+    """What was measured of a case: the time of the quickest call of each run.
+
+    `share`: the time that our run would take if it did nothing but use each of the `limits` in turn, over its time.
+    """
 
     case: str
     unit: str
     seconds: dict[str, float]
     work: float
-    limit: str
+    limits: tuple[str, ...]
     share: float
 
     @property
@@ -106,28 +108,28 @@ def _macs(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
             from .peers import mac
 
             runs |= mac(w, x)
-        yield Case(f"MAC {neurons} x {inputs} x {n_words} words, batch {batch}", runs, work, "arithmetic", work)
+        yield Case(f"MAC {neurons} x {inputs} x {n_words} words, batch {batch}", runs, work, {"arithmetic": work})
 
     w, x = _words(rng, 256, 256, 16), _words(rng, 64, 256, 16)
     work = len(x) * w.size * WORD
     plain = partial(vec_mac, w, x)
     runs = {"scdask": partial(vec_mac, w, x, "xnor", 1024), "AND": plain}
-    yield Case("MAC by XNOR", runs, work, "arithmetic", work, comparable=False)
+    yield Case("MAC by XNOR", runs, work, {"arithmetic": work}, comparable=False)
     runs = {"scdask": partial(vec_mac, np.asfortranarray(w), np.asfortranarray(x)), "contiguous": plain}
-    yield Case("MAC, Fortran order", runs, work, "arithmetic", work)
+    yield Case("MAC, Fortran order", runs, work, {"arithmetic": work})
     runs = {"scdask": partial(vec_mac, np.repeat(w, 2, 2)[..., ::2], np.repeat(x, 2, 0)[::2]), "contiguous": plain}
-    yield Case("MAC, every second word and input", runs, work, "arithmetic", work)
+    yield Case("MAC, every second word and input", runs, work, {"arithmetic": work})
     with ThreadPoolExecutor(2) as pool:
         halves = partial(_halves, w, x)
         runs = {"scdask": partial(halves, pool.map), "one thread": partial(halves, map)}
-        yield Case("MAC, two threads", runs, work, "arithmetic", work / 2)
+        yield Case("MAC, two threads", runs, work, {"arithmetic": work / 2})
     if peers:
         from .peers import dense_batch
 
         p, q = (rng.integers(0, 2, (n, 256)).astype(float) for n in (256, 64))
         packed = _encode(p, 1024, Bernoulli())
         runs = {"scdask": lambda: vec_mac(packed, _encode(q, 1024, Bernoulli()))} | dense_batch(p, q, 1024)
-        yield Case("MAC and encoding of its inputs, batch 64", runs, work, "arithmetic", work)
+        yield Case("MAC and encoding of its inputs, batch 64", runs, work, {"arithmetic": work})
 
 
 def _halves(w: NDArray[np.uint64], x: NDArray[np.uint64], mapper: Callable[..., Any]) -> NDArray[np.int64]:
@@ -141,7 +143,7 @@ def _single_macs(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
         from .peers import single_mac
 
         runs |= single_mac(w, x)
-    yield Case("MAC of one input, 256 MiB of weights", runs, w.size * WORD, "read_far", w.nbytes)
+    yield Case("MAC of one input, 256 MiB of weights", runs, w.size * WORD, {"read_far": w.nbytes})
 
 
 def _packing(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
@@ -153,10 +155,10 @@ def _packing(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
             from .peers import pack
 
             runs |= pack(bits)
-        yield Case(f"pack {_size(size)} of bits", runs, size, f"read_{place}", size)
+        yield Case(f"pack {_size(size)} of bits", runs, size, {f"read_{place}": size, f"write_{place}": size / 8})
         by_numpy = partial(np.unpackbits, words.view(np.uint8), bitorder="little")
         runs = {"scdask": partial(unpack_bitstream, words, size), "NumPy": by_numpy}
-        yield Case(f"unpack {_size(size)} of bits", runs, size, f"write_{place}", size)
+        yield Case(f"unpack {_size(size)} of bits", runs, size, {f"read_{place}": size / 8, f"write_{place}": size})
 
 
 def _numpy_pack(bits: NDArray[Any]) -> NDArray[np.uint64]:
@@ -175,9 +177,9 @@ def _popcounts(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
             from .peers import popcount
 
             runs |= popcount(words.reshape(-1))
-        yield Case(f"popcount of {_size(size)}", runs, words.size * WORD, f"read_{place}", size)
+        yield Case(f"popcount of {_size(size)}", runs, words.size * WORD, {f"read_{place}": size})
         runs = {"scdask": partial(stream_popcount, words), "NumPy": partial(_numpy_popcount, words, -1)}
-        yield Case(f"popcount of each stream, {_size(size)}", runs, words.size * WORD, f"read_{place}", size)
+        yield Case(f"popcount of each stream, {_size(size)}", runs, words.size * WORD, {f"read_{place}": size})
 
 
 def _numpy_popcount(words: NDArray[np.uint64], axis: int | None) -> Any:
@@ -189,9 +191,11 @@ def _gates(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
     for place, size in (("near", 2**18), ("far", 2**27)):
         s, a, b = (_words(rng, size // 128, 16) for _ in range(3))
         runs: Runs = {"scdask": partial(vec_xnor, a, b, length), "NumPy": partial(_numpy_xnor, a, b, length)}
-        yield Case(f"xnor with tail, {_size(size)}", runs, a.size * WORD, f"copy_{place}", 3 * size)
+        yield Case(
+            f"xnor with tail, {_size(size)}", runs, a.size * WORD, {f"read_{place}": 2 * size, f"write_{place}": size}
+        )
         runs = {"scdask": partial(vec_mux, s, a, b), "NumPy": partial(_numpy_mux, s, a, b)}
-        yield Case(f"mux, {_size(size)}", runs, a.size * WORD, f"copy_{place}", 4 * size)
+        yield Case(f"mux, {_size(size)}", runs, a.size * WORD, {f"read_{place}": 3 * size, f"write_{place}": size})
 
 
 def _numpy_xnor(a: NDArray[np.uint64], b: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
@@ -215,11 +219,14 @@ def _encoding(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
         from .peers import bernoulli
 
         runs |= bernoulli(p, length)
-    yield Case("encode Bernoulli, N = 1024", runs, bits, "digits", DIGITS * bits, comparable=False)
+    yield Case("encode Bernoulli, N = 1024", runs, bits, {"digits": DIGITS * bits}, comparable=False)
     for sng in (Sobol(), LFSR(), Halton(), VanDerCorput()):
         numbers = sng.numbers(length, 0, length)
         runs = {"scdask": partial(_encode, p, length, sng), "NumPy": partial(_numpy_compare, p, numbers)}
-        yield Case(f"encode {type(sng).__name__}, N = 1024", runs, bits, "write_near", bits / 8)
+        yield Case(f"encode {type(sng).__name__}, N = 1024", runs, bits, {"write_near": bits / 8})
+    many = rng.random(2**21)
+    runs = {"scdask": partial(_encode, many, length, Sobol())}
+    yield Case("encode Sobol, N = 1024, 256 MiB", runs, many.size * length, {"write_far": many.size * length / 8})
 
 
 def _encode(p: NDArray[np.float64], length: int, sng: SNG) -> NDArray[np.uint64]:
@@ -256,8 +263,8 @@ def measure(case: Case, limits: Limits, seconds: float = 0.6) -> Speed:
     while math.isinf(least["scdask"]) or perf_counter() < end:
         for name, run in case.runs.items():
             least[name] = min(least[name], _seconds(run, calls[name]))
-    share = case.uses / least["scdask"] / getattr(limits, case.limit)
-    return Speed(case.name, case.unit, least, case.work, case.limit, share)
+    shortest = sum(amount / getattr(limits, limit) for limit, amount in case.uses.items())
+    return Speed(case.name, case.unit, least, case.work, tuple(case.uses), shortest / least["scdask"])
 
 
 def _seconds(run: Callable[[], Any], calls: int) -> float:
