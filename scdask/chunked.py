@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from warnings import warn
 
 import dask
 import dask.array as da
 import numpy as np
-from dask.array.core import normalize_chunks
+from dask.array.core import PerformanceWarning, normalize_chunks
 from dask.utils import parse_timedelta
 
 from . import vector_ops
@@ -31,6 +33,8 @@ ENCODE_RATE = 5e9
 MAC_RATE = 1e12
 TASK_SECONDS = 0.05  # the default of the Dask option scdask.task-seconds
 SPLIT_EVERY = 16
+MANY_BLOCKS = 100_000
+PLAN_SECONDS = 6e-5  # that Dask takes to optimise a block
 
 
 def task_bits(rate: float) -> float:
@@ -207,17 +211,29 @@ def popcount(packed: da.Array) -> da.Array:
 
 def _sum_blocks(kind: str, array: da.Array, chunk: Callable[..., Any], axis: Any, total: int | None = None) -> da.Array:
     """Sum what `chunk` makes of each block over `axis` in a tree; with `total`, what is left of it."""
+    axes = tuple(range(array.ndim) if axis is None else np.atleast_1d(axis).tolist())
+    aggregate = _add if total is None else partial(_subtract_from, total)
+    if all(array.numblocks[a] == 1 for a in axes):  # nothing to add up: the same task can finish it
+        names = _axes(array)
+        kept = "".join(name for a, name in enumerate(names) if a not in axes)
+        return _blocks(kind, partial(_sum_block, chunk, aggregate, axes), kept, array, names, dtype=np.int64)
     return da.reduction(
         array,
         chunk=chunk,
         combine=_add,
-        aggregate=_add if total is None else partial(_subtract_from, total),
+        aggregate=aggregate,
         axis=axis,
         dtype=np.dtype(np.int64),
-        split_every=SPLIT_EVERY if axis is None else dict.fromkeys(np.atleast_1d(axis).tolist(), SPLIT_EVERY),
+        split_every=SPLIT_EVERY if axis is None else dict.fromkeys(axes, SPLIT_EVERY),
         name=kind,
-        meta=meta_from_array(array._meta, 0 if axis is None else array.ndim - np.size(axis), np.int64),
+        meta=meta_from_array(array._meta, array.ndim - len(axes), np.int64),
     )
+
+
+def _sum_block(chunk: Callable[..., Any], aggregate: Callable[..., Any], axes: tuple[int, ...], block: Any) -> Any:
+    while isinstance(block, list):  # one for each axis that is summed
+        (block,) = block
+    return aggregate(chunk(block, axis=axes, keepdims=True), axis=axes, keepdims=False)
 
 
 def _add(counts: Any, axis: Any, keepdims: bool) -> Any:
@@ -303,6 +319,7 @@ def encode_words(
     vector_ops.check_real(values)
     _check_known(values)
     chunks = _word_chunks(values, words_for(length), chunks)
+    _warn_of_many_blocks(values, words_for(length), chunks)
     lead, words = chunks[:-1], chunks[-1]
     values = values.rechunk(lead) if isinstance(values, da.Array) else da.from_array(values, chunks=lead)
     axes = _axes(values).upper()
@@ -327,6 +344,18 @@ def encode_words(
 def _check_known(values: Any) -> None:
     if any(np.isnan(n) for n in values.shape):
         raise BitstreamError("streams of unknown chunk sizes cannot be numbered: call compute_chunk_sizes() first")
+
+
+def _warn_of_many_blocks(values: Any, n_words: int, chunks: tuple[tuple[int, ...], ...]) -> None:
+    blocks = math.prod(map(len, chunks))
+    if blocks > MANY_BLOCKS:
+        larger = _word_chunks(values, n_words, "auto")
+        warn(
+            f"streams in {blocks} blocks take Dask about {blocks * PLAN_SECONDS:.0f} seconds to plan, and memory; "
+            f"chunks={tuple(max(c) for c in larger)} or 'auto' makes {math.prod(map(len, larger))} blocks of them",
+            PerformanceWarning,
+            stacklevel=4,
+        )
 
 
 def _word_chunks(values: Any, n_words: int, chunks: Any) -> tuple[tuple[int, ...], ...]:

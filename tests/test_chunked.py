@@ -1,7 +1,10 @@
+import warnings
+
 import dask
 import dask.array as da
 import numpy as np
 import pytest
+from dask.array.core import PerformanceWarning
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,9 +100,29 @@ def test_tasks_have_readable_names():
     p = sc.encode(da.from_array(np.zeros((4, 4)), chunks=2), 200, sng=Sobol(1))
     assert names(p) >= {"sc-encode"}
     assert names(p & p) >= {"sc-and"}
-    assert names(p.popcount()) >= {"sc-popcount", "sc-popcount-aggregate"}
+    assert names(p.popcount()) >= {"sc-popcount"}
+    assert names(p.rechunk((2, 2, 1)).popcount()) >= {"sc-popcount", "sc-popcount-aggregate"}
     product = sc.matmul(da.from_array(np.zeros((4, 6)), chunks=2), np.ones((3, 6)), 200)
     assert names(product) >= {"sc-encode", "sc-mac", "sc-mac-aggregate"}
+
+
+def test_a_million_blocks_are_warned_about_with_larger_chunks():
+    p = da.zeros((1_000_000, 64), chunks=(1, 64))
+    with pytest.warns(PerformanceWarning, match=r"1000000 blocks.* chunks=\(\d{4,}, 64, 16\) .*\d+ blocks"):
+        x = sc.encode(p, 1024)
+    assert x.words.npartitions == 1_000_000
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sc.encode(np.zeros((1000, 64)), 1024, chunks="auto")
+
+
+def test_a_mac_takes_one_task_a_block_of_whole_neurons():
+    w = da.ones((12, 5, 2), dtype=np.uint64, chunks=(2, -1, -1)).persist(scheduler="synchronous")
+    x = np.ones((3, 5, 2), np.uint64)
+    for counts in (vector_ops.vec_mac(w, x), vector_ops.vec_mac(w, x, "xnor", 100)):
+        (optimized,) = dask.optimize(counts)
+        assert sum(name.startswith("sc-mac") for name, *_ in optimized.__dask_graph__()) == 6
+    np.testing.assert_array_equal(vector_ops.vec_mac(w, x).compute(), np.full((3, 12), 10))
 
 
 def test_encoded_inputs_are_not_encoded_again_for_each_block():
