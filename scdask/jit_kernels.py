@@ -89,7 +89,7 @@ def _splat(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(i32, LANES), [0] * LANES))
 
 
-def _load(builder: Any, address: Any, kind: Any = _V8, align: int = 8) -> Any:
+def _load(builder: Any, address: Any, kind: Any = _V8, align: int = 1) -> Any:
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
 
 
@@ -162,7 +162,7 @@ def _pack_words(typing_context, source, target, n_words):
         zero = ir.Constant(_BYTES, [0] * WORD)
         with cgutils.for_range(builder, n_words) as loop:
             here = builder.add(source, builder.mul(loop.index, _constant(WORD)))
-            bits = _load(builder, here, _BYTES, align=1)
+            bits = _load(builder, here, _BYTES)
             word = builder.bitcast(builder.icmp_unsigned("!=", bits, zero), _I64)
             _store(builder, word, builder.add(target, builder.mul(loop.index, _constant(8))))
             builder.store(builder.or_(builder.load(seen), builder.bitcast(bits, _V8)), seen)
@@ -271,24 +271,35 @@ def _popcount_vectors(far: bool) -> Any:
 _count_near, _count_far = _popcount_vectors(far=False), _popcount_vectors(far=True)
 
 
+@intrinsic
+def _popcount_at(typing_context, address):
+    def codegen(context, builder, signature, args):
+        return builder.ctpop(_load(builder, args[0], _I64))
+
+    return types.int64(types.intp), codegen
+
+
 @njit(nogil=True, cache=True)
-def popcount(words, out):
-    """Ones of each row of (streams, words) into int64 (streams,)."""
-    streams, n_words = words.shape
+def _popcount_rows(words, n_words, out):
     if n_words == 1:
-        for s in range(streams):
-            out[s] = popcount_word(words[s, 0])
+        for s in range(out.size):
+            out[s] = _popcount_at(words + 8 * s)
         return
     vectors = n_words // 8
-    far = words.size > 2**17
-    for s in range(streams):
-        row = words.ctypes.data + 8 * s * n_words
+    far = out.size * n_words > 2**17
+    for s in range(out.size):
+        row = words + 8 * s * n_words
         total = 0
         if vectors:
             total = _count_far(row, vectors) if far else _count_near(row, vectors)
         for w in range(8 * vectors, n_words):
-            total += popcount_word(words[s, w])
+            total += _popcount_at(row + 8 * w)
         out[s] = total
+
+
+def popcount(words: Words, out: NDArray[np.int64]) -> None:
+    """Ones of each row of contiguous words, at any alignment, into (rows,)."""
+    _popcount_rows(words.ctypes.data, words.shape[-1], out)
 
 
 # multiply-accumulate
@@ -425,7 +436,7 @@ def _add_tiles(xor, x, x_row, rows, w, w_row, columns, words, out, out_row):
 def _copy_words(typing_context, target, source, words):
     def codegen(context, builder, signature, args):
         target, source = (builder.inttoptr(address, _I64.as_pointer()) for address in args[:2])
-        cgutils.raw_memcpy(builder, target, source, args[2], _constant(8), align=8)
+        cgutils.raw_memcpy(builder, target, source, args[2], _constant(8))
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 3), codegen
@@ -496,8 +507,9 @@ def _mac_in_blocks(x, x_strides, w, w_strides, n_words, words, xor, x_block, w_b
 def mac(x: Words, w: Words, xor: bool, out: NDArray[np.int64]) -> None:
     """out[b, n] += ones of x[b] AND (or XOR) w[n]; x (batch, inputs, words), w (neurons, inputs, words).
 
-    The operands may have any strides. Blocks of them are copied to where tiles find them aligned and in the
-    first-level cache; but where one operand has few rows, copying would cost more than it saves.
+    The operands may have any strides, and any alignment, as what Dask receives from another worker has. Blocks of them
+    are copied to where tiles find them aligned and in the first-level cache; but where one operand has few rows,
+    copying would cost more than it saves.
     """
     _, n_inputs, n_words = w.shape
     words = n_inputs * n_words

@@ -373,7 +373,7 @@ def stream_popcount(packed: Any) -> Any:
     words = as_words(packed)
     out = np.zeros(words.shape[:-1], np.int64)
     if words.size:
-        jit_kernels.popcount(readonly(words.reshape(-1, words.shape[-1])), out.reshape(-1))
+        jit_kernels.popcount(np.ascontiguousarray(words), out.reshape(-1))
     return out
 
 
@@ -389,9 +389,9 @@ def vec_popcount(packed: Any) -> Any:
     -------
     int, or a lazy int64 scalar for a Dask array
     """
-    words = readonly(as_words(packed)).reshape(1, -1)
-    out = np.empty(1, np.int64)
-    jit_kernels.popcount(words, out)
+    words = np.ascontiguousarray(as_words(packed))
+    out = np.zeros(1, np.int64)
+    jit_kernels.popcount(words.reshape(-1), out)
     return int(out[0])
 
 
@@ -453,8 +453,7 @@ def gate_counts(weights: Any, inputs: Any, gate: Gate) -> NDArray[np.int64]:
     batch = inputs if inputs.ndim == 3 else inputs[None]
     counts = np.zeros((len(batch), len(weights)), np.int64)
     if counts.size and batch[0].size:
-        x, w = (np.require(a, requirements="A") for a in (batch, weights))
-        jit_kernels.mac(x, w, gate == "xnor", counts)
+        jit_kernels.mac(batch, weights, gate == "xnor", counts)
     return counts if inputs.ndim == 3 else counts[0]
 
 

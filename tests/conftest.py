@@ -21,6 +21,7 @@ class Backend(Enum):
     NUMPY = "numpy"
     READONLY = "numpy read-only"
     FORTRAN = "numpy Fortran order"
+    UNALIGNED = "numpy unaligned"
     DASK = "dask"
 
 
@@ -40,6 +41,8 @@ class Arrays:
             values.flags.writeable = False
         elif self.backend is Backend.FORTRAN:
             values = np.array(values, order="F")
+        elif self.backend is Backend.UNALIGNED:
+            values = np.frombuffer(b"x" + values.tobytes(), values.dtype, offset=1).reshape(values.shape)
         elif self.lazy:
             return da.from_array(values, chunks=tuple(max(1, -(-n // 2)) for n in values.shape))
         return values
