@@ -22,7 +22,7 @@ from ._dispatch import as_numpy
 from .errors import BitstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -45,6 +45,14 @@ _BYTES = ir.VectorType(ir.IntType(8), WORD)
 _BITS = ir.VectorType(ir.IntType(1), WORD)
 
 
+def _kernel(func: Callable[..., Any]) -> Any:
+    """Compile at the first call, without the GIL; kept on disk for later processes, where there is a place for it."""
+    try:
+        return njit(nogil=True, cache=True)(func)
+    except RuntimeError:  # neither the installation nor the user's cache folder can be written to
+        return njit(nogil=True)(func)
+
+
 def readonly(array: NDArray[Any]) -> NDArray[Any]:
     """The array as kernels want their inputs: C-contiguous, aligned, native, read-only."""
     if not (array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative):
@@ -62,7 +70,7 @@ def empty_words(shape: tuple[int, ...]) -> Words:
     return buffer[start : start + size].reshape(shape)
 
 
-@njit(cache=True)
+@_kernel
 def _address(array):
     """Where an array starts, six times as quick as array.ctypes.data outside of a kernel."""
     return int64(array.ctypes.data)
@@ -171,7 +179,7 @@ def _pack_words(typing_context, source, target, n_words):
     return types.uint64(types.intp, types.intp, types.intp), codegen
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def pack(bits, out):
     """Pack uint8 (streams, length) into (streams, words); return the OR of all bytes, over 1 if one was no bit."""
     streams, length = bits.shape
@@ -203,7 +211,7 @@ def _unpack_words(typing_context, source, target, n_words):
     return types.void(types.intp, types.intp, types.intp), codegen
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def unpack(words, out):
     """Unpack (streams, words) into uint8 (streams, length)."""
     streams, length = out.shape
@@ -217,16 +225,25 @@ def unpack(words, out):
 # gates
 
 
-# With signatures, since two threads that compile a ufunc at its first call warn about each other.
+def _gate(signature: str) -> Callable[..., Any]:
+    """A ufunc, compiled at once, since two threads that compile one at its first call warn about each other."""
+
+    def decorate(func: Callable[..., Any]) -> Any:
+        try:
+            return vectorize([signature], cache=True)(func)
+        except RuntimeError:
+            return vectorize([signature])(func)
+
+    return decorate
 
 
-@vectorize(["uint64(uint64, uint64)"], cache=True)
+@_gate("uint64(uint64, uint64)")
 def xnor_word(a, b):
     """XNOR of words."""
     return ~(a ^ b)
 
 
-@vectorize(["uint64(uint64, uint64, uint64)"], cache=True)
+@_gate("uint64(uint64, uint64, uint64)")
 def mux_word(select, a, b):
     """The bits of `a` where `select` is 1, else those of `b`."""
     return (select & a) | (~select & b)
@@ -279,7 +296,7 @@ def _popcount_at(typing_context, address):
     return types.int64(types.intp), codegen
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _popcount_rows(words, n_words, out):
     if n_words == 1:
         for s in range(out.size):
@@ -401,7 +418,7 @@ _and24, _and14, _and21, _and11 = (_tile(r, c, xor=False) for r, c in ((2, 4), (1
 _xor24, _xor14, _xor21, _xor11 = (_tile(r, c, xor=True) for r, c in ((2, 4), (1, 4), (2, 1), (1, 1)))
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _add_tiles(xor, x, x_row, rows, w, w_row, columns, words, out, out_row):
     """out[b, n] += ones of gate(x[b], w[n]), given the addresses of the first row of each and the bytes of a row."""
     n = 0
@@ -442,7 +459,7 @@ def _copy_words(typing_context, target, source, words):
     return types.void(*[types.intp] * 3), codegen
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _gather(source, strides, rows, n_words, first, size, block):
     """Copy words first ... first + size of rows of any strides to the rows of a block, with 0 up to eight words."""
     block_row = 8 * block.shape[1]
@@ -464,7 +481,7 @@ def _gather(source, strides, rows, n_words, first, size, block):
             block[r, j] = 0
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _mac_where_it_is(x, x_row, w, w_row, words, xor, out):
     batch, neurons = out.shape
     first = 0
@@ -477,7 +494,7 @@ def _mac_where_it_is(x, x_row, w, w_row, words, xor, out):
         first += size
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _mac_in_blocks(x, x_strides, w, w_strides, n_words, words, xor, x_block, w_block, out):
     batch, neurons = out.shape
     group, panel, longest = len(x_block), len(w_block), x_block.shape[1] - LANES
@@ -527,7 +544,7 @@ def mac(x: Words, w: Words, xor: bool, out: NDArray[np.int64]) -> None:
 # encode
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _rotate(x, n):
     return (x << uint64(n)) | (x >> uint64(64 - n))
 
@@ -536,7 +553,7 @@ _ROTATIONS = (16, 42, 12, 31, 16, 32, 24, 21)  # of Threefry2x64, from Random123
 _PARITY = 0x1BD11BDAA9FC1A22
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def threefry(key0, key1, counter0, counter1):
     """Threefry2x64-13 of one counter: two random words."""
     keys = (key0, key1, uint64(_PARITY) ^ key0 ^ key1)
@@ -683,7 +700,7 @@ def _keep_undecided(typing_context, lanes, kept, size, more):
     return types.int64(types.intp, types.intp, types.intp, types.uint64), codegen
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _digits(p_bits, level):
     """Binary digits level + 1 ... level + 64 of a double in [0, 1] given by its bits, the first in the highest bit.
 
@@ -705,7 +722,7 @@ _ONE = np.float64(1.0).view(np.uint64)
 _SHORT = np.float64(2.0**-11).view(np.uint64)  # from here up, p < 1 has no digit after the 64th
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def bernoulli(p_bits, streams, first_word, key0, key1, out):
     """Independent Bernoulli streams, exact to the last bit of p: (streams, words) from word `first_word` on.
 
@@ -769,7 +786,7 @@ def bernoulli(p_bits, streams, first_word, key0, key1, out):
             n = _keep_undecided(few.ctypes.data, few.ctypes.data, n, more)
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def bernoulli_sequence(key0, key1, first_word, out):
     """The uniform numbers of stream 0 from word `first_word` on, rounded toward 0 to doubles.
 
@@ -791,7 +808,7 @@ def bernoulli_sequence(key0, key1, first_word, out):
             out[64 * w + lane] = math.ldexp(float(mantissa), -depth)
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def lfsr(state, tap_mask, width, left, out):
     """out.size states of a Fibonacci LFSR from `state` on, over 2**width."""
     mask = (uint64(1) << uint64(width)) - uint64(1)
@@ -802,7 +819,7 @@ def lfsr(state, tap_mask, width, left, out):
         state = (state << uint64(1) | feedback) & mask if left else state >> uint64(1) | feedback << uint64(width - 1)
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def threshold_table(order, out):
     """out[k], k = 0..len(order): the packed stream whose ones are at the k places order[:k]."""
     for w in range(out.shape[1]):
@@ -833,7 +850,7 @@ def _copy_row(typing_context, target, source, words):
     return types.void(*[types.intp] * 3), codegen
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def look_up(p, numbers, guide, steps, table, first, out):
     """out[s, first : first + table words] = the row of `table` for the count of numbers < p[s].
 

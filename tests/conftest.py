@@ -76,11 +76,18 @@ def cluster():
         yield client
 
 
+def pytest_addoption(parser):
+    parser.addoption("--run-slow", action="store_true", help="run the tests marked slow too")
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "component(name): needs an optional component; a failure if it is required")
+    config.addinivalue_line("markers", "slow: runs only with --run-slow")
 
 
 def pytest_runtest_setup(item):
+    if item.get_closest_marker("slow") and not item.config.getoption("--run-slow"):
+        pytest.skip("slow; --run-slow runs it")
     for mark in item.iter_markers("component"):
         (name,) = mark.args
         if importlib.util.find_spec(COMPONENTS[name]) is None:

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import reference
@@ -99,3 +103,64 @@ KNOWN_ANSWERS = [  # threefry2x64, 13 rounds, of Random123's known-answer tests
 def test_threefry_gives_the_known_answers(key, counter, answer):
     assert threefry(*(np.uint64(k) for k in (*key, *counter))) == answer
     assert reference.threefry2x64_13(key, counter) == answer
+
+
+USE_KERNELS = """
+import numba.core.caching as caching, numpy as np
+{before}
+import scdask as sc
+from scdask import jit_kernels, vector_ops
+w = sc.encode(np.linspace(0, 1, 60).reshape(15, 4), 100, sng=sc.Bernoulli(1)).words
+x = sc.encode(np.linspace(0, 1, 60).reshape(15, 4), 100, sng=sc.LFSR()).words
+print(vector_ops.vec_mac(w, x).sum(), vector_ops.vec_xnor(w, x, 100).sum(), vector_ops.vec_popcount(w))
+kernels = [k for k in vars(jit_kernels).values() if hasattr(k, "stats")]
+print(sum(sum(k.stats.cache_misses.values()) for k in kernels), len([k for k in kernels if k.signatures]))
+"""
+
+
+def start(folder, before=""):
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"} | {"HOME": str(folder)}
+    if not before:
+        environment["NUMBA_CACHE_DIR"] = str(folder)
+    command = [sys.executable, "-W", "error", "-c", USE_KERNELS.format(before=before)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    result, stats = out.splitlines()
+    misses, used = map(int, stats.split())
+    assert used > 5
+    return result, misses
+
+
+def test_two_processes_compile_at_once_and_a_third_does_not(tmp_path):
+    first, second = map(finish, [start(tmp_path), start(tmp_path)])
+    third = finish(start(tmp_path))
+    assert first[0] == second[0] == third[0]
+    assert first[1] > 0
+    assert third[1] == 0
+
+
+PLACES = 'places = getattr(caching, "CacheImpl", None) or caching._CacheImpl'
+READ_ONLY = f"""
+{PLACES}
+def refuse(self):
+    raise OSError("read-only file system")
+(beside,) = (p for p in places._locator_classes if p.__name__.strip("_") == "InTreeCacheLocator")
+beside.ensure_cache_path = refuse
+"""
+
+
+def test_a_read_only_installation_caches_in_the_users_folder(tmp_path):
+    first, second = finish(start(tmp_path, READ_ONLY)), finish(start(tmp_path, READ_ONLY))
+    assert first[0] == second[0]
+    assert first[1] > second[1] == 0
+    assert list(tmp_path.rglob("*.nbc"))
+
+
+def test_no_place_for_a_cache_is_no_error(tmp_path):
+    result, _ = finish(start(tmp_path, f"{PLACES}; places._locator_classes = []"))
+    assert result == finish(start(tmp_path))[0]
+    assert len({path.parent for path in tmp_path.rglob("*.nbc")}) == 1

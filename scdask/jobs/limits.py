@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -18,6 +18,7 @@ from ..jit_kernels import (
     WORD,
     _carry,
     _constant,
+    _kernel,
     _load,
     _popcount,
     _prefetch,
@@ -120,17 +121,17 @@ def _reader(far: bool) -> Any:
 _read_near, _read_far = _reader(far=False), _reader(far=True)
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def arithmetic(n):
     return _arithmetic(n)
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def digits(n):
     return _digits(n)
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def read(words, far):
     n = words.size // 32
     return _read_far(words.ctypes.data, n) if far else _read_near(words.ctypes.data, n)
