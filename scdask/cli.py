@@ -327,6 +327,10 @@ def bench(as_json: bool, peers: bool, seconds: float) -> None:
         from .jobs.bench import cases, measure
         from .jobs.limits import measure_limits
 
+        if peers:
+            from .jobs.peers import require_all
+
+            require_all()
         status = Console(stderr=True)
         speeds = []
         with status.status("the limits of this machine") as shown:

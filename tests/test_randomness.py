@@ -37,7 +37,7 @@ def test_counts_are_binomial(p, seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_neighbours_are_uncorrelated(seed):
-    """SCC of streams i and i + 1 (Alaghband & Hayes 2013), and the variance of the covariance, 1 / (16 N) at p = 1/2."""
+    """SCC of streams i and i + 1 (Alaghband & Hayes 2013); the variance of the covariance is 1 / (16 N) at p = 1/2."""
     x = streams(0.5, seed)
     a, b = x[:-1:2], x[1::2]
     pa, pb, both = (s.popcount() / LENGTH for s in (a, b, a & b))

@@ -268,8 +268,8 @@ def test_mac(backend, rng, gate, batch, neurons, inputs, length):
 
 
 @pytest.mark.parametrize("words", [1, 3, 509, 511, 512, 513, 519, 520, 521, 1030, 8199])
-@pytest.mark.parametrize("rows", [1, 4, 7])
-def test_mac_at_the_edges_of_its_tiles(rng, rows, words):
+@pytest.mark.parametrize("rows", [1, 4, 7, 13, 130])
+def test_mac_at_the_edges_of_its_tiles_and_blocks(rng, rows, words):
     w = rng.integers(0, 2**64, (rows, 1, words), dtype=np.uint64)
     x = rng.integers(0, 2**64, (rows + 1, 1, words), dtype=np.uint64)
     both = np.bitwise_count(x[:, None] & w[None]).sum(axis=(2, 3), dtype=np.int64)
@@ -283,13 +283,41 @@ def test_counts_are_signed(rng):
     assert (vo.vec_mac(w, x) - vo.vec_mac(w, ~x)).min() < 0
 
 
-def test_mac_of_any_memory_layout(rng):
-    w = rng.integers(0, 2**64, (8, 6, 10), dtype=np.uint64)
-    x = rng.integers(0, 2**64, (6, 6, 10), dtype=np.uint64)
-    expected = vo.vec_mac(w[::2, ::-1, ::2].copy(), x[1:, ::-1, ::2].copy())
-    np.testing.assert_array_equal(vo.vec_mac(w[::2, ::-1, ::2], x[1:, ::-1, ::2]), expected)
-    broadcast = np.broadcast_to(x[:1], (3, 6, 10))
-    np.testing.assert_array_equal(vo.vec_mac(w, broadcast), vo.vec_mac(w, broadcast.copy()))
+LAYOUTS = {
+    "Fortran": np.asfortranarray,
+    "every second row": lambda a: np.repeat(a, 2, 0)[::2],
+    "every third word": lambda a: np.repeat(a, 3, 2)[..., ::3],
+    "backwards": lambda a: a[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1],
+    "inputs last": lambda a: a.transpose(0, 2, 1).copy().transpose(0, 2, 1),
+    "unaligned": lambda a: np.frombuffer(b"xyz" + a.tobytes(), a.dtype, offset=3).reshape(a.shape),
+    "big-endian": lambda a: a.astype(">u8"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("batch", "neurons"), [(1, 6), (14, 5), (13, 37)])
+def test_mac_of_any_memory_layout(rng, layout, batch, neurons):
+    w = rng.integers(0, 2**64, (neurons, 71, 9), dtype=np.uint64)
+    x = rng.integers(0, 2**64, (batch, 71, 9), dtype=np.uint64)
+    expected = np.bitwise_count(x[:, None] & w).sum(axis=(2, 3), dtype=np.int64)
+    changed = LAYOUTS[layout]
+    np.testing.assert_array_equal(vo.vec_mac(changed(w), changed(x)), expected)
+    np.testing.assert_array_equal(vo.vec_mac(changed(w), x), expected)
+    np.testing.assert_array_equal(vo.vec_mac(w, changed(x)), expected)
+
+
+def test_mac_of_one_input_repeated(rng):
+    w, x = (rng.integers(0, 2**64, (n, 6, 10), dtype=np.uint64) for n in (20, 1))
+    repeated = np.broadcast_to(x, (30, 6, 10))
+    np.testing.assert_array_equal(vo.vec_mac(w, repeated), np.repeat(vo.vec_mac(w, x), 30, 0))
+
+
+@pytest.mark.parametrize("n_words", [1, 2, 24, 33])
+def test_popcounts_of_arrays_larger_than_a_cache(rng, n_words):
+    words = rng.integers(0, 2**64, (2**18 // n_words, n_words), dtype=np.uint64)
+    ones = np.bitwise_count(words).sum(axis=1, dtype=np.int64)
+    np.testing.assert_array_equal(vo.stream_popcount(words), ones)
+    assert vo.vec_popcount(words) == ones.sum()
 
 
 @pytest.mark.parametrize(

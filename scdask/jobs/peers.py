@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     Runs = dict[str, Callable[[], Any]]
 
 
-def _engine() -> Any:
-    os.environ.setdefault("RAYON_NUM_THREADS", "1")
-    return require("sc_neurocore_engine", "bench")
+def require_all() -> None:
+    """Raise unless every package that the functions below run is installed."""
+    os.environ.setdefault("RAYON_NUM_THREADS", "1")  # which the Rust engine reads once
+    for module in ("numkong", "simsimd", "faiss", "sc_neurocore", "sc_neurocore_engine"):
+        require(module, "bench")
 
 
 def mac(weights: NDArray[np.uint64], inputs: NDArray[np.uint64]) -> Runs:
@@ -68,7 +70,7 @@ def single_mac(weights: NDArray[np.uint64], inputs: NDArray[np.uint64]) -> Runs:
 
 def dense_batch(weights: NDArray[np.float64], inputs: NDArray[np.float64], length: int) -> Runs:
     """Layers that encode numbers themselves: the Rust engine's, which takes no packed batch. Numbers of 0 and 1."""
-    layer = _engine().DenseLayer(weights.shape[1], len(weights), length)
+    layer = require("sc_neurocore_engine", "bench").DenseLayer(weights.shape[1], len(weights), length)
     layer.set_weights(weights.tolist())
     layer.refresh_packed_weights()
     return {"Rust engine": lambda: np.rint(layer.forward_batch_numpy(inputs) * length).astype(np.int64)}
@@ -78,18 +80,18 @@ def pack(bits: NDArray[np.uint8]) -> Runs:
     """Packing a stream."""
     reference = require("sc_neurocore.accel.vector_ops", "bench")
     return {
-        "Rust engine": lambda: _engine().pack_bitstream_numpy(bits),
+        "Rust engine": lambda: require("sc_neurocore_engine", "bench").pack_bitstream_numpy(bits),
         "sc-neurocore": lambda: reference.pack_bitstream(bits),
     }
 
 
 def popcount(words: NDArray[np.uint64]) -> Runs:
     """Ones of an array."""
-    engine = _engine()
+    engine = require("sc_neurocore_engine", "bench")
     return {"Rust engine": lambda: engine.popcount_numpy(words)}
 
 
 def bernoulli(p: NDArray[np.float64], length: int) -> Runs:
     """Random streams; their p has 8 bits."""
-    engine = _engine()
+    engine = require("sc_neurocore_engine", "bench")
     return {"Rust engine (8-bit p)": lambda: engine.batch_encode_numpy(p, length)}
