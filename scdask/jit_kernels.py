@@ -467,10 +467,10 @@ def _gather(source, strides, rows, n_words, first, size, block):
         for r in range(rows):
             _copy_words(block.ctypes.data + r * block_row, source + r * strides[0] + 8 * first, size)
     else:
-        for start in range(0, rows, 32):  # which are neighbours in Fortran order
+        for start in range(0, rows, 64):
             target = block.ctypes.data + start * block_row
             here = source + start * strides[0]
-            some = min(32, rows - start)
+            some = min(64, rows - start)
             for j in range(first, first + size):
                 word = here + j // n_words * strides[1] + j % n_words * strides[2]
                 for r in range(some):
@@ -535,7 +535,7 @@ def mac(x: Words, w: Words, xor: bool, out: NDArray[np.int64]) -> None:
     if whole_rows and words >= LANES and min(len(x), len(w)) <= 12:
         _mac_where_it_is(x_at, x_strides[0], w_at, w_strides[0], words, xor, out)
         return
-    panel = 4 if w_strides[1:] == (8 * n_words, 8) else 32
+    panel = 64 if w_strides[0] == 8 else 4  # in Fortran order rows are neighbours
     row = max(LANES, min(512, words)) + LANES  # the gap keeps rows from falling on the same lines of the cache
     x_block, w_block = empty_words((min(128, len(x)), row)), empty_words((panel, row))
     _mac_in_blocks(x_at, x_strides, w_at, w_strides, n_words, words, xor, x_block, w_block, out)
