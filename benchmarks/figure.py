@@ -43,7 +43,7 @@ def main(report, figure):
     axes.grid(axis="both", color="0.93", zorder=0)
     fig.suptitle(f"One thread, {measured['processor'].partition(' (')[0]}", fontsize="medium")
     axes.legend(loc="center left", fontsize="small")
-    fig.savefig(figure, dpi=120)
+    fig.savefig(figure, dpi=90)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .layers import SCMLP
 
 OPTIONAL = {"sklearn": "apps", "matplotlib": "apps", "bokeh": "apps", "zarr": "zarr"}
+BENCHED = ("numpy", "numba", "numkong", "simsimd", "faiss-cpu", "sc-neurocore", "sc-neurocore-engine")
 SIMD = ("sse4.2", "popcnt", "avx2", "avx512f", "avx512bw", "avx512vpopcntdq", "neon", "sve")
 
 
@@ -343,7 +344,9 @@ def bench(as_json: bool, peers: bool, seconds: float) -> None:
             report = {
                 "scdask": __version__,
                 "processor": _processor(),
-                "packages": _versions(("numpy", "numba", "numkong", "simsimd", "faiss-cpu", "sc-neurocore-engine")),
+                "packages": _versions(
+                    ("numpy", "numba", "numkong", "simsimd", "faiss-cpu", "sc-neurocore", "sc-neurocore-engine")
+                ),
                 "limits": vars(limits),
                 "kernels": [vars(s) | {"rate": s.rate, "ratios": s.ratios} for s in speeds],
             }

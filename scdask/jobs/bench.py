@@ -119,10 +119,8 @@ def _macs(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
     yield Case("MAC, Fortran order", runs, work, {"arithmetic": work})
     runs = {"scdask": partial(vec_mac, np.repeat(w, 2, 2)[..., ::2], np.repeat(x, 2, 0)[::2]), "contiguous": plain}
     yield Case("MAC, every second word and input", runs, work, {"arithmetic": work})
-    with ThreadPoolExecutor(2) as pool:
-        halves = partial(_halves, w, x)
-        runs = {"scdask": partial(halves, pool.map), "one thread": partial(halves, map)}
-        yield Case("MAC, two threads", runs, work, {"arithmetic": work / 2})
+    runs = {"scdask": partial(_halves, w, x, 2), "one thread": partial(_halves, w, x, 1)}
+    yield Case("MAC, two threads", runs, work, {"arithmetic": work / 2})
     if peers:
         from .peers import dense_batch
 
@@ -132,8 +130,9 @@ def _macs(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
         yield Case("MAC and encoding of its inputs, batch 64", runs, work, {"arithmetic": work})
 
 
-def _halves(w: NDArray[np.uint64], x: NDArray[np.uint64], mapper: Callable[..., Any]) -> NDArray[np.int64]:
-    return np.concatenate(list(mapper(partial(vec_mac, w), np.split(x, 2))))
+def _halves(w: NDArray[np.uint64], x: NDArray[np.uint64], threads: int) -> NDArray[np.int64]:
+    with ThreadPoolExecutor(threads) as pool:
+        return np.concatenate(list(pool.map(partial(vec_mac, w), np.split(x, 2))))
 
 
 def _single_macs(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
