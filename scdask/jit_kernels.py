@@ -1,9 +1,10 @@
 """Numba kernels over one chunk of packed words.
 
 The two public names fill an array that the caller gives; everything else is what `vector_ops` runs.
-A kernel takes C-contiguous, aligned arrays of the machine's byte order. Inputs come through `readonly`, so that each
-kernel is compiled once, for read-only arrays, which any array can be viewed as. LLVM's vectoriser prefers 256-bit
-registers on many AVX-512 machines and gives up half of the speed there, so the inner loops are explicit vectors.
+A kernel takes words of the machine's byte order: `mac` of any strides and alignment, `popcount` contiguous ones of any
+alignment, the others what `readonly` gives, so that each is compiled once, for read-only arrays, which any array can be
+viewed as. LLVM's vectoriser prefers 256-bit registers on many AVX-512 machines and gives up half of the speed there, so
+the inner loops are explicit vectors.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ BLOCK = 16  # words whose levels `bernoulli` draws together
 PANEL = 16 * BLOCK  # words that it prepares together: a vector load right after narrow stores would stall
 ROW = PANEL + LANES  # words between its rows: room to store whole vectors
 FIRST_LEVELS = 8  # that it draws for all words: one bit in 256 is undecided after them, and a word in five
-AHEAD = 512  # bytes
+AHEAD = 512  # bytes that a prefetch is ahead of its load
 ROUNDS = 13  # of Threefry2x64: the fewest that Random123 calls Crush-resistant
 PAIR_BITS = 10  # of a Threefry counter hold the pair of levels: a double has 1074 levels at the most
 ONES = np.uint64(2**64 - 1)
@@ -253,7 +254,7 @@ def mux_word(select, a, b):
 
 
 def _popcount_vectors(far: bool) -> Any:
-    """Ones in vectors, four at a time; with prefetches, which pay where the words are far from the core."""
+    """Count the ones of vectors, four at a time; with prefetches if the words are far, not in a cache of the core."""
 
     @intrinsic
     def count_vectors(typing_context, address, n_vectors):
@@ -606,9 +607,9 @@ def _bernoulli_block(typing_context, lanes, key0, key1, level, levels):
 
     `lanes` is the address of a column of uint64[6, ROW], a column a word: the two Threefry counters with the key
     added, the next binary digits of p, the undecided and the one bits so far, which level 0 starts afresh, and the
-    place in the panel. A bit
-    compares the digits of a uniform number with those of p from the highest on. The first that differs decides it: a
-    one where p has the 1. Where p has no digits left, the number is not smaller: the bit stays 0.
+    place in the panel. A bit compares the digits of a uniform number with those of p from the highest on. The first
+    that differs decides it: a one where p has the 1. Where p has no digits left, the number is not smaller: the bit
+    stays 0.
     """
 
     def codegen(context, builder, signature, args):
