@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from warnings import warn
 
 import dask
 import dask.array as da
 import numpy as np
-from dask.array.core import PerformanceWarning, normalize_chunks
+from dask.array.core import normalize_chunks
 from dask.utils import parse_timedelta
 
 from . import vector_ops
@@ -319,7 +318,6 @@ def encode_words(
     vector_ops.check_real(values)
     _check_known(values)
     chunks = _word_chunks(values, words_for(length), chunks)
-    _warn_of_many_blocks(values, words_for(length), chunks)
     lead, words = chunks[:-1], chunks[-1]
     values = values.rechunk(lead) if isinstance(values, da.Array) else da.from_array(values, chunks=lead)
     axes = _axes(values).upper()
@@ -346,16 +344,10 @@ def _check_known(values: Any) -> None:
         raise BitstreamError("streams of unknown chunk sizes cannot be numbered: call compute_chunk_sizes() first")
 
 
-def _warn_of_many_blocks(values: Any, n_words: int, chunks: tuple[tuple[int, ...], ...]) -> None:
-    blocks = math.prod(map(len, chunks))
-    if blocks > MANY_BLOCKS:
-        larger = _word_chunks(values, n_words, "auto")
-        warn(
-            f"streams in {blocks} blocks take Dask about {blocks * PLAN_SECONDS:.0f} seconds to plan, and memory; "
-            f"chunks={tuple(max(c) for c in larger)} or 'auto' makes {math.prod(map(len, larger))} blocks of them",
-            PerformanceWarning,
-            stacklevel=4,
-        )
+def larger_chunks(words: da.Array) -> tuple[tuple[int, ...], ...] | None:
+    """Chunks by the time that a task takes, if the encoded words have very many, much smaller blocks."""
+    fewest = 64 * words.size / task_bits(ENCODE_RATE) if words.npartitions > MANY_BLOCKS else math.inf
+    return _word_chunks(words[..., 0], words.shape[-1], "auto") if 2 * fewest < words.npartitions else None
 
 
 def _word_chunks(values: Any, n_words: int, chunks: Any) -> tuple[tuple[int, ...], ...]:

@@ -239,11 +239,11 @@ def _print_table(console: Console, results: Sequence[Result], exact: float) -> N
 
     caption = (
         f"Float accuracy {exact:.4f}. SNG: stochastic number generator. N: bits of a stream. "
-        "SC Gop/s: 10^9 bits gated and counted a second, Dask's time included."
+        "Gbitop/s: 10^9 pairs of bits gated and counted a second, encoding and Dask's time included."
     )
     plus_minus = "±" if console.encoding.startswith("utf") else "+-"
     table = Table(title=f"SC inference, {results[0].mode}", caption=caption)
-    for column in ("SNG", "N", "seeds", "accuracy", "vs float", "SC Gop/s", "time (s)"):
+    for column in ("SNG", "N", "seeds", "accuracy", "vs float", "Gbitop/s", "time (s)"):
         table.add_column(column, justify="left" if column == "SNG" else "right", no_wrap=True)
     for sng, of_sng in groupby(results, key=lambda r: r.sng):
         table.add_section()
@@ -310,17 +310,20 @@ def _stoppable() -> Iterator[Callable[[], None]]:
 @click.option("--peers", is_flag=True, help="Compare with other packages too: those of the extra bench.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(0, min_open=True),
+    type=click.FloatRange(0.001, 60),
     default=0.6,
     show_default=True,
-    help="How long each kernel is timed.",
+    help="For how many seconds each kernel is timed.",
 )
 def bench(as_json: bool, peers: bool, seconds: float) -> None:
-    """Time the kernels on this machine, on one thread, in under a minute.
+    """Time the kernels on this machine in under a minute.
 
-    Each is compared in the same run with NumPy, and with what the machine can do at the most: what it reads, and writes
-    to new arrays, a second, near (512 KiB) or far (256 MiB) from the core, how many bits it can AND and count in
-    registers, and how many random digits it can make. Results are compared before times are.
+    Each runs on one thread, in turn with NumPy doing the same, and with other packages if --peers is given. Runs that
+    are to give the same bits are compared before they are timed.
+
+    The limits of the machine are measured too: how many bits it can AND and count in registers, how many random digits
+    it can make, how fast it reads, and writes to new arrays, near the core (512 KiB) and far from it (256 MiB). The
+    share of a kernel is the time that it would take at these limits, over the time that it takes.
     """
     with _plain_errors(), _stoppable() as stopped:
         from rich.console import Console
@@ -344,9 +347,7 @@ def bench(as_json: bool, peers: bool, seconds: float) -> None:
             report = {
                 "scdask": __version__,
                 "processor": _processor(),
-                "packages": _versions(
-                    ("numpy", "numba", "numkong", "simsimd", "faiss-cpu", "sc-neurocore", "sc-neurocore-engine")
-                ),
+                "packages": _versions(BENCHED),
                 "limits": vars(limits),
                 "kernels": [vars(s) | {"rate": s.rate, "ratios": s.ratios} for s in speeds],
             }
@@ -358,26 +359,36 @@ def bench(as_json: bool, peers: bool, seconds: float) -> None:
 def _print_speeds(console: Console, speeds: Sequence[Speed], limits: Limits) -> None:
     from rich.table import Table
 
+    from .jobs.bench import DIGITS
+
     gigabytes = ", ".join(
-        f"{name.replace('_', ' ')} {rate / 1e9:.0f}" for name, rate in vars(limits).items() if name.count("_")
+        f"{name.replace('_', ' ')} {rate / 1e9:.0f} GB/s" for name, rate in vars(limits).items() if "_" in name
     )
     caption = (
-        f"{_processor()}. Limits: arithmetic {limits.arithmetic / 1e9:.0f} Gbitop/s, "
-        f"{limits.digits / 1e9:.0f} G random digits/s, GB/s: {gigabytes}. "
-        "A Gbitop/s is 10^9 pairs of bits gated and counted a second. "
-        "A ratio is the time of the other over that of scdask."
+        f"{_processor()}. Gbitop/s: 10^9 pairs of bits gated and counted a second; Gbit/s: 10^9 bits of the result, or "
+        "counted. Share: the time at the limits of what the kernel uses, one after the other, over its time. Limits of "
+        f"a thread, measured to a few percent: arithmetic {limits.arithmetic / 1e9:.0f} Gbitop/s; random digits "
+        f"{limits.digits / 1e9:.0f} 10^9/s, of which a bit takes {DIGITS:.1f}; {gigabytes}, near 512 KiB, far 256 MiB. "
+        "Times: that of the other over ours."
     )
-    table = Table(title="scdask kernels, one thread", caption=caption)
-    table.add_column("kernel", no_wrap=True)
+    table = Table(title="scdask kernels, one thread unless said", caption=caption, caption_justify="left")
+    table.add_column("kernel")
     table.add_column("speed", justify="right", no_wrap=True)
-    table.add_column("share of the limits", justify="right", no_wrap=True)
-    table.add_column("ratio to", overflow="fold")
+    table.add_column("share")
+    table.add_column("times", min_width=16)
     for speed in speeds:
-        share = f"{speed.share:.0%} {' + '.join(speed.limits).replace('_', ' ')}"
-        ratios = ", ".join(f"{name} {ratio:.2g}" for name, ratio in speed.ratios.items())
-        table.add_row(speed.case, f"{speed.rate:.4g} {speed.unit}", share, ratios)
-    console.width = max(console.width, 120)  # a narrower table would hide figures
+        share = f"{speed.share:.0%} {', '.join(speed.limits).replace('_', ' ')}"
+        table.add_row(speed.case, f"{_short(speed.rate)} {speed.unit}", share, _ratios(speed))
+    console.width = max(console.width, 80)  # a narrower table would hide figures
     console.print(table)
+
+
+def _ratios(speed: Speed) -> str:
+    return ", ".join(f"{name} {_short(ratio)}" for name, ratio in speed.ratios.items())
+
+
+def _short(number: float) -> str:
+    return f"{number:.1f}" if number < 10 else f"{number:,.0f}"
 
 
 def _processor() -> str:

@@ -91,7 +91,8 @@ def warm_up() -> str:
     from .layers import matmul
 
     for generator in (Sobol(1), Bernoulli()):
-        matmul([[0.5] * 8], [[1.0] * 8], 64, x_sng=generator, w_sng=generator)
+        for rows in (1, 16):  # which other kernels multiply
+            matmul([[0.5] * 8] * rows, [[1.0] * 8] * 8, 64, x_sng=generator, w_sng=generator)
     return __version__
 
 

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from warnings import warn
 
 import numpy as np
 
@@ -54,17 +55,17 @@ class SNG(ABC):
 
 @lru_cache(maxsize=16)
 def _table(sng: SNG, length: int, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any], int, NDArray[Any]]:
-    numbers = sng.numbers(length, start, stop)
+    numbers = np.asarray(sng.numbers(length, start, stop), np.float64)
     if numbers.shape != (stop - start,) or not ((numbers >= 0) & (numbers < 1)).all():
         raise BitstreamError(f"{sng} does not give {stop - start} numbers from 0 up to 1")
     order = np.argsort(numbers, kind="stable")
     ranked = numbers[order]
     cells = 2 << len(order).bit_length()
     guide = np.searchsorted(ranked, np.arange(cells + 1) / cells)
-    steps = int(np.diff(guide, append=len(order)).max())
+    stride = 1 << int(np.diff(guide).max()).bit_length() - 1
     rows = jit_kernels.empty_words((len(order) + 1, vector_ops.words_for(len(order))))
     jit_kernels.threshold_table(order, rows)
-    return np.append(ranked, 2.0), guide, steps, rows
+    return np.append(ranked, np.full(2 * stride, 2.0)), guide, stride, rows
 
 
 def _integer(name: str, value: Any, low: int, high: int) -> int:
@@ -323,7 +324,26 @@ def encode(
         from . import chunked
 
         words = chunked.encode_words(p, sng, length, polarity, chunks=chunks)
+    if not isinstance(words, np.ndarray):
+        _warn_of_many_blocks(words)
     return wrap_words(words, int(length), polarity)
+
+
+def _warn_of_many_blocks(words: Any) -> None:
+    from . import chunked
+
+    larger = chunked.larger_chunks(words)
+    if larger:
+        from dask.array.core import PerformanceWarning
+
+        blocks = math.prod(map(len, larger))
+        warn(
+            f"streams in {words.npartitions:,} blocks take Dask about {words.npartitions * chunked.PLAN_SECONDS:.0f} "
+            f'seconds to plan, and memory; in chunks={tuple(max(c) for c in larger)}, as "auto" makes them, they are '
+            f"{blocks:,} block{'s' * (blocks > 1)}",
+            PerformanceWarning,
+            stacklevel=3,
+        )
 
 
 def decode(bitstream: Bitstream) -> Any:

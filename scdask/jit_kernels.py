@@ -852,18 +852,21 @@ def _copy_row(typing_context, target, source, words):
 
 
 @_kernel
-def look_up(p, numbers, guide, steps, table, first, out):
+def look_up(p, numbers, guide, stride, table, first, out):
     """out[s, first : first + table words] = the row of `table` for the count of numbers < p[s].
 
-    numbers: sorted, with one above 1 at the end. guide[j]: the count of numbers below j / (len(guide) - 1), where the
-    search for p starts; it ends within `steps` numbers.
+    numbers: sorted. guide[j]: the count of numbers below j / (len(guide) - 1), where a binary search for p starts, by
+    `stride`, a power of two; at most 2 * stride - 1 numbers lie between two counts, and as many above 1 at the end.
     """
     scale = float(guide.size - 1)
     n_words = table.shape[1]
     for s in range(p.size):
         k = guide[int(p[s] * scale)]
-        for _ in range(steps):
-            k += numbers[k] < p[s]
+        step = stride
+        while step > 1:
+            k += step * (numbers[k + step - 1] < p[s])
+            step >>= 1
+        k += numbers[k] < p[s]
         if n_words < LANES:
             for w in range(n_words):
                 out[s, first + w] = table[k, w]

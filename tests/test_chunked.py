@@ -106,14 +106,20 @@ def test_tasks_have_readable_names():
     assert names(product) >= {"sc-encode", "sc-mac", "sc-mac-aggregate"}
 
 
-def test_a_million_blocks_are_warned_about_with_larger_chunks():
+def test_very_many_blocks_are_warned_about_with_larger_chunks():
     p = da.zeros((1_000_000, 64), chunks=(1, 64))
-    with pytest.warns(PerformanceWarning, match=r"1000000 blocks.* chunks=\(\d{4,}, 64, 16\) .*\d+ blocks"):
+    with pytest.warns(PerformanceWarning, match=r"1,000,000 blocks.* chunks=\(\d{4,}, 64, 16\).* \d+ blocks") as caught:
         x = sc.encode(p, 1024)
+    assert caught[0].filename == __file__
     assert x.words.npartitions == 1_000_000
+
+
+def test_what_cannot_be_chunked_better_is_not_warned_about():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sc.encode(np.zeros((1000, 64)), 1024, chunks="auto")
+        assert sc.encode(np.full(4, 0.5), 2**50, chunks=(-1, 2**27)).words.npartitions > 100_000
+        w = da.full((2, 101_000), 0.5, chunks=(2, 1000))
+        sc.matmul(w, w, 64, x_sng=Sobol(1), w_sng=Sobol(2))
 
 
 def test_a_mac_takes_one_task_a_block_of_whole_neurons():

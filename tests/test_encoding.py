@@ -410,6 +410,31 @@ def test_a_generator_of_ones_own():
             sc.encode([0.3], 100, sng=Constant(number))
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: np.full(n, 0.3),
+        lambda n: np.arange(n) / 1e9,
+        lambda n: 1 - np.arange(1, n + 1) / 2**53,
+        lambda n: (np.arange(n) % 3 / 4).tolist(),
+        lambda n: np.arange(n) % 2,
+        lambda n: np.zeros(n, np.longdouble),
+    ],
+)
+def test_numbers_may_repeat_and_crowd(make):
+    class Given(sc.SNG):
+        def numbers(self, length, start, stop):
+            return make(length)[start:stop]
+
+    if np.max(make(700)) >= 1:
+        with pytest.raises(BitstreamError, match="from 0 up to 1"):
+            sc.encode(0.5, 700, sng=Given())
+        return
+    numbers = np.asarray(make(700), float)
+    p = np.concatenate([[0, 1, 0.5, 1 / 3, 1e-300], numbers[:20], np.nextafter(numbers[:20], 1)])
+    np.testing.assert_array_equal(sc.encode(p, 700, sng=Given()).unpack(), numbers < p[:, None])
+
+
 def test_a_high_sobol_dimension():
     numbers = Sobol(5000).numbers(10_000, 0, 10_000)
     np.testing.assert_array_equal(Sobol(5000).numbers(10_000, 6016, 10_000), numbers[6016:])

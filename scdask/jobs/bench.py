@@ -1,4 +1,4 @@
-"""The speed of each kernel on this machine: against NumPy, other packages, and what the machine can do at the most."""
+"""The speed of each kernel on this machine: against NumPy, other packages, and the machine's measured limits."""
 
 from __future__ import annotations
 
@@ -113,13 +113,16 @@ def _macs(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
     w, x = _words(rng, 256, 256, 16), _words(rng, 64, 256, 16)
     work = len(x) * w.size * WORD
     plain = partial(vec_mac, w, x)
-    runs = {"scdask": partial(vec_mac, w, x, "xnor", 1024), "AND": plain}
+    runs = {"scdask": partial(vec_mac, w, x, "xnor", 1024), "ours by AND": plain}
     yield Case("MAC by XNOR", runs, work, {"arithmetic": work}, comparable=False)
-    runs = {"scdask": partial(vec_mac, np.asfortranarray(w), np.asfortranarray(x)), "contiguous": plain}
+    runs = {"scdask": partial(vec_mac, np.asfortranarray(w), np.asfortranarray(x)), "ours, contiguous": plain}
     yield Case("MAC, Fortran order", runs, work, {"arithmetic": work})
-    runs = {"scdask": partial(vec_mac, np.repeat(w, 2, 2)[..., ::2], np.repeat(x, 2, 0)[::2]), "contiguous": plain}
+    runs = {
+        "scdask": partial(vec_mac, np.repeat(w, 2, 2)[..., ::2], np.repeat(x, 2, 0)[::2]),
+        "ours, contiguous": plain,
+    }
     yield Case("MAC, every second word and input", runs, work, {"arithmetic": work})
-    runs = {"scdask": partial(_halves, w, x, 2), "one thread": partial(_halves, w, x, 1)}
+    runs = {"scdask": partial(_halves, w, x, 2), "ours, one thread": partial(_halves, w, x, 1)}
     yield Case("MAC, two threads", runs, work, {"arithmetic": work / 2})
     if peers:
         from .peers import dense_batch

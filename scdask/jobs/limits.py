@@ -1,4 +1,4 @@
-"""What this machine can do at the most, measured: what a kernel's speed is a share of. One thread."""
+"""The limits of this machine, as one thread measures them: what a kernel's speed is a share of."""
 
 from __future__ import annotations
 
