@@ -29,21 +29,21 @@ def main(report, figure):
     kernels = [k for k in measured["kernels"] if any(name.partition(" (")[0] in STYLES for name in k["ratios"])]
     fig, axes = plt.subplots(figsize=(9, 0.28 * len(kernels) + 1.6), layout="constrained")
     for row, kernel in enumerate(kernels):
-        axes.plot(1, row, "o", color="#0072B2", markersize=9, zorder=3, label="scdask" if row == 0 else None)
         for name, ratio in kernel["ratios"].items():
             colour, marker = STYLES[name.partition(" (")[0]]
-            axes.plot(1 / ratio, row, marker, color=colour, markersize=7, alpha=0.9)
+            axes.plot(1 / ratio, row, marker, markeredgecolor=colour, markerfacecolor="none", markeredgewidth=2, ms=8)
     for name, (colour, marker) in STYLES.items():
-        axes.plot([], [], marker, color=colour, markersize=7, label=name)
+        axes.plot([], [], marker, markeredgecolor=colour, markerfacecolor="none", markeredgewidth=2, ms=8, label=name)
     labels = [f"{k['case']}   {k['rate']:,.0f} {k['unit']}" for k in kernels]
     axes.set_yticks(range(len(kernels)), labels)
-    axes.set(xscale="log", xlabel="speed, scdask = 1", ylim=(len(kernels) - 0.4, -0.6))
+    axes.set(xscale="log", xlabel="speed, where scdask is 1; faster is to the right", ylim=(len(kernels) - 0.4, -0.6))
     axes.set_xticks([0.01, 0.1, 1], ["0.01", "0.1", "1"])
-    axes.axvline(1, color="0.8", zorder=0)
+    axes.axvline(1, color="#0072B2", linewidth=3, zorder=0, label="scdask")
     axes.grid(axis="both", color="0.93", zorder=0)
-    fig.suptitle(f"One thread, {measured['processor'].partition(' (')[0]}", fontsize="medium")
-    axes.legend(loc="center left", fontsize="small")
+    axes.set_title(f"Kernels on one thread, {measured['processor'].partition(' (')[0]}", fontsize="medium")
+    fig.legend(loc="outside lower center", ncols=7, fontsize="small", frameon=False)
     fig.savefig(figure, dpi=90)
+    click.echo(f"Written: {figure}")
 
 
 if __name__ == "__main__":

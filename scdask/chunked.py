@@ -347,7 +347,8 @@ def _check_known(values: Any) -> None:
 def larger_chunks(words: da.Array) -> tuple[tuple[int, ...], ...] | None:
     """Chunks by the time that a task takes, if the encoded words have very many, much smaller blocks."""
     fewest = 64 * words.size / task_bits(ENCODE_RATE) if words.npartitions > MANY_BLOCKS else math.inf
-    return _word_chunks(words[..., 0], words.shape[-1], "auto") if 2 * fewest < words.npartitions else None
+    values = np.broadcast_to(0, words.shape[:-1])
+    return _word_chunks(values, words.shape[-1], "auto") if 2 * fewest < words.npartitions else None
 
 
 def _word_chunks(values: Any, n_words: int, chunks: Any) -> tuple[tuple[int, ...], ...]:
