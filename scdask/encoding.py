@@ -324,7 +324,7 @@ def encode(
         from . import chunked
 
         words = chunked.encode_words(p, sng, length, polarity, chunks=chunks)
-    if not isinstance(words, np.ndarray):
+    if hasattr(words, "npartitions"):
         _warn_of_many_blocks(words)
     return wrap_words(words, int(length), polarity)
 
