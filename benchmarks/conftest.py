@@ -1,8 +1,3 @@
-import os
-
-os.environ.setdefault("RAYON_NUM_THREADS", "1")  # before the Rust engine loads
-
-
 def pytest_benchmark_update_machine_info(config, machine_info):
     from importlib.metadata import distributions
 

@@ -5,7 +5,9 @@ from functools import lru_cache
 import pytest
 
 from scdask.jobs.bench import cases, check
+from scdask.jobs.peers import require_all
 
+require_all()
 NAMES = {case.name: tuple(case.runs) for case in cases(peers=True)}
 
 
