@@ -22,7 +22,7 @@ R_co = TypeVar("R_co", covariant=True)
 PLAIN = frozenset({np.ndarray, int, float, str, tuple, type(None)})  # types that need no look-up
 
 # The module that registers each array library's kernels, imported when its first array arrives.
-BACKENDS = {"dask": "scdask.chunked"}
+BACKENDS = {"dask": "scdask.chunked", "jax": "scdask.jax_backend", "jaxlib": "scdask.jax_backend"}
 
 
 class ArrayFunction(Protocol[P, R_co]):
@@ -45,10 +45,10 @@ def array_function(func: Callable[P, R_co]) -> ArrayFunction[P, R_co]:
         if PLAIN.issuperset(map(type, chain(args, kwargs.values()))):
             return func(*args, **kwargs)
         arrays = [a for a in (*args, *kwargs.values()) if hasattr(a, "dtype") and hasattr(a, "shape")]
-        found = {table.dispatch(_known_type(name, a)) for a in arrays} or {func}
+        found = {table.dispatch(_known_type(name, a)) for a in arrays}
+        lazy = {f for f in found if f.__module__ == BACKENDS["dask"]}
+        found = lazy or found - {func} or {func}  # NumPy arrays join those of another library, and all join Dask's
         if len(found) > 1:
-            found = {f for f in found if f.__module__ == BACKENDS["dask"]}
-        if not found:
             raise MixedArrayError(f"{name} was given arrays of several libraries; move them to one first")
         return found.pop()(*args, **kwargs)
 
@@ -63,8 +63,7 @@ def _known_type(name: str, array: Any) -> type:
         import_module(BACKENDS[library])  # waits for a half-done import in another thread
     elif not isinstance(array, np.ndarray | np.generic) or isinstance(array, np.ma.MaskedArray):
         raise UnsupportedArrayError(
-            f"{name} has no kernels for {cls.__module__}.{cls.__qualname__}: "
-            f"give it a NumPy array, or one of {', '.join(BACKENDS)}"
+            f"{name} has no kernels for {cls.__module__}.{cls.__qualname__}: give it a NumPy, Dask or JAX array"
         )
     return cls
 

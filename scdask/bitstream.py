@@ -34,7 +34,7 @@ class Bitstream:
     Parameters
     ----------
     words : array of uint64, shape (..., n_words)
-        Bit t of a stream is bit t % 64 of word t // 64. NumPy or Dask. A NumPy array is not copied.
+        Bit t of a stream is bit t % 64 of word t // 64. NumPy, Dask or JAX. They are not copied.
     length : int
         Bits of a stream, N >= 1; n_words is ceil(N / 64).
     polarity : {"unipolar", "bipolar"}
@@ -171,8 +171,7 @@ class Bitstream:
 
     def decode(self) -> Any:
         """The numbers that the streams stand for: ones / N, or 2 * ones / N - 1 if bipolar; float64 of `shape`."""
-        share = self.popcount() / self.length
-        return share if self.polarity == "unipolar" else 2 * share - 1
+        return vector_ops.exactly(_decode, self.popcount(), length=self.length, polarity=self.polarity)
 
     def unpack(self) -> Any:
         """The bits, uint8 of shape (*shape, length)."""
@@ -182,12 +181,11 @@ class Bitstream:
 
     def rechunk(self, chunks: Any) -> Bitstream:
         """The same streams, lazy, with other chunks over (*shape, n_words), or over `shape` with the words whole."""
-        import dask.array as da
+        from .chunked import as_dask
 
         if isinstance(chunks, tuple) and len(chunks) == self.ndim:
             chunks = (*chunks, -1)
-        words = self.words.rechunk(chunks) if self.chunks else da.from_array(self.words, chunks=chunks)
-        return self._with(words)
+        return self._with(self.words.rechunk(chunks) if self.chunks else as_dask(self.words, chunks))
 
     def compute(self, **kwargs: Any) -> Bitstream:
         """The same streams with their words in memory. Keywords are those of `dask.compute`."""
@@ -288,7 +286,7 @@ class Bitstream:
 
                 da.store(self.words.rechunk(self.words.chunksize), array, lock=False)
             else:
-                array[...] = self.words
+                array[...] = np.asarray(self.words)
             attributes = {"format": FORMAT, "length": self.length, "polarity": self.polarity, "id": uuid4().hex}
             array.attrs["scdask"] = attributes
         except BaseException:
@@ -301,6 +299,11 @@ class Bitstream:
                 store.rename(old)
             target.rename(store)
             rmtree(old, ignore_errors=True)
+
+
+def _decode(ones: Any, length: int, polarity: Polarity) -> Any:
+    share = ones / length
+    return share if polarity == "unipolar" else 2 * share - 1
 
 
 def _is_array(path: Path) -> bool:

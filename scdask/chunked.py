@@ -14,15 +14,13 @@ from dask.utils import parse_timedelta
 
 from . import vector_ops
 from ._dask_compat import ArraySliceDep, meta_from_array, unify_chunks
-from ._dispatch import as_numpy
+from ._dispatch import array_function, as_numpy
 from .errors import BitstreamError
 from .jit_kernels import WORD
 from .vector_ops import words_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Iterable, Iterator
 
     from .encoding import SNG
     from .vector_ops import Gate, Mode, Polarity
@@ -48,10 +46,26 @@ def task_bits(rate: float) -> float:
     return rate * float(seconds)
 
 
+@array_function
+def as_dask(array: Any, chunks: Any = None) -> da.Array:
+    """The array as Dask's, of blocks of its library; by default one block."""
+    return da.asarray(array) if chunks is None else da.from_array(array, chunks=chunks)
+
+
+def _as_it_is(array: da.Array, chunks: Any = None) -> da.Array:
+    return array if chunks is None else array.rechunk(chunks)
+
+
+def _meta(arrays: Iterable[Any], ndim: int, dtype: Any) -> Any:
+    """An empty array of the library of the blocks' results: NumPy's gives way to another."""
+    metas = [array._meta for array in arrays if isinstance(array, da.Array)]
+    like = next((meta for meta in metas if not isinstance(meta, np.ndarray | np.generic)), metas[0])
+    return vector_ops.exactly(partial(meta_from_array, ndim=ndim, dtype=dtype), like)
+
+
 def _blocks(kind: str, func: Callable[..., Any], out: str, *args: Any, dtype: Any, **kwargs: Any) -> da.Array:
     """`da.blockwise` over arrays whose chunks agree, with our task name and no trial run for the meta."""
-    like = next(a for a in args if isinstance(a, da.Array))
-    meta = meta_from_array(like._meta, len(out), dtype)
+    meta = _meta(args, len(out), dtype)
     return da.blockwise(func, out, *args, token=kind, dtype=dtype, meta=meta, align_arrays=False, **kwargs)
 
 
@@ -159,16 +173,26 @@ def _length_block(func: Callable[..., Any], region: tuple[slice, ...], *blocks: 
     return _in_chunk(func, region, *blocks, _bits_in(region[-1], length))
 
 
+def as_words(packed: da.Array) -> da.Array:
+    vector_ops.check_words(packed)
+    return packed
+
+
 def check_tail(packed: da.Array, length: int) -> da.Array:
     vector_ops.check_words(packed)
     return _over_words("sc-check", vector_ops.check_tail, [packed], length, np.uint64)
+
+
+def mask_tail(packed: da.Array, length: int) -> da.Array:
+    vector_ops.check_words(packed)
+    return _over_words("sc-mask", vector_ops.mask_tail, [packed], length, np.uint64)
 
 
 # Gates
 
 
 def _gate(kind: str, func: Callable[..., Any], *operands: Any, length: int | None = None) -> da.Array:
-    arrays = [da.asarray(a) for a in operands]
+    arrays = [as_dask(a) for a in operands]
     vector_ops.check_gate(*arrays)
     if length is not None:
         return _over_words(kind, func, arrays, length, np.uint64)
@@ -211,7 +235,7 @@ def popcount(packed: da.Array) -> da.Array:
 def _sum_blocks(kind: str, array: da.Array, chunk: Callable[..., Any], axis: Any, total: int | None = None) -> da.Array:
     """Sum what `chunk` makes of each block over `axis` in a tree; with `total`, what is left of it."""
     axes = tuple(range(array.ndim) if axis is None else np.atleast_1d(axis).tolist())
-    aggregate = _add if total is None else partial(_subtract_from, total)
+    aggregate = partial(_add, total=total)
     if all(array.numblocks[a] == 1 for a in axes):  # nothing to add up: the same task can finish it
         names = _axes(array)
         kept = "".join(name for a, name in enumerate(names) if a not in axes)
@@ -225,7 +249,7 @@ def _sum_blocks(kind: str, array: da.Array, chunk: Callable[..., Any], axis: Any
         dtype=np.dtype(np.int64),
         split_every=SPLIT_EVERY if axis is None else dict.fromkeys(axes, SPLIT_EVERY),
         name=kind,
-        meta=meta_from_array(array._meta, array.ndim - len(axes), np.int64),
+        meta=_meta([array], array.ndim - len(axes), np.int64),
     )
 
 
@@ -235,12 +259,12 @@ def _sum_block(chunk: Callable[..., Any], aggregate: Callable[..., Any], axes: t
     return aggregate(chunk(block, axis=axes, keepdims=True), axis=axes, keepdims=False)
 
 
-def _add(counts: Any, axis: Any, keepdims: bool) -> Any:
-    return counts.sum(axis=axis, keepdims=keepdims)
+def _sum(counts: Any, axis: Any, keepdims: bool, total: int | None = None) -> Any:
+    ones = counts.sum(axis=axis, keepdims=keepdims)
+    return ones if total is None else total - ones
 
 
-def _subtract_from(total: int, counts: Any, axis: Any, keepdims: bool) -> Any:
-    return total - counts.sum(axis=axis, keepdims=keepdims)
+_add = partial(vector_ops.exactly, _sum)
 
 
 def _as_is(counts: Any, axis: Any, keepdims: bool) -> Any:
@@ -252,7 +276,7 @@ def _stream_counts(words: Any, axis: Any, keepdims: bool) -> Any:
 
 
 def _total_count(words: Any, axis: Any, keepdims: bool) -> Any:
-    return vector_ops.stream_popcount(words).sum(keepdims=True)[..., None]
+    return _add(vector_ops.stream_popcount(words), axis=None, keepdims=True)[..., None]
 
 
 def stream_popcount(packed: da.Array) -> da.Array:
@@ -269,7 +293,7 @@ def vec_popcount(packed: da.Array) -> da.Array:
 
 
 def vec_mac(packed_weights: Any, packed_inputs: Any, gate: Gate = "and", length: int | None = None) -> da.Array:
-    weights, inputs = da.asarray(packed_weights), da.asarray(packed_inputs)
+    weights, inputs = as_dask(packed_weights), as_dask(packed_inputs)
     length = vector_ops.check_mac(weights, inputs, gate, length)
     if length is not None:
         weights, inputs = check_tail(weights, length), check_tail(inputs, length)
@@ -313,13 +337,13 @@ def encode_words(
     """`vector_ops.encode_words` as tasks; `chunks` is over the words (*values.shape, n_words)."""
     length = vector_ops.check_encoding(length, sng, polarity)
     if not isinstance(values, da.Array):
-        values = as_numpy(values, "values to encode")
+        values = values if hasattr(values, "dtype") else as_numpy(values, "values to encode")
         vector_ops.probabilities(values, polarity)
     vector_ops.check_real(values)
     _check_known(values)
     chunks = _word_chunks(values, words_for(length), chunks)
     lead, words = chunks[:-1], chunks[-1]
-    values = values.rechunk(lead) if isinstance(values, da.Array) else da.from_array(values, chunks=lead)
+    values = as_dask(values, lead)
     axes = _axes(values).upper()
     return _blocks(
         "sc-encode",
@@ -387,7 +411,8 @@ def _encode_block(
         sng,
         length,
         polarity,
-        vector_ops.stream_numbers(region, shape),
+        region,
+        shape,
         (words[0].start, words[0].stop),
     )
 
@@ -405,7 +430,7 @@ def _weights_block(values: Any, region: tuple[slice, ...]) -> Any:
 
 def encode_mac(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: int, mode: Mode) -> da.Array:
     """One task a block of inputs and range of words: weights are encoded once, inputs inside the task."""
-    w, x = da.asarray(weights), da.asarray(inputs)
+    w, x = as_dask(weights), as_dask(inputs)
     length = vector_ops.check_layer(w, x, w_sng, x_sng, length, mode)
     _check_known(x)
     # Neurons stay whole, so that no input is encoded twice; ranges of words bound the memory instead.
@@ -445,8 +470,8 @@ def encode_mac(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: int, m
 
 
 def _encode_mac_block(
-    w_words: NDArray[np.uint64],
-    x: NDArray[Any],
+    w_words: Any,
+    x: Any,
     region: tuple[slice, ...],
     words: tuple[slice],
     shape: tuple[int, ...],
@@ -462,16 +487,47 @@ def _encode_mac_block(
         sng,
         length,
         mode,
-        vector_ops.stream_numbers(region, shape),
+        region,
+        shape,
         (words[0].start, words[0].stop),
     )
     return counts[..., None, None]
 
 
+# Arithmetic
+
+
+def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> da.Array:
+    operands = [as_dask(a) for a in arrays]
+    chunks, pairs = _broadcast(operands)
+    axes = _axes(max(operands, key=lambda a: a.ndim))
+    each = partial(vector_ops.exactly, func, **options)
+    return _blocks("sc-scale", each, axes, *pairs, adjust_chunks=chunks, dtype=np.float64)
+
+
+def largest(weights: da.Array) -> da.Array:
+    most = partial(vector_ops.exactly, _most)
+    top = da.reduction(weights, most, most, dtype=np.float64, name="sc-largest", meta=_meta([weights], 0, np.float64))
+    return exactly(vector_ops.or_one, top)
+
+
+def _most(weights: Any, axis: Any, keepdims: bool) -> Any:
+    return abs(weights).max(axis=axis, keepdims=keepdims, initial=0.0)
+
+
+def on_host(array: da.Array) -> da.Array:
+    if isinstance(array._meta, np.ndarray | np.generic):
+        return array
+    return array.map_blocks(vector_ops.on_host, dtype=array.dtype, meta=np.empty((0,) * array.ndim, array.dtype))
+
+
+as_dask.register(da.Array, _as_it_is)
 for _func in (
     pack_bitstream,
     unpack_bitstream,
+    as_words,
     check_tail,
+    mask_tail,
     vec_and,
     vec_or,
     vec_xor,
@@ -485,5 +541,8 @@ for _func in (
     encode_words,
     as_weights,
     encode_mac,
+    exactly,
+    largest,
+    on_host,
 ):
     getattr(vector_ops, _func.__name__).register(da.Array, _func)

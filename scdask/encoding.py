@@ -19,14 +19,12 @@ import numpy as np
 from . import jit_kernels, vector_ops
 from .bitstream import Bitstream, wrap_words
 from .errors import BitstreamError
-from .jit_kernels import WORD, tail_mask
+from .jit_kernels import WORD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .vector_ops import Polarity
-
-SEGMENT = 4096  # bits of a shared sequence that one look-up table serves: 2 MiB
 
 
 class SNG(ABC):
@@ -38,19 +36,18 @@ class SNG(ABC):
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
         """Numbers in [0, 1) of bits `start` to `stop` of a stream of `length` bits; `start` a multiple of 64."""
 
-    def fill(
-        self, p: NDArray[np.float64], streams: NDArray[np.uint64], length: int, first: int, out: NDArray[np.uint64]
-    ) -> None:
-        """Fill `out` (len(p), n_words) with the words from `first` on of streams of probability `p`.
+    def key(self) -> tuple[np.uint64, np.uint64] | None:
+        """The Threefry key, if each element has numbers of its own; None if all compare one sequence."""
+        return None
 
-        N numbers make only N + 1 different streams, so each stream is a row of a table: the one for the count of
-        numbers below p. Long streams take a table for each segment, smaller ones where few streams need them.
+    def table(self, length: int, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any], int, NDArray[Any]]:
+        """The streams of a shared sequence, bits `start` to `stop`, and how to find the one of a probability.
+
+        n numbers make only n + 1 different streams: row k of the last array, packed, has its ones at the k smallest
+        numbers, and is the stream of all p that k numbers are below. The first three are those of
+        `jit_kernels.look_up`.
         """
-        segment = min(SEGMENT, max(SEGMENT // 8, 1 << len(p).bit_length()))
-        last = min(WORD * (first + out.shape[1]), length)
-        for start in range(WORD * first, last, segment):
-            table = _table(self, length, start, min(start + segment, last))
-            jit_kernels.look_up(p, *table, start // WORD - first, out)
+        return _table(self, length, start, stop)
 
 
 @lru_cache(maxsize=16)
@@ -103,25 +100,15 @@ class Bernoulli(SNG):
         object.__setattr__(self, "seed", _integer("a seed", self.seed, 0, 2**64 - 1))
         object.__setattr__(self, "shared", bool(self.shared))
 
-    def _key(self) -> tuple[np.uint64, np.uint64]:
-        return np.uint64(self.seed), np.uint64(self.shared)
-
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
         """The numbers of the shared sequence, rounded toward 0 to doubles, which decides every double exactly."""
         out = np.empty(stop - start)
-        jit_kernels.bernoulli_sequence(*self._key(), start // WORD, out)
+        jit_kernels.bernoulli_sequence(np.uint64(self.seed), np.uint64(self.shared), start // WORD, out)
         return out
 
-    def fill(
-        self, p: NDArray[np.float64], streams: NDArray[np.uint64], length: int, first: int, out: NDArray[np.uint64]
-    ) -> None:
-        """Fill `out` with the words from `first` on of streams of probability `p`."""
-        if self.shared:
-            super().fill(p, streams, length, first, out)
-            return
-        jit_kernels.bernoulli(p.view(np.uint64), streams, first, *self._key(), out)
-        if WORD * (first + out.shape[1]) > length:
-            out[:, -1] &= tail_mask(length)
+    def key(self) -> tuple[np.uint64, np.uint64] | None:
+        """The Threefry key, if each element has its own stream."""
+        return None if self.shared else (np.uint64(self.seed), np.uint64(0))
 
 
 @dataclass(frozen=True)
@@ -289,7 +276,7 @@ def encode(
 
     Parameters
     ----------
-    p : array_like or dask Array of real numbers, any shape
+    p : array_like or array of real numbers, any shape
         In [0, 1] for unipolar, [-1, 1] for bipolar streams.
     length : int
         Bits of a stream, N >= 1.
@@ -304,7 +291,7 @@ def encode(
     Returns
     -------
     Bitstream
-        Lazy if `p` is a Dask array or `chunks` is given.
+        Of words of the library of `p`. Lazy if `p` is a Dask array or `chunks` is given.
 
     Raises
     ------

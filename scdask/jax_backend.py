@@ -44,7 +44,14 @@ def _spike_jvp(slope: float, primals: tuple[Any], tangents: tuple[Any]) -> tuple
 
 @jax.jit
 def jax_lif_step(
-    v: Any, I_t: Any, v_rest: Any, v_reset: Any, v_threshold: Any, alpha: Any, resistance: Any, noise: Any  # noqa: N803
+    v: Any,
+    I_t: Any,
+    v_rest: Any,
+    v_reset: Any,
+    v_threshold: Any,
+    alpha: Any,
+    resistance: Any,
+    noise: Any,
 ) -> tuple[Any, Any]:
     """One step of leaky integrate-and-fire neurons.
 
@@ -164,7 +171,7 @@ def _forward(
     def step(potentials: list[Any], _: None) -> tuple[list[Any], list[Any]]:
         below, after, spikes = x, [], []
         for w, v in zip(weights, potentials, strict=True):
-            v = v_rest + alpha * (v - v_rest) + below @ w.T  # noqa: PLW2901
+            v = v_rest + alpha * (v - v_rest) + below @ w.T
             below = spike(v - v_threshold, slope)
             after.append(v + below * (v_reset - v))
             spikes.append(below)
@@ -227,9 +234,7 @@ def jax_surrogate_gradient_step(
 
 
 @partial(jax.jit, static_argnums=(3, 5))
-def _descend(
-    weights: list[Any], x: Any, targets: Any, n_steps: int, lr: Any, slope: float
-) -> tuple[list[Any], Any]:
+def _descend(weights: list[Any], x: Any, targets: Any, n_steps: int, lr: Any, slope: float) -> tuple[list[Any], Any]:
     def loss(weights: list[Any]) -> Any:
         spikes, _ = _forward(weights, x, n_steps, 0.0, 0.0, 1.0, 0.9, slope)
         return -(targets * jax.nn.log_softmax(spikes[-1].mean(axis=0))).sum(axis=1).mean()

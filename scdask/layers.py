@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from operator import truediv
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -59,12 +60,16 @@ def matmul(x: Any, w: Any, length: int, *, mode: Mode = "split", x_sng: SNG = So
     x = x if hasattr(x, "dtype") else as_numpy(x, "inputs")
     w = vector_ops.as_weights(w)
     vector_ops.check_layer(w, x, w_sng, x_sng, length, mode)
-    largest = abs(w).max() if w.size else 0.0
-    scale = largest + (largest == 0)
-    counts = vector_ops.encode_mac(w / scale, x, w_sng, x_sng, length, mode)
+    scale = vector_ops.largest(w)
+    unit = vector_ops.exactly(truediv, w, scale)
+    counts = vector_ops.encode_mac(unit, x, w_sng, x_sng, length, mode)
+    return vector_ops.exactly(_product, counts, scale, mode=mode, length=int(length), n_inputs=w.shape[1])
+
+
+def _product(counts: Any, scale: Any, mode: Mode, length: int, n_inputs: int) -> Any:
     if mode == "split":
-        return counts * (scale / int(length))
-    return (2 * counts / int(length) - w.shape[1]) * scale
+        return counts * (scale / length)
+    return (2 * counts / length - n_inputs) * scale
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,9 +118,17 @@ class SCDense:
         """The outputs before an activation, float64 (batch, n_neurons), for inputs (batch, n_inputs)."""
         x = x if hasattr(x, "dtype") else as_numpy(x, "inputs")
         vector_ops.check_real(x)
-        x = x.astype(np.float64) / self.input_scale
+        x = vector_ops.exactly(_divided, x, scale=self.input_scale)
         product = matmul(x, self.weights, length, mode=self.mode, x_sng=self.x_sng, w_sng=self.w_sng)
-        return product * self.input_scale + self.bias
+        return vector_ops.exactly(_with_bias, product, self.bias, scale=self.input_scale)
+
+
+def _divided(x: Any, scale: float) -> Any:
+    return x.astype(np.float64) / scale
+
+
+def _with_bias(product: Any, bias: Any, scale: float) -> Any:
+    return product * scale + bias
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -247,7 +260,7 @@ class SCMLP:
         """The outputs for inputs (batch, n_inputs) in [0, 1], with streams of `length` bits; lazy for a Dask array."""
         hidden = self.layers[0](x, length)
         for layer in self.layers[1:]:
-            hidden = layer(hidden.clip(0, layer.input_scale), length)
+            hidden = layer(vector_ops.exactly(_saturated, hidden, limit=layer.input_scale), length)
         return hidden
 
     def predict(self, x: Any, length: int) -> Any:
@@ -262,10 +275,15 @@ class SCMLP:
         return self._labels(_affine(self.layers[-1], hidden))
 
     def _labels(self, logits: Any) -> Any:
+        logits = vector_ops.on_host(logits)
         index = logits.argmax(axis=1) if logits.shape[1] > 1 else (logits[:, 0] > 0).astype(np.int64)
         if isinstance(index, np.ndarray):
             return self.classes[index]
         return index.map_blocks(self.classes.take, dtype=self.classes.dtype, meta=self.classes[:0])
+
+
+def _saturated(hidden: Any, limit: float) -> Any:
+    return hidden.clip(0, limit)
 
 
 def _affine(layer: SCDense, x: NDArray[np.float64]) -> NDArray[np.float64]:

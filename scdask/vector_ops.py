@@ -18,7 +18,7 @@ from .errors import BitstreamError
 from .jit_kernels import WORD, empty_words, readonly, tail_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 Gate = Literal["and", "xnor"]
 Polarity = Literal["unipolar", "bipolar"]
 Mode = Literal["split", "bipolar"]
+Region = tuple[slice, ...]
 RANGES = {"unipolar": (0.0, 1.0), "bipolar": (-1.0, 1.0)}
 
 OPERAND_BYTES = 2**26  # of encoded weights held at once by `encode_mac`
 MOST_RANGES = 100_000  # of words that `encode_mac` goes through one after the other
 TILE_BYTES = 2**25  # of encoded inputs held at once by `encode_mac`
+SEGMENT = 4096  # bits of a shared sequence that one look-up table serves: 2 MiB
 
 
 def words_for(length: int) -> int:
@@ -165,7 +167,8 @@ def check_words(words: Any) -> None:
         raise BitstreamError("packed words have the words on the last axis, but this array has no axis")
 
 
-def as_words(packed: Any) -> NDArray[np.uint64]:
+@array_function
+def as_words(packed: Any) -> Any:
     """The array as native uint64, or an error that says what it is instead."""
     words = as_numpy(packed, "packed words")
     check_words(words)
@@ -195,6 +198,28 @@ def check_tail(packed: Any, length: int) -> Any:
             stream = tuple(int(i) for i in np.argwhere(padding)[0])
             raise BitstreamError(f"stream {stream} of {length} bits has ones in its padding, past bit {length - 1}")
     return words
+
+
+@array_function
+def mask_tail(packed: Any, length: int) -> Any:
+    """The words with their padding cleared.
+
+    Parameters
+    ----------
+    packed : array of uint64, shape (..., n_words)
+    length : int
+        Length of a stream in bits.
+
+    Returns
+    -------
+    array of uint64, of the same shape
+
+    Raises
+    ------
+    BitstreamError
+        If the words are not uint64, or the length does not fit them.
+    """
+    return _without_padding(as_words(packed).copy(), length)
 
 
 # Gates
@@ -420,7 +445,7 @@ def vec_mac(packed_weights: Any, packed_inputs: Any, gate: Gate = "and", length:
     BitstreamError
         If the shapes, the dtype, the length or the padding do not fit.
     """
-    weights, inputs = (as_numpy(p, "packed words") for p in (packed_weights, packed_inputs))
+    weights, inputs = as_words(packed_weights), as_words(packed_inputs)
     length = check_mac(weights, inputs, gate, length)
     if length is not None:
         weights, inputs = check_tail(weights, length), check_tail(inputs, length)
@@ -446,7 +471,8 @@ def check_mac(weights: Any, inputs: Any, gate: str, length: int | None) -> int |
     return None
 
 
-def gate_counts(weights: Any, inputs: Any, gate: Gate) -> NDArray[np.int64]:
+@array_function
+def gate_counts(weights: Any, inputs: Any, gate: Gate) -> Any:
     """The counts of `vec_mac`, but for "xnor" those of XOR: where the padding is 0, XNOR has the rest of the bits."""
     weights, inputs = as_words(weights), as_words(inputs)
     check_mac(weights, inputs, "and", None)
@@ -484,9 +510,13 @@ def encode_words(values: Any, sng: SNG, length: int, polarity: Polarity = "unipo
         If a value is outside its range or NaN, or is not real, or the generator cannot make such streams.
     """
     length = check_encoding(length, sng, polarity)
-    given = as_numpy(values, "values to encode")
-    numbers = np.arange(given.size, dtype=np.uint64).reshape(given.shape)
-    return encode_region(given, sng, length, polarity, numbers, (0, words_for(length)))
+    given = values if hasattr(values, "dtype") else as_numpy(values, "values to encode")
+    return encode_region(given, sng, length, polarity, whole(given.shape), given.shape, (0, words_for(length)))
+
+
+def whole(shape: tuple[int, ...]) -> Region:
+    """The region that is all of an array of shape `shape`."""
+    return tuple(slice(0, n) for n in shape)
 
 
 def check_encoding(length: Any, sng: Any, polarity: Any = "unipolar") -> int:
@@ -500,21 +530,39 @@ def check_encoding(length: Any, sng: Any, polarity: Any = "unipolar") -> int:
     return int(length)
 
 
+@array_function
 def encode_region(
-    values: NDArray[Any],
+    values: Any,
     sng: SNG,
     length: int,
     polarity: Polarity,
-    streams: NDArray[np.uint64],
+    region: Region,
+    shape: tuple[int, ...],
     words: tuple[int, int],
-) -> NDArray[np.uint64]:
-    """The words from words[0] up to words[1] of streams of the given numbers; `streams` has the shape of `values`."""
+) -> Any:
+    """The words from words[0] up to words[1] of the streams of `values`, which are a region of an array of `shape`."""
     p = probabilities(values, polarity)
     first, last = words
     out = empty_words((*p.shape, last - first))
-    if out.size:
-        sng.fill(readonly(p.reshape(-1)), readonly(streams.reshape(-1)), length, first, out.reshape(p.size, -1))
+    if not out.size:
+        return out
+    flat, rows, key = readonly(p.reshape(-1)), out.reshape(p.size, -1), sng.key()
+    if key is None:
+        for start, stop in table_spans(p.size, length, words):
+            jit_kernels.look_up(flat, *sng.table(length, start, stop), start // WORD - first, rows)
+        return out
+    streams = readonly(stream_numbers(region, shape).reshape(-1))
+    jit_kernels.bernoulli(flat.view(np.uint64), streams, first, *key, rows)
+    if WORD * last > length:
+        rows[:, -1] &= tail_mask(length)
     return out
+
+
+def table_spans(streams: int, length: int, words: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """The bits that each look-up table serves: fewer where so few streams are looked up that a table costs more."""
+    segment = min(SEGMENT, max(SEGMENT // 8, 1 << streams.bit_length()))
+    last = min(WORD * words[1], length)
+    return ((start, min(start + segment, last)) for start in range(WORD * words[0], last, segment))
 
 
 def check_real(values: Any) -> None:
@@ -535,7 +583,7 @@ def probabilities(values: Any, polarity: Polarity) -> NDArray[np.float64]:
     return p if polarity == "unipolar" else (p + 1) / 2
 
 
-def stream_numbers(region: tuple[slice, ...], shape: tuple[int, ...]) -> NDArray[np.uint64]:
+def stream_numbers(region: Region, shape: tuple[int, ...]) -> NDArray[np.uint64]:
     """The places, in C order of an array of shape `shape`, of the elements in `region`."""
     numbers = np.zeros((1,) * len(region), np.uint64)
     stride = 1
@@ -603,15 +651,15 @@ def encode_mac(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: int, m
     BitstreamError
         If a value is outside its range or NaN, the shapes do not fit, or a generator cannot make such streams.
     """
-    weights, inputs = as_weights(weights), as_numpy(inputs, "inputs")
+    weights = as_weights(weights)
+    inputs = inputs if hasattr(inputs, "dtype") else as_numpy(inputs, "inputs")
     length = check_layer(weights, inputs, w_sng, x_sng, length, mode)
-    counts = np.zeros((len(inputs), len(weights)), np.int64)
-    streams = stream_numbers((slice(0, len(inputs)), slice(0, inputs.shape[1])), inputs.shape)
     operand = split_signs(weights) if mode == "split" else weights
-    w_streams = np.arange(operand.size, dtype=np.uint64)
+    region = whole(operand.shape)
+    counts: Any = 0
     for words in word_blocks(operand.shape, length):
-        w = encode_region(operand, w_sng, length, OPERAND_POLARITY[mode], w_streams, words)
-        counts += encoded_counts(w, inputs, x_sng, length, mode, streams, words)
+        w = encode_region(operand, w_sng, length, OPERAND_POLARITY[mode], region, operand.shape, words)
+        counts = counts + encoded_counts(w, inputs, x_sng, length, mode, whole(inputs.shape), inputs.shape, words)
     return counts if mode == "split" else weights.shape[1] * length - counts
 
 
@@ -638,9 +686,11 @@ def check_mode(mode: Any) -> None:
         raise BitstreamError(f'the mode of a product is "split" or "bipolar", not {mode!r}')
 
 
-def split_signs(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+@array_function
+def split_signs(weights: Any) -> Any:
     """w+ stacked on w-, both >= 0, where w = w+ - w-."""
-    return np.concatenate([np.maximum(weights, 0), np.maximum(-weights, 0)])
+    xp = weights.__array_namespace__()
+    return xp.concat([xp.maximum(weights, 0.0), xp.maximum(-weights, 0.0)])
 
 
 def word_blocks(shape: tuple[int, ...], length: int) -> Iterator[tuple[int, int]]:
@@ -655,28 +705,63 @@ def word_blocks(shape: tuple[int, ...], length: int) -> Iterator[tuple[int, int]
     return ((first, min(first + size, n_words)) for first in starts)
 
 
+@array_function
 def encoded_counts(
-    packed_weights: NDArray[np.uint64],
-    inputs: NDArray[Any],
+    packed_weights: Any,
+    inputs: Any,
     sng: SNG,
     length: int,
     mode: Mode,
-    streams: NDArray[np.uint64],
+    region: Region,
+    shape: tuple[int, ...],
     words: tuple[int, int],
-) -> NDArray[np.int64]:
+) -> Any:
     """The counts of `encode_mac` over a range of words, in bipolar mode of XOR instead of XNOR.
 
-    The weights are packed, in split mode w+ on w-. The inputs are encoded a tile of rows at a time, used and dropped.
+    The weights are packed, in split mode w+ on w-. The inputs, a region of an array of `shape`, are encoded a tile of
+    rows at a time, used and dropped.
     """
     row_bytes = 8 * max(1, inputs.shape[1]) * (words[1] - words[0])
     rows = max(4, TILE_BYTES // row_bytes // 4 * 4)
     gate: Gate = "and" if mode == "split" else "xnor"
-    counts = np.empty((len(inputs), len(packed_weights)), np.int64)
-    for row in range(0, len(inputs), rows):
-        tile = slice(row, row + rows)
-        x = encode_region(inputs[tile], sng, length, OPERAND_POLARITY[mode], streams[tile], words)
-        counts[tile] = gate_counts(packed_weights, x, gate)
+    counts = []
+    for row in range(0, max(1, len(inputs)), rows):
+        tile = inputs[row : row + rows]
+        first = region[0].start + row
+        part = (slice(first, first + len(tile)), region[1])
+        x = encode_region(tile, sng, length, OPERAND_POLARITY[mode], part, shape, words)
+        counts.append(gate_counts(packed_weights, x, gate))
+    total = counts[0].__array_namespace__().concat(counts) if len(counts) > 1 else counts[0]
     if mode == "bipolar":
-        return counts
+        return total
     neurons = len(packed_weights) // 2
-    return counts[:, :neurons] - counts[:, neurons:]
+    return total[:, :neurons] - total[:, neurons:]
+
+
+# Arithmetic
+
+
+@array_function
+def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
+    """func(*arrays, **options), for Dask arrays block by block, where float64 and int64 are kept by every library.
+
+    A Dask array's blocks broadcast; the result has the dtype float64.
+    """
+    return func(*arrays, **options)
+
+
+@array_function
+def largest(weights: Any) -> Any:
+    """The largest |weight|, or 1 if all are 0."""
+    return or_one(abs(weights).max(initial=0.0))
+
+
+def or_one(value: Any) -> Any:
+    """The value, or 1 for 0."""
+    return value + (value == 0)
+
+
+@array_function
+def on_host(array: Any) -> Any:
+    """The array as NumPy's, or Dask's of NumPy blocks."""
+    return array

@@ -117,11 +117,10 @@ def test_bernoulli_is_exact_to_the_last_bit(p, seed, length):
 @pytest.mark.parametrize("length", [1, 64, 100, 600, 1024, 20_000])
 def test_a_bernoulli_stream_does_not_depend_on_the_others(length):
     p = np.array([0.3, 0, 1, 0.5, 2.0**-70, 1 / 3, 1e-300, 1 - 2.0**-53, 3 / 256, 2.0**-12, 5e-324] * 30)
-    numbers = np.arange(p.size, dtype=np.uint64)
     words = (0, -(-length // 64))
-    together = vector_ops.encode_region(p, Bernoulli(3), length, "unipolar", numbers, words)
+    together = vector_ops.encode_region(p, Bernoulli(3), length, "unipolar", (slice(0, p.size),), p.shape, words)
     for i in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 150, 157, 329):
-        alone = vector_ops.encode_region(p[[i]], Bernoulli(3), length, "unipolar", numbers[[i]], words)
+        alone = vector_ops.encode_region(p[[i]], Bernoulli(3), length, "unipolar", (slice(i, i + 1),), p.shape, words)
         np.testing.assert_array_equal(together[i], alone[0])
 
 
