@@ -240,17 +240,25 @@ def _sum_blocks(kind: str, array: da.Array, chunk: Callable[..., Any], axis: Any
         names = _axes(array)
         kept = "".join(name for a, name in enumerate(names) if a not in axes)
         return _blocks(kind, partial(_sum_block, chunk, aggregate, axes), kept, array, names, dtype=np.int64)
-    return da.reduction(
+    return _reduce(
+        kind,
         array,
-        chunk=chunk,
-        combine=_add,
-        aggregate=aggregate,
+        chunk,
+        _add,
+        aggregate,
         axis=axis,
         dtype=np.dtype(np.int64),
         split_every=SPLIT_EVERY if axis is None else dict.fromkeys(axes, SPLIT_EVERY),
-        name=kind,
-        meta=_meta([array], array.ndim - len(axes), np.int64),
     )
+
+
+def _reduce(
+    kind: str, array: da.Array, chunk: Callable[..., Any], combine: Any, aggregate: Any, *, axis: Any, **kwargs: Any
+) -> da.Array:
+    """`da.reduction` with our task name and no trial run for the meta, whose dtypes it changes on the way."""
+    reduce = partial(da.reduction, array, chunk=chunk, combine=combine, aggregate=aggregate, axis=axis, **kwargs)
+    meta = _meta([array], 0 if axis is None else array.ndim - np.size(axis), kwargs["dtype"])
+    return vector_ops.exactly(lambda meta: reduce(name=kind, meta=meta), meta)
 
 
 def _sum_block(chunk: Callable[..., Any], aggregate: Callable[..., Any], axes: tuple[int, ...], block: Any) -> Any:
@@ -507,7 +515,7 @@ def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> da.Array:
 
 def largest(weights: da.Array) -> da.Array:
     most = partial(vector_ops.exactly, _most)
-    top = da.reduction(weights, most, most, dtype=np.float64, name="sc-largest", meta=_meta([weights], 0, np.float64))
+    top = _reduce("sc-largest", weights, most, most, most, axis=None, dtype=np.dtype(np.float64))
     return exactly(vector_ops.or_one, top)
 
 

@@ -1,18 +1,471 @@
-"""JAX arrays: the functions of `vector_ops` under XLA, and spiking neurons that can be trained."""
+"""JAX arrays: the functions of `vector_ops` under XLA, and spiking neurons that can be trained.
+
+JAX makes 64-bit values only where `jax_enable_x64` is on, and by default it is off. No setting is changed here: each
+function turns it on for itself alone (`jax.enable_x64`), so that words are uint64 and counts int64 whatever the setting
+is. Arithmetic of your own on such arrays does the same, or takes `to_host(array)`; outside of such a scope JAX cuts the
+results to 32 bits, mostly with a warning.
+
+All functions work under `jax.jit` and `jax.vmap`. The values of traced arrays cannot be looked at: there a bit that is
+not 0 is 1, padding is not checked, and a value outside the range of a stream is encoded as the nearest one inside.
+"""
 
 from __future__ import annotations
 
-from functools import partial
+import copyreg
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
+import dask.array as da
 import jax
 import jax.numpy as jnp
+import numpy as np
+from dask.array.core import concatenate_lookup
+from dask.sizeof import sizeof
 from jax import lax
 
-from .errors import BitstreamError
+from . import chunked, vector_ops
+from ._dispatch import as_numpy
+from .bitstream import Bitstream, wrap_words
+from .errors import BitstreamError, UnsupportedArrayError
+from .jit_kernels import PAIR_BITS, PARITY, ROTATIONS, ROUNDS, WORD, tail_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from .encoding import SNG
+    from .vector_ops import Gate, Polarity, Region
+
+UNROLL = 16  # words that a step of a MAC counts: more registers spill, fewer wait for the sums in memory
+LEVELS = 8  # binary digits that a step of the Bernoulli encoder draws, an even number
+FEW_ROWS = 2  # up to so many, a MAC is a sum along the words, else one across the rows
+_SPREAD = np.uint64(0x0102040810204080)  # times eight bytes of 0 and 1: the highest byte has their bits
+
+
+def _exact(func: Callable[..., Any]) -> Callable[..., Any]:
+    """`func` where JAX keeps 64 bits."""
+
+    @wraps(func)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with jax.enable_x64(True):
+            return func(*args, **kwargs)
+
+    return call
+
+
+def _traced(array: Any) -> bool:
+    return isinstance(array, jax.core.Tracer)
+
+
+# To the device and back
+
+
+def to_jax(arr: Any) -> Any:
+    """Copy an array to JAX's default device, with all its bits: uint64 stays uint64.
+
+    Parameters
+    ----------
+    arr : array_like or dask Array of numbers
+
+    Returns
+    -------
+    jax.Array, or dask Array of such blocks
+        Of the same shape and dtype. A JAX array is returned as it is.
+
+    Raises
+    ------
+    UnsupportedArrayError
+        If it is a masked array or no array of numbers.
+    """
+    if isinstance(arr, jax.Array):
+        return arr
+    if isinstance(arr, da.Array):
+        with jax.enable_x64(True):
+            return arr.map_blocks(to_jax, dtype=arr.dtype, meta=jnp.zeros((0,) * arr.ndim, arr.dtype))
+    values = as_numpy(arr, "what goes to JAX")
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    with jax.enable_x64(True):
+        try:
+            return jnp.array(values)
+        except TypeError:
+            raise UnsupportedArrayError(f"JAX has no arrays of {values.dtype}") from None
+
+
+def to_host(arr: Any) -> Any:
+    """Bring a JAX array back as a NumPy array.
+
+    Parameters
+    ----------
+    arr : jax.Array, or dask Array of such blocks
+
+    Returns
+    -------
+    ndarray, or dask Array of such blocks
+        Of the same shape and dtype, read-only. A NumPy array is returned as it is.
+    """
+    return vector_ops.on_host(arr)
+
+
+def _pickled(array: Any) -> Any:
+    # JAX unpickles by device_put, which without x64 keeps the lower half of each number.
+    return (to_jax, (np.asarray(array),)) if array.dtype.itemsize == 8 else array.__reduce__()
+
+
+# Packing
+
+
+def pack_bitstream(bitstream: Any) -> Any:
+    vector_ops.check_bit_array(bitstream)
+    if not _traced(bitstream) and bitstream.dtype != bool and not ((bitstream == 0) | (bitstream == 1)).all():
+        return vector_ops.pack_bitstream(np.asarray(bitstream))  # which says where
+    return _pack(bitstream)
+
+
+@jax.jit
+def _pack(bits: Any) -> Any:
+    *lead, length = bits.shape
+    n_words = vector_ops.words_for(length)
+    padding = [*[(0, 0)] * len(lead), (0, WORD * n_words - length)]
+    eights = jnp.pad((bits != 0).astype(np.uint8), padding).reshape(*lead, n_words, 8, 8)
+    spread = lax.bitcast_convert_type(eights, np.uint64)
+    return lax.bitcast_convert_type((spread * _SPREAD >> np.uint64(56)).astype(np.uint8), np.uint64)
+
+
+def unpack_bitstream(packed: Any, original_length: int, original_shape: tuple[int, ...] | None = None) -> Any:
+    words = as_words(packed)
+    length, shape = vector_ops.unpacked_shape(words.shape, original_length, original_shape)
+    return _unpack(words, length).reshape(shape)
+
+
+@partial(jax.jit, static_argnums=1)
+def _unpack(words: Any, length: int) -> Any:
+    eights = lax.bitcast_convert_type(words, np.uint8)[..., None] >> np.arange(8, dtype=np.uint8) & np.uint8(1)
+    return eights.reshape(*words.shape[:-1], WORD * words.shape[-1])[..., :length]
+
+
+def as_words(packed: Any) -> Any:
+    if not isinstance(packed, jax.Array):
+        return jnp.array(vector_ops.as_words(packed))
+    if packed.dtype == np.uint32:
+        raise BitstreamError("packed words are uint64, not uint32: to_jax keeps the 64 bits that jnp.asarray cuts off")
+    vector_ops.check_words(packed)
+    return packed
+
+
+def check_tail(packed: Any, length: int) -> Any:
+    words = as_words(packed)
+    length = vector_ops.check_length(length, words.shape[-1])
+    if length % WORD and not _traced(words) and (words[..., -1] & ~tail_mask(length)).any():
+        vector_ops.check_tail(np.asarray(words), length)  # which says where
+    return words
+
+
+def mask_tail(packed: Any, length: int) -> Any:
+    words = as_words(packed)
+    return words & _kept(length, words)
+
+
+def _kept(length: int | None, words: Any) -> Any:
+    """What AND keeps of a stream's words: all but the padding."""
+    kept = np.full(words.shape[-1], ~np.uint64(0))
+    if length is not None:
+        length = vector_ops.check_length(length, words.shape[-1])
+        if length % WORD:
+            kept[-1] = tail_mask(length)
+    return kept
+
+
+# Gates
+
+
+def _operands(*packed: Any) -> list[Any]:
+    words = [as_words(p) for p in packed]
+    vector_ops.check_gate(*words)
+    return words
+
+
+def vec_and(a_packed: Any, b_packed: Any) -> Any:
+    a, b = _operands(a_packed, b_packed)
+    return a & b
+
+
+def vec_or(a_packed: Any, b_packed: Any) -> Any:
+    a, b = _operands(a_packed, b_packed)
+    return a | b
+
+
+def vec_xor(a_packed: Any, b_packed: Any) -> Any:
+    a, b = _operands(a_packed, b_packed)
+    return a ^ b
+
+
+def vec_xnor(a_packed: Any, b_packed: Any, length: int | None = None) -> Any:
+    a, b = _operands(a_packed, b_packed)
+    return _xnor(a, b, _kept(length, a))
+
+
+@jax.jit
+def _xnor(a: Any, b: Any, kept: Any) -> Any:
+    return ~(a ^ b) & kept
+
+
+def vec_not(packed: Any, length: int | None = None) -> Any:
+    words = as_words(packed)
+    return _not(words, _kept(length, words))
+
+
+@jax.jit
+def _not(words: Any, kept: Any) -> Any:
+    return ~words & kept
+
+
+def vec_mux(select_packed: Any, a_packed: Any, b_packed: Any) -> Any:
+    return _mux(*_operands(select_packed, a_packed, b_packed))
+
+
+@jax.jit
+def _mux(select: Any, a: Any, b: Any) -> Any:
+    return b ^ select & (a ^ b)
+
+
+# Counting
+
+
+def popcount(packed: Any) -> Any:
+    return _popcount(as_words(packed))
+
+
+@jax.jit
+def _popcount(words: Any) -> Any:
+    return lax.population_count(words).astype(np.uint8)
+
+
+def stream_popcount(packed: Any) -> Any:
+    return _ones(as_words(packed))
+
+
+@jax.jit
+def _ones(words: Any) -> Any:
+    """The ones along the last axis; XLA sums int32 faster than int64."""
+    sums = np.int32 if WORD * words.shape[-1] < 2**31 else np.int64
+    return jnp.sum(lax.population_count(words).astype(sums), axis=-1, dtype=sums).astype(np.int64)
+
+
+def vec_popcount(packed: Any) -> Any:
+    return _total(as_words(packed))
+
+
+@jax.jit
+def _total(words: Any) -> Any:
+    return _ones(words).sum(dtype=np.int64)
+
+
+# Multiply-accumulate
+
+
+def gate_counts(weights: Any, inputs: Any, gate: Gate) -> Any:
+    weights, inputs = as_words(weights), as_words(inputs)
+    vector_ops.check_mac(weights, inputs, "and", None)
+    batch = inputs if inputs.ndim == 3 else inputs[None]
+    whole = len(batch) and len(weights)
+    counts = _mac(weights, batch, gate == "xnor") if whole else jnp.zeros((len(batch), len(weights)), np.int64)
+    return counts if inputs.ndim == 3 else counts[0]
+
+
+@partial(jax.jit, static_argnums=2)
+def _mac(weights: Any, inputs: Any, xor: bool) -> Any:
+    """The counts (batch, n_neurons) of AND or XOR. XLA fuses gate, popcount and sum: no product is stored."""
+    n, b = len(weights), len(inputs)
+    w, x = weights.reshape(n, -1), inputs.reshape(b, -1)
+    gate = lax.bitwise_xor if xor else lax.bitwise_and
+    if b <= FEW_ROWS:
+        return jnp.stack([_ones(gate(w, jnp.broadcast_to(row, w.shape))) for row in x]).reshape(b, n)
+    if n <= FEW_ROWS:
+        return jnp.stack([_ones(gate(x, jnp.broadcast_to(row, x.shape))) for row in w], axis=1).reshape(b, n)
+    return _across(w, x, gate) if n >= b else _across(x, w, gate).T
+
+
+def _across(wide: Any, narrow: Any, gate: Callable[..., Any]) -> Any:
+    """The counts (narrow, wide): vectors go along the rows of `wide`, and each step adds up a few words of each."""
+    steps = -(-wide.shape[1] // UNROLL)
+    padding = [(0, 0), (0, steps * UNROLL - wide.shape[1])]
+    columns = [jnp.pad(rows, padding).T.reshape(steps, UNROLL, len(rows)) for rows in (wide, narrow)]
+
+    def step(counts: Any, words: list[Any]) -> tuple[Any, None]:
+        shape = counts.shape
+        ones = [
+            lax.population_count(gate(jnp.broadcast_to(a[None, :], shape), jnp.broadcast_to(b[:, None], shape)))
+            for a, b in zip(*words, strict=True)
+        ]
+        return counts + sum(ones[1:], ones[0]).astype(np.int64), None
+
+    return lax.scan(step, jnp.zeros((len(narrow), len(wide)), np.int64), columns)[0]
+
+
+# Encoding
+
+
+def encode_region(
+    values: Any,
+    sng: SNG,
+    length: int,
+    polarity: Polarity,
+    region: Region,
+    shape: tuple[int, ...],
+    words: tuple[int, int],
+) -> Any:
+    p = _sortable(probabilities(values, polarity)).reshape(-1)
+    first, last = words
+    key = sng.key()
+    if not p.size or first == last:
+        flat = jnp.zeros((p.size, last - first), np.uint64)
+    elif key is None:
+        rows = [_look_up(p, sng, length, *span) for span in vector_ops.table_spans(p.size, length, words)]
+        flat = jnp.concatenate(rows, axis=1) if len(rows) > 1 else rows[0]
+    else:
+        streams = vector_ops.stream_numbers(region, shape).reshape(-1)
+        flat = _bernoulli(p, streams, np.uint64(first), key, last - first)
+        if WORD * last > length:
+            flat = flat.at[:, -1].set(flat[:, -1] & tail_mask(length))
+    return flat.reshape(*values.shape, last - first)
+
+
+def encode_words(values: Any, sng: SNG, length: int, polarity: Polarity = "unipolar") -> Any:
+    length = vector_ops.check_encoding(length, sng, polarity)
+    words = (0, vector_ops.words_for(length))
+    return encode_region(values, sng, length, polarity, vector_ops.whole(values.shape), values.shape, words)
+
+
+def probabilities(values: Any, polarity: Polarity) -> Any:
+    p = _as_float64(values)
+    low, high = vector_ops.RANGES[polarity]
+    if not _traced(p) and not ((p >= low) & (p <= high)).all():
+        vector_ops.probabilities(np.asarray(values).astype(np.float64), polarity)  # which says where
+    return p if polarity == "unipolar" else (p + 1) / 2
+
+
+def _as_float64(values: Any) -> Any:
+    """Real numbers as float64, bit for bit: XLA alone takes a subnormal float32 for 0."""
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        vector_ops.check_real(values)
+        return values.astype(np.float64)
+    if values.dtype == np.float64:
+        return values
+    single = values.astype(np.float32)
+    bits = lax.bitcast_convert_type(single, np.uint32)
+    size = bits & np.uint32(2**31 - 1)
+    subnormal = size.astype(np.float64) * 2.0**-149
+    return jnp.where(size < 2**23, jnp.where(bits > size, -subnormal, subnormal), single.astype(np.float64))
+
+
+def _sortable(p: Any) -> Any:
+    """The bits of probabilities, as unsigned integers of the same order; what is below 0 or NaN is 0, above 1 is 1."""
+    bits = lax.bitcast_convert_type(p, np.uint64)
+    return jnp.where(bits > _INFINITY, np.uint64(0), jnp.minimum(bits, _ONE))
+
+
+_ONE, _INFINITY = np.array([1, np.inf]).view(np.uint64)
+
+
+def _look_up(p: Any, sng: SNG, length: int, start: int, stop: int) -> Any:
+    ranked, _, _, rows = sng.table(length, start, stop)
+    return _rows_below(p, ranked[: stop - start].view(np.uint64), rows)
+
+
+@jax.jit
+def _rows_below(p: Any, ranked: Any, rows: Any) -> Any:
+    return rows[jnp.searchsorted(ranked, p)]
+
+
+@partial(jax.jit, static_argnums=4)
+def _bernoulli(p: Any, streams: Any, first: Any, key: Any, n_words: int) -> Any:
+    """The words of `jit_kernels.bernoulli`, some binary digits of all words at a time."""
+    exponent = (p >> np.uint64(52)).astype(np.int64)
+    mantissa = p & np.uint64(2**52 - 1) | jnp.where(exponent > 0, np.uint64(2**52), np.uint64(0))
+    highest = 1074 - jnp.maximum(exponent, 1)  # the bit of the mantissa that is the first binary digit
+    lowest = lax.population_count((mantissa & (~mantissa + np.uint64(1))) - np.uint64(1)).astype(np.int64)
+    digits = jnp.where(mantissa == 0, 0, highest - lowest + 1)
+    mantissa, highest, digits, one = (v[:, None] for v in (mantissa, highest, digits, p == _ONE))
+    counter = first + jnp.arange(n_words, dtype=np.uint64) << np.uint64(PAIR_BITS)
+
+    def draw(state: Any) -> Any:
+        level, undecided, result = state
+        for pair in range(LEVELS // 2):
+            at = counter | (level // 2 + pair).astype(np.uint64)
+            for i, number in enumerate(_threefry(key, streams[:, None], at[None, :])):
+                place = highest - level - (2 * pair + i)
+                inside = (place >= 0) & (place < WORD)
+                digit = mantissa >> jnp.clip(place, 0, WORD - 1).astype(np.uint64) & np.uint64(1)
+                ones = jnp.where(one | inside & (digit == 1), ~np.uint64(0), np.uint64(0))
+                result |= undecided & ones & ~number
+                undecided &= ~(number ^ ones)
+        return level + LEVELS, undecided, result
+
+    def going_on(state: Any) -> Any:
+        level, undecided, _ = state
+        return (level < 1074) & ((undecided != 0) & (one | (level < digits))).any()
+
+    shape = (len(p), n_words)
+    start = (jnp.int64(0), jnp.full(shape, ~np.uint64(0)), jnp.zeros(shape, np.uint64))
+    return lax.while_loop(going_on, draw, start)[2]
+
+
+def _threefry(key: tuple[Any, Any], counter0: Any, counter1: Any) -> tuple[Any, Any]:
+    keys = (*key, np.uint64(PARITY) ^ key[0] ^ key[1])
+    x0, x1 = counter0 + key[0], counter1 + key[1]
+    for i in range(ROUNDS):
+        x0 = x0 + x1
+        turn = ROTATIONS[i % 8]
+        x1 = (x1 << np.uint64(turn) | x1 >> np.uint64(WORD - turn)) ^ x0
+        if i % 4 == 3:
+            j = i // 4 + 1
+            x0 = x0 + keys[j % 3]
+            x1 = x1 + (keys[(j + 1) % 3] + np.uint64(j))
+    return x0, x1
+
+
+# Layers
+
+
+def as_weights(values: Any) -> Any:
+    weights = _as_float64(values)
+    if not _traced(weights) and not jnp.isfinite(weights).all():
+        vector_ops.as_weights(np.asarray(values).astype(np.float64))  # which says where
+    return weights
+
+
+def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
+    return func(*arrays, **options)
+
+
+def on_host(array: Any) -> Any:
+    return np.asarray(array)
+
+
+def as_dask(array: Any, chunks: Any = None) -> Any:
+    return to_jax(chunked.as_dask(np.asarray(array), chunks))
+
+
+# The names of the reference
+
+
+def jax_pack_bitstream(bits: Any) -> Any:
+    """`vector_ops.pack_bitstream` as a JAX array."""
+    return vector_ops.pack_bitstream(to_jax(bits))
+
+
+def jax_vec_and(a: Any, b: Any) -> Any:
+    """`vector_ops.vec_and` as a JAX array."""
+    return vector_ops.vec_and(to_jax(a), to_jax(b))
+
+
+def jax_popcount(packed: Any) -> Any:
+    """`vector_ops.popcount`, the ones in each word, as a JAX array."""
+    return vector_ops.popcount(to_jax(packed))
+
+
+def jax_vec_mac(packed_weights: Any, packed_inputs: Any) -> Any:
+    """`vector_ops.vec_mac` as a JAX array."""
+    return vector_ops.vec_mac(to_jax(packed_weights), to_jax(packed_inputs))
 
 
 # Spiking neurons
@@ -129,7 +582,10 @@ def jax_forward_pass(
     BitstreamError
         If the shapes do not fit.
     """
-    return _forward(_as_layers(weights, x), _as_float(x), _steps(n_steps), v_rest, v_reset, v_threshold, alpha)
+    run: tuple[list[Any], Any] = _forward(
+        _as_layers(weights, x), _as_float(x), _steps(n_steps), v_rest, v_reset, v_threshold, alpha
+    )
+    return run
 
 
 def _as_float(values: Any) -> Any:
@@ -230,7 +686,8 @@ def jax_surrogate_gradient_step(
         if not jnp.issubdtype(targets.dtype, jnp.integer):
             raise BitstreamError(f"labels are integers, not {targets.dtype}")
         targets = jax.nn.one_hot(targets, classes, dtype=x.dtype)
-    return _descend(layers, x, _as_float(targets), _steps(n_steps), lr, float(beta))
+    step: tuple[list[Any], Any] = _descend(layers, x, _as_float(targets), _steps(n_steps), lr, float(beta))
+    return step
 
 
 @partial(jax.jit, static_argnums=(3, 5))
@@ -241,3 +698,57 @@ def _descend(weights: list[Any], x: Any, targets: Any, n_steps: int, lr: Any, sl
 
     value, gradients = jax.value_and_grad(loss)(weights)
     return [w - lr * g for w, g in zip(weights, gradients, strict=True)], value
+
+
+# Where these kernels are found
+
+
+def _register(name: str, func: Callable[..., Any]) -> None:
+    for cls in (jax.Array, jax.core.Tracer):
+        getattr(vector_ops, name).register(cls, _exact(func))
+
+
+for _func in (
+    pack_bitstream,
+    unpack_bitstream,
+    as_words,
+    check_tail,
+    mask_tail,
+    vec_and,
+    vec_or,
+    vec_xor,
+    vec_xnor,
+    vec_not,
+    vec_mux,
+    popcount,
+    stream_popcount,
+    vec_popcount,
+    gate_counts,
+    probabilities,
+    encode_region,
+    encode_words,
+    as_weights,
+    exactly,
+    on_host,
+):
+    _register(_func.__name__, _func)
+for _name in ("vec_mac", "encode_mac", "encoded_counts", "split_signs", "largest"):  # their NumPy bodies do for JAX
+    _register(_name, getattr(vector_ops, _name).__wrapped__)
+chunked.as_dask.register(jax.Array, as_dask)
+
+
+def _concatenate(arrays: Any, axis: int = 0) -> Any:
+    with jax.enable_x64(True):
+        return jnp.concatenate(arrays, axis)
+
+
+concatenate_lookup.register(jax.Array, _concatenate)
+sizeof.register(jax.Array, lambda array: array.nbytes)
+for _cls in jax.Array.__subclasses__():
+    if _cls.__name__ == "ArrayImpl":
+        copyreg.pickle(_cls, _pickled)
+jax.tree_util.register_pytree_node(
+    Bitstream,
+    lambda stream: ((stream.words,), (stream.length, stream.polarity)),
+    lambda kind, words: wrap_words(*words, *kind),
+)

@@ -550,19 +550,19 @@ def _rotate(x, n):
     return (x << uint64(n)) | (x >> uint64(64 - n))
 
 
-_ROTATIONS = (16, 42, 12, 31, 16, 32, 24, 21)  # of Threefry2x64, from Random123 (Salmon et al., SC 2011)
-_PARITY = 0x1BD11BDAA9FC1A22
+ROTATIONS = (16, 42, 12, 31, 16, 32, 24, 21)  # of Threefry2x64, from Random123 (Salmon et al., SC 2011)
+PARITY = 0x1BD11BDAA9FC1A22
 
 
 @_kernel
 def threefry(key0, key1, counter0, counter1):
     """Threefry2x64-13 of one counter: two random words."""
-    keys = (key0, key1, uint64(_PARITY) ^ key0 ^ key1)
+    keys = (key0, key1, uint64(PARITY) ^ key0 ^ key1)
     x0 = counter0 + key0
     x1 = counter1 + key1
     for i in range(ROUNDS):
         x0 += x1
-        x1 = _rotate(x1, _ROTATIONS[i % 8]) ^ x0
+        x1 = _rotate(x1, ROTATIONS[i % 8]) ^ x0
         if i % 4 == 3:
             j = i // 4 + 1
             x0 += keys[j % 3]
@@ -574,7 +574,7 @@ def _threefry(builder: Any, keys: list[Any], x0: Any, x1: Any) -> list[Any]:
     """`threefry` of vectors of counters to which the key is already added."""
     for i in range(ROUNDS):
         x0 = builder.add(x0, x1)
-        turned = _llvm(builder, "llvm.fshl.v8i64", _V8, x1, x1, _splat(builder, _ROTATIONS[i % 8]))
+        turned = _llvm(builder, "llvm.fshl.v8i64", _V8, x1, x1, _splat(builder, ROTATIONS[i % 8]))
         x1 = builder.xor(turned, x0)
         if i % 4 == 3:
             j = i // 4 + 1
@@ -623,7 +623,7 @@ def _bernoulli_block(typing_context, lanes, key0, key1, level, levels):
 
         rows = [[_load(builder, address(row, g)) for g in groups] for row in range(5)]
         counters0, counters1 = rows[:2]
-        key2 = builder.xor(builder.xor(_constant(_PARITY), key0), key1)
+        key2 = builder.xor(builder.xor(_constant(PARITY), key0), key1)
         keys = [_splat(builder, key) for key in (key0, key1, key2)]
         ones = _splat(builder, -1)
         resumed = _splat(builder, builder.sext(builder.icmp_unsigned("!=", level, _constant(0)), _I64))

@@ -571,7 +571,8 @@ def check_real(values: Any) -> None:
         raise BitstreamError(f"streams encode real numbers, not {values.dtype}")
 
 
-def probabilities(values: Any, polarity: Polarity) -> NDArray[np.float64]:
+@array_function
+def probabilities(values: Any, polarity: Polarity) -> Any:
     """The probability of a one for each value, as float64."""
     given = as_numpy(values, "values to encode")
     check_real(given)

@@ -12,7 +12,7 @@ settings.register_profile("scdask", deadline=None, suppress_health_check=[Health
 settings.load_profile("scdask")
 
 REQUIRED = os.environ.get("SCDASK_REQUIRE", "").split(",")
-COMPONENTS = {"zarr": "zarr", "apps": "sklearn"}
+COMPONENTS = {"zarr": "zarr", "apps": "sklearn", "jax": "optax", "nir": "nir"}
 
 
 class Backend(Enum):
@@ -23,6 +23,8 @@ class Backend(Enum):
     FORTRAN = "numpy Fortran order"
     UNALIGNED = "numpy unaligned"
     DASK = "dask"
+    JAX = "jax"
+    DASK_OF_JAX = "dask of jax"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,11 @@ class Arrays:
 
     @property
     def lazy(self):
-        return self.backend is Backend.DASK
+        return self.backend in (Backend.DASK, Backend.DASK_OF_JAX)
+
+    @property
+    def jax(self):
+        return self.backend in (Backend.JAX, Backend.DASK_OF_JAX)
 
     def array(self, values):
         values = np.array(values)
@@ -44,22 +50,38 @@ class Arrays:
         elif self.backend is Backend.UNALIGNED:
             values = np.frombuffer(b"x" + values.tobytes(), values.dtype, offset=1).reshape(values.shape)
         elif self.lazy:
-            return da.from_array(values, chunks=tuple(max(1, -(-n // 2)) for n in values.shape))
+            values = da.from_array(values, chunks=tuple(max(1, -(-n // 2)) for n in values.shape))
+        if self.jax:
+            from scdask.jax_backend import to_jax
+
+            values = to_jax(values)
         return values
 
     def host(self, result):
-        if not self.lazy:
+        if self.lazy:
+            assert isinstance(result, da.Array)
+            computed = result.compute()
+            assert computed.dtype == result.dtype == result._meta.dtype
+            assert np.shape(computed) == result.shape
+            self.check_type(result._meta)
+            result = computed
+        self.check_type(result)
+        return np.asarray(result)
+
+    def check_type(self, result):
+        if not self.jax:
             assert isinstance(result, np.ndarray | np.generic | int)
-            return result
-        assert isinstance(result, da.Array)
-        computed = result.compute()
-        assert computed.dtype == result.dtype
-        assert np.shape(computed) == result.shape
-        assert isinstance(result._meta, np.ndarray)
-        return computed
+            return
+        import jax
+
+        assert isinstance(result, jax.Array)
 
 
-@pytest.fixture(params=Backend, ids=lambda b: b.value)
+def marked(backend):
+    return pytest.param(backend, marks=[pytest.mark.component("jax")] if Arrays(backend).jax else [], id=backend.value)
+
+
+@pytest.fixture(params=map(marked, Backend))
 def backend(request):
     return Arrays(request.param)
 
