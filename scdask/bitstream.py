@@ -302,7 +302,7 @@ class Bitstream:
 
 
 def _decode(ones: Any, length: int, polarity: Polarity) -> Any:
-    share = ones / length
+    share = vector_ops.divide(ones, length)
     return share if polarity == "unipolar" else 2 * share - 1
 
 

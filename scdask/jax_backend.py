@@ -12,7 +12,8 @@ not 0 is 1, padding is not checked, and a value outside the range of a stream is
 from __future__ import annotations
 
 import copyreg
-from functools import partial, wraps
+from functools import partial, reduce, wraps
+from operator import add, or_
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
     from .encoding import SNG
     from .vector_ops import Gate, Polarity, Region
 
+SLICES = 8  # of a row, whose popcounts are added before they are summed: XLA is slow at sums along vectors
+LANES = 8  # words in a vector
 UNROLL = 16  # words that a step of a MAC counts: more registers spill, fewer wait for the sums in memory
 LEVELS = 8  # binary digits that a step of the Bernoulli encoder draws, an even number
 FEW_ROWS = 2  # up to so many, a MAC is a sum along the words, else one across the rows
-_SPREAD = np.uint64(0x0102040810204080)  # times eight bytes of 0 and 1: the highest byte has their bits
 
 
 def _exact(func: Callable[..., Any]) -> Callable[..., Any]:
@@ -115,19 +117,24 @@ def _pickled(array: Any) -> Any:
 
 def pack_bitstream(bitstream: Any) -> Any:
     vector_ops.check_bit_array(bitstream)
-    if not _traced(bitstream) and bitstream.dtype != bool and not ((bitstream == 0) | (bitstream == 1)).all():
-        return vector_ops.pack_bitstream(np.asarray(bitstream))  # which says where
-    return _pack(bitstream)
+    words, other = _pack(bitstream)
+    if not _traced(other) and other:
+        vector_ops.pack_bitstream(np.asarray(bitstream))  # which says where
+    return words
 
 
 @jax.jit
-def _pack(bits: Any) -> Any:
+def _pack(bits: Any) -> tuple[Any, Any]:
+    """The words, and whether there was anything but 0 and 1."""
     *lead, length = bits.shape
     n_words = vector_ops.words_for(length)
     padding = [*[(0, 0)] * len(lead), (0, WORD * n_words - length)]
-    eights = jnp.pad((bits != 0).astype(np.uint8), padding).reshape(*lead, n_words, 8, 8)
-    spread = lax.bitcast_convert_type(eights, np.uint64)
-    return lax.bitcast_convert_type((spread * _SPREAD >> np.uint64(56)).astype(np.uint8), np.uint64)
+    bits = jnp.pad(bits, padding).reshape(*lead, n_words, WORD)
+
+    def gathered(chosen: Any) -> Any:
+        return reduce(or_, [chosen[..., i].astype(np.uint64) << np.uint64(i) for i in range(WORD)])
+
+    return gathered(bits != 0), (gathered((bits != 0) & (bits != 1)) != 0).any()
 
 
 def unpack_bitstream(packed: Any, original_length: int, original_shape: tuple[int, ...] | None = None) -> Any:
@@ -138,8 +145,8 @@ def unpack_bitstream(packed: Any, original_length: int, original_shape: tuple[in
 
 @partial(jax.jit, static_argnums=1)
 def _unpack(words: Any, length: int) -> Any:
-    eights = lax.bitcast_convert_type(words, np.uint8)[..., None] >> np.arange(8, dtype=np.uint8) & np.uint8(1)
-    return eights.reshape(*words.shape[:-1], WORD * words.shape[-1])[..., :length]
+    bits = (words[..., None] >> np.arange(WORD, dtype=np.uint64) & np.uint64(1)).astype(np.uint8)
+    return bits.reshape(*words.shape[:-1], WORD * words.shape[-1])[..., :length]
 
 
 def as_words(packed: Any) -> Any:
@@ -154,9 +161,14 @@ def as_words(packed: Any) -> Any:
 def check_tail(packed: Any, length: int) -> Any:
     words = as_words(packed)
     length = vector_ops.check_length(length, words.shape[-1])
-    if length % WORD and not _traced(words) and (words[..., -1] & ~tail_mask(length)).any():
+    if length % WORD and not _traced(words) and _dirty(words, ~tail_mask(length)):
         vector_ops.check_tail(np.asarray(words), length)  # which says where
     return words
+
+
+@jax.jit
+def _dirty(words: Any, padding: Any) -> Any:
+    return (words[..., -1] & padding).any()
 
 
 def mask_tail(packed: Any, length: int) -> Any:
@@ -240,14 +252,29 @@ def _popcount(words: Any) -> Any:
 
 
 def stream_popcount(packed: Any) -> Any:
-    return _ones(as_words(packed))
+    return _stream_ones(as_words(packed))
 
 
 @jax.jit
-def _ones(words: Any) -> Any:
-    """The ones along the last axis; XLA sums int32 faster than int64."""
-    sums = np.int32 if WORD * words.shape[-1] < 2**31 else np.int64
-    return jnp.sum(lax.population_count(words).astype(sums), axis=-1, dtype=sums).astype(np.int64)
+def _stream_ones(words: Any) -> Any:
+    return _ones(words)
+
+
+def _ones(*operands: Any, gate: Callable[..., Any] = lambda words: words) -> Any:
+    """The ones of gate(*operands) along the last axis, of SLICES slices of it at once."""
+    width = operands[0].shape[-1]
+    sums = np.int32 if WORD * width < 2**31 else np.int64  # XLA adds up int32 faster
+    size = width // SLICES
+    parts = [slice(i * size, (i + 1) * size) for i in range(SLICES if size >= LANES else 0)]
+    rest = slice(parts[-1].stop if parts else 0, width)
+
+    def count(part: slice) -> Any:
+        return lax.population_count(gate(*(words[..., part] for words in operands))).astype(sums)
+
+    total = count(rest).sum(axis=-1, dtype=sums)
+    if parts:
+        total += reduce(add, map(count, parts)).sum(axis=-1, dtype=sums)
+    return total.astype(np.int64)
 
 
 def vec_popcount(packed: Any) -> Any:
@@ -265,23 +292,28 @@ def _total(words: Any) -> Any:
 def gate_counts(weights: Any, inputs: Any, gate: Gate) -> Any:
     weights, inputs = as_words(weights), as_words(inputs)
     vector_ops.check_mac(weights, inputs, "and", None)
-    batch = inputs if inputs.ndim == 3 else inputs[None]
-    whole = len(batch) and len(weights)
-    counts = _mac(weights, batch, gate == "xnor") if whole else jnp.zeros((len(batch), len(weights)), np.int64)
-    return counts if inputs.ndim == 3 else counts[0]
+    return _mac(weights, inputs, gate == "xnor")
 
 
 @partial(jax.jit, static_argnums=2)
 def _mac(weights: Any, inputs: Any, xor: bool) -> Any:
-    """The counts (batch, n_neurons) of AND or XOR. XLA fuses gate, popcount and sum: no product is stored."""
-    n, b = len(weights), len(inputs)
-    w, x = weights.reshape(n, -1), inputs.reshape(b, -1)
+    """The counts of AND or XOR. XLA fuses gate, popcount and sum: no product is stored."""
+    size = weights.shape[1] * weights.shape[2]
+    w, x = (words.reshape(*words.shape[:-2], size) for words in (weights, inputs))
     gate = lax.bitwise_xor if xor else lax.bitwise_and
-    if b <= FEW_ROWS:
-        return jnp.stack([_ones(gate(w, jnp.broadcast_to(row, w.shape))) for row in x]).reshape(b, n)
-    if n <= FEW_ROWS:
-        return jnp.stack([_ones(gate(x, jnp.broadcast_to(row, x.shape))) for row in w], axis=1).reshape(b, n)
-    return _across(w, x, gate) if n >= b else _across(x, w, gate).T
+
+    def one(row: Any, rows: Any) -> Any:
+        return _ones(jnp.broadcast_to(row, rows.shape), rows, gate=gate)
+
+    if x.ndim == 1:
+        return one(x, w)
+    if not (len(x) and len(w)):
+        return jnp.zeros((len(x), len(w)), np.int64)
+    if len(x) <= FEW_ROWS:
+        return jnp.stack([one(row, w) for row in x])
+    if len(w) <= FEW_ROWS:
+        return jnp.stack([one(row, x) for row in w], axis=1)
+    return _across(w, x, gate) if len(w) >= len(x) else _across(x, w, gate).T
 
 
 def _across(wide: Any, narrow: Any, gate: Callable[..., Any]) -> Any:
@@ -296,7 +328,7 @@ def _across(wide: Any, narrow: Any, gate: Callable[..., Any]) -> Any:
             lax.population_count(gate(jnp.broadcast_to(a[None, :], shape), jnp.broadcast_to(b[:, None], shape)))
             for a, b in zip(*words, strict=True)
         ]
-        return counts + sum(ones[1:], ones[0]).astype(np.int64), None
+        return counts + reduce(add, ones).astype(np.int64), None
 
     return lax.scan(step, jnp.zeros((len(narrow), len(wide)), np.int64), columns)[0]
 
@@ -338,18 +370,23 @@ def encode_words(values: Any, sng: SNG, length: int, polarity: Polarity = "unipo
 def probabilities(values: Any, polarity: Polarity) -> Any:
     p = _as_float64(values)
     low, high = vector_ops.RANGES[polarity]
-    if not _traced(p) and not ((p >= low) & (p <= high)).all():
+    if not _traced(p) and not _within(p, low, high):
         vector_ops.probabilities(np.asarray(values).astype(np.float64), polarity)  # which says where
     return p if polarity == "unipolar" else (p + 1) / 2
 
 
+@jax.jit
+def _within(p: Any, low: Any, high: Any) -> Any:
+    return ((p >= low) & (p <= high)).all()
+
+
+@jax.jit
 def _as_float64(values: Any) -> Any:
     """Real numbers as float64, bit for bit: XLA alone takes a subnormal float32 for 0."""
     if not jnp.issubdtype(values.dtype, jnp.floating):
         vector_ops.check_real(values)
+    if values.dtype == np.float64 or not jnp.issubdtype(values.dtype, jnp.floating):
         return values.astype(np.float64)
-    if values.dtype == np.float64:
-        return values
     single = values.astype(np.float32)
     bits = lax.bitcast_convert_type(single, np.uint32)
     size = bits & np.uint32(2**31 - 1)
@@ -435,6 +472,12 @@ def as_weights(values: Any) -> Any:
 
 def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
     return func(*arrays, **options)
+
+
+@jax.jit
+def divide(a: Any, b: Any) -> Any:
+    a, b = (jnp.asarray(v, np.float64) for v in jnp.broadcast_arrays(a, b))
+    return a / lax.optimization_barrier(b)  # XLA would multiply by the reciprocal of a number that all are divided by
 
 
 def on_host(array: Any) -> Any:
@@ -729,6 +772,7 @@ for _func in (
     encode_words,
     as_weights,
     exactly,
+    divide,
     on_host,
 ):
     _register(_func.__name__, _func)

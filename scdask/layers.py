@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from operator import truediv
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -61,15 +60,15 @@ def matmul(x: Any, w: Any, length: int, *, mode: Mode = "split", x_sng: SNG = So
     w = vector_ops.as_weights(w)
     vector_ops.check_layer(w, x, w_sng, x_sng, length, mode)
     scale = vector_ops.largest(w)
-    unit = vector_ops.exactly(truediv, w, scale)
+    unit = vector_ops.exactly(vector_ops.divide, w, scale)
     counts = vector_ops.encode_mac(unit, x, w_sng, x_sng, length, mode)
     return vector_ops.exactly(_product, counts, scale, mode=mode, length=int(length), n_inputs=w.shape[1])
 
 
 def _product(counts: Any, scale: Any, mode: Mode, length: int, n_inputs: int) -> Any:
     if mode == "split":
-        return counts * (scale / length)
-    return (2 * counts / length - n_inputs) * scale
+        return counts * vector_ops.divide(scale, length)
+    return (vector_ops.divide(2 * counts, length) - n_inputs) * scale
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,7 +123,7 @@ class SCDense:
 
 
 def _divided(x: Any, scale: float) -> Any:
-    return x.astype(np.float64) / scale
+    return vector_ops.divide(x.astype(np.float64), scale)
 
 
 def _with_bias(product: Any, bias: Any, scale: float) -> Any:

@@ -752,6 +752,12 @@ def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
 
 
 @array_function
+def divide(a: Any, b: Any) -> Any:
+    """The quotient, rounded to the nearest float64."""
+    return a / b
+
+
+@array_function
 def largest(weights: Any) -> Any:
     """The largest |weight|, or 1 if all are 0."""
     return or_one(abs(weights).max(initial=0.0))

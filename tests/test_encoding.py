@@ -99,11 +99,11 @@ def test_a_long_lfsr_starts_far_out_at_once():
 
 @pytest.mark.parametrize("length", [1, 10, 64, 100, 1000, 4097, 9000])
 @pytest.mark.parametrize("sng", SHARED, ids=repr)
-def test_shared_sequences_are_compared_bit_by_bit(sng, length):
+def test_shared_sequences_are_compared_bit_by_bit(backend, sng, length):
     numbers = sng.numbers(length, 0, length)
-    p = np.concatenate([[0, 1, 0.5, 1 / 3, 1e-300], numbers[:20], np.nextafter(numbers[:20], 1)])
-    bits = sc.encode(p, length, sng=sng).unpack()
-    np.testing.assert_array_equal(bits, numbers < p[:, None])
+    p = np.concatenate([[0, 1, 0.5, 1 / 3, 1e-300, 5e-324, -0.0], numbers[:20], np.nextafter(numbers[:20], 1)])
+    bits = sc.encode(backend.array(p), length, sng=sng).unpack()
+    np.testing.assert_array_equal(backend.host(bits), numbers < p[:, None])
 
 
 @given(probability, st.integers(0, 2**64 - 1), st.integers(1, 130))
@@ -332,15 +332,24 @@ def test_the_bits_do_not_depend_on_processes(cluster):
         np.testing.assert_array_equal(computed, sc.encode(p, 5000, sng=sng).words)
 
 
+@pytest.mark.parametrize("polarity", ["unipolar", "bipolar"])
+@pytest.mark.parametrize("length", [1, 100, 9000])
+@pytest.mark.parametrize("sng", ALL, ids=repr)
+def test_the_bits_do_not_depend_on_the_backend(backend, sng, length, polarity):
+    p = np.array([[0, 1, 0.5, 2.0**-70], [1 / 3, 1e-300, 1 - 2.0**-53, 3 / 256], [2.0**-12, 5e-324, 0.9, 1e-5]])
+    words = sc.encode(backend.array(p), length, sng=sng, polarity=polarity).words
+    np.testing.assert_array_equal(backend.host(words), sc.encode(p, length, sng=sng, polarity=polarity).words)
+
+
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "sng.json").read_text())
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["sng"])
-def test_golden_bits(case):
-    """No release changes a generator's bits."""
+def test_golden_bits(backend, case):
+    """No release and no backend changes a generator's bits."""
     sng = eval(case["sng"], {name: getattr(sc, name) for name in sc.__all__})
-    p = [float.fromhex(value) for value in case["p"]]
-    words = sc.encode(p, case["length"], sng=sng).words
+    p = np.array([float.fromhex(value) for value in case["p"]])
+    words = backend.host(sc.encode(backend.array(p), case["length"], sng=sng).words)
     assert [[f"{word:016x}" for word in stream] for stream in words] == case["words"]
 
 

@@ -35,10 +35,12 @@ def by_hand(x, w, length, mode, x_sng, w_sng):
 @pytest.mark.parametrize("length", [1, 10, 64, 1000])
 @pytest.mark.parametrize("pair", PAIRS, ids=repr)
 @pytest.mark.parametrize("mode", ["split", "bipolar"])
-def test_matmul_counts_what_the_bits_say(data, mode, pair, length):
+def test_matmul_counts_what_the_bits_say(backend, data, mode, pair, length):
     x, w = data
-    result = sc.matmul(x, w, length, mode=mode, x_sng=pair[0], w_sng=pair[1])
-    np.testing.assert_allclose(result, by_hand(x, w, length, mode, *pair), rtol=1e-12, atol=1e-12)
+    expected = by_hand(x, w, length, mode, *pair)
+    for right in (w, backend.array(w)):
+        result = sc.matmul(backend.array(x), right, length, mode=mode, x_sng=pair[0], w_sng=pair[1])
+        np.testing.assert_allclose(backend.host(result), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("mode", ["split", "bipolar"])
@@ -182,6 +184,14 @@ def test_a_perceptron_follows_its_float_twin(mlp):
     assert isinstance(lazy, da.Array)
     assert lazy.dtype == exact.dtype
     np.testing.assert_array_equal(lazy.compute(), mlp.predict(x, 4096))
+
+
+def test_a_perceptron_on_every_backend(backend, mlp):
+    x = np.random.default_rng(9).random((20, 5))
+    np.testing.assert_array_equal(backend.host(mlp.logits(backend.array(x), 256)), mlp.logits(x, 256))
+    labels = mlp.predict(backend.array(x), 256)
+    assert isinstance(labels, da.Array if backend.lazy else np.ndarray)
+    np.testing.assert_array_equal(labels, mlp.predict(x, 256))
 
 
 def test_a_prediction_does_not_depend_on_its_neighbours(mlp):
