@@ -54,8 +54,9 @@ def _exact(func: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _traced(array: Any) -> bool:
-    return isinstance(array, jax.core.Tracer)
+def _known(flag: Any) -> bool:
+    """Whether the flag is set, as far as that can be known: under a trace even constants cannot be looked at."""
+    return not isinstance(flag, jax.core.Tracer) and bool(flag)
 
 
 # To the device and back
@@ -118,7 +119,7 @@ def _pickled(array: Any) -> Any:
 def pack_bitstream(bitstream: Any) -> Any:
     vector_ops.check_bit_array(bitstream)
     words, other = _pack(bitstream)
-    if not _traced(other) and other:
+    if _known(other):
         vector_ops.pack_bitstream(np.asarray(bitstream))  # which says where
     return words
 
@@ -161,7 +162,7 @@ def as_words(packed: Any) -> Any:
 def check_tail(packed: Any, length: int) -> Any:
     words = as_words(packed)
     length = vector_ops.check_length(length, words.shape[-1])
-    if length % WORD and not _traced(words) and _dirty(words, ~tail_mask(length)):
+    if length % WORD and _known(_dirty(words, ~tail_mask(length))):
         vector_ops.check_tail(np.asarray(words), length)  # which says where
     return words
 
@@ -370,14 +371,14 @@ def encode_words(values: Any, sng: SNG, length: int, polarity: Polarity = "unipo
 def probabilities(values: Any, polarity: Polarity) -> Any:
     p = _as_float64(values)
     low, high = vector_ops.RANGES[polarity]
-    if not _traced(p) and not _within(p, low, high):
+    if _known(_outside(p, low, high)):
         vector_ops.probabilities(np.asarray(values).astype(np.float64), polarity)  # which says where
     return p if polarity == "unipolar" else (p + 1) / 2
 
 
 @jax.jit
-def _within(p: Any, low: Any, high: Any) -> Any:
-    return ((p >= low) & (p <= high)).all()
+def _outside(p: Any, low: Any, high: Any) -> Any:
+    return (~((p >= low) & (p <= high))).any()
 
 
 @jax.jit
@@ -465,7 +466,7 @@ def _threefry(key: tuple[Any, Any], counter0: Any, counter1: Any) -> tuple[Any, 
 
 def as_weights(values: Any) -> Any:
     weights = _as_float64(values)
-    if not _traced(weights) and not jnp.isfinite(weights).all():
+    if _known(~jnp.isfinite(weights).all()):
         vector_ops.as_weights(np.asarray(values).astype(np.float64))  # which says where
     return weights
 
@@ -476,8 +477,9 @@ def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
 
 @jax.jit
 def divide(a: Any, b: Any) -> Any:
-    a, b = (jnp.asarray(v, np.float64) for v in jnp.broadcast_arrays(a, b))
-    return a / lax.optimization_barrier(b)  # XLA would multiply by the reciprocal of a number that all are divided by
+    a, b = jnp.asarray(a, np.float64), jnp.asarray(b, np.float64)
+    # XLA would multiply by the reciprocal of a number that several are divided by. It cannot know that 0 * a is 0.
+    return a / (b + 0 * a)
 
 
 def on_host(array: Any) -> Any:
@@ -529,7 +531,7 @@ def spike(v: Any, slope: float) -> Any:
     ----------
     .. [1] Zenke and Ganguli: SuperSpike. Neural Computation 30, 2018.
     """
-    return (v >= 0).astype(v.dtype)
+    return jnp.where(v >= 0, jnp.ones_like(v), 0)
 
 
 @spike.defjvp
@@ -672,7 +674,7 @@ def _forward(
         for w, v in zip(weights, potentials, strict=True):
             v = v_rest + alpha * (v - v_rest) + below @ w.T
             below = spike(v - v_threshold, slope)
-            after.append(v + below * (v_reset - v))
+            after.append(v * (1 - below) + v_reset * below)
             spikes.append(below)
         return after, spikes
 
@@ -728,6 +730,8 @@ def jax_surrogate_gradient_step(
     if targets.ndim == 1:
         if not jnp.issubdtype(targets.dtype, jnp.integer):
             raise BitstreamError(f"labels are integers, not {targets.dtype}")
+        if targets.size and _known((targets < 0).any() | (targets >= classes).any()):
+            raise BitstreamError(f"labels are 0 to {classes - 1}, but there are {targets.min()} to {targets.max()}")
         targets = jax.nn.one_hot(targets, classes, dtype=x.dtype)
     step: tuple[list[Any], Any] = _descend(layers, x, _as_float(targets), _steps(n_steps), lr, float(beta))
     return step
@@ -747,8 +751,9 @@ def _descend(weights: list[Any], x: Any, targets: Any, n_steps: int, lr: Any, sl
 
 
 def _register(name: str, func: Callable[..., Any]) -> None:
+    exact = _exact(func)
     for cls in (jax.Array, jax.core.Tracer):
-        getattr(vector_ops, name).register(cls, _exact(func))
+        getattr(vector_ops, name).register(cls, exact)
 
 
 for _func in (

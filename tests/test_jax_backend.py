@@ -1,0 +1,516 @@
+import copy
+import pickle
+import subprocess
+import sys
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+
+import scdask as sc
+from scdask import Bernoulli, Bitstream, BitstreamError, Sobol, vector_ops
+
+jax = pytest.importorskip("jax")
+jnp = jax.numpy
+backend = pytest.importorskip("scdask.jax_backend")
+pytestmark = pytest.mark.component("jax")
+
+to_jax, to_host = backend.to_jax, backend.to_host
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(21)
+
+
+def words_of(rng, *shape):
+    return rng.integers(0, 2**64, shape, dtype=np.uint64)
+
+
+# moving arrays
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "i2", "u4", "i8", "u8", "f2", "f4", "f8", ">u8", ">f4"])
+def test_arrays_go_and_come_back_bit_for_bit(rng, dtype):
+    values = rng.integers(0, 2**64, 40, dtype=np.uint64).view("u1").astype(dtype).reshape(4, -1)
+    there = to_jax(values)
+    assert isinstance(there, jax.Array)
+    assert there.dtype == np.dtype(dtype).newbyteorder("=")
+    back = to_host(there)
+    assert type(back) is np.ndarray
+    np.testing.assert_array_equal(back, values)
+    assert to_jax(there) is there
+    assert to_host(values) is values
+
+
+def test_a_jax_array_is_a_copy(rng):
+    words = words_of(rng, 1000)
+    there = to_jax(words)
+    words[:] = 0
+    assert to_host(there).all()
+
+
+def test_lazy_arrays_move_block_by_block(rng):
+    words = words_of(rng, 6, 4)
+    lazy = to_jax(da.from_array(words, chunks=(2, 3)))
+    assert isinstance(lazy._meta, jax.Array)
+    assert lazy._meta.dtype == lazy.dtype == np.uint64
+    assert isinstance(lazy.compute(), jax.Array)
+    back = to_host(lazy)
+    assert isinstance(back._meta, np.ndarray)
+    assert type(back.compute()) is np.ndarray
+    np.testing.assert_array_equal(back, words)
+
+
+def test_what_jax_has_no_arrays_for():
+    with pytest.raises(sc.UnsupportedArrayError, match="MaskedArray"):
+        to_jax(np.ma.masked_array([1, 2]))
+    for values in (["a"], [None], np.array("2020", "M8[D]")):
+        with pytest.raises(sc.UnsupportedArrayError, match="no arrays of"):
+            to_jax(values)
+
+
+def test_words_survive_pickle_and_copies(rng):
+    words = words_of(rng, 3, 5)
+    there = to_jax(words)
+    for copied in (pickle.loads(pickle.dumps(there)), copy.deepcopy(there), copy.copy(there)):
+        assert isinstance(copied, jax.Array)
+        assert copied.dtype == np.uint64
+        np.testing.assert_array_equal(to_host(copied), words)
+    single = jnp.arange(3.0)
+    assert pickle.loads(pickle.dumps(single)).dtype == single.dtype
+
+
+def test_dask_knows_their_size(rng):
+    from dask.sizeof import sizeof
+
+    assert sizeof(to_jax(words_of(rng, 1000))) == 8000
+
+
+# 64 bits, whatever the setting
+
+EVERYTHING = """
+import warnings
+import jax, numpy as np, dask.array as da
+import scdask as sc
+from scdask import vector_ops as vo
+from scdask.jax_backend import to_jax, to_host
+
+def results(move):
+    rng = np.random.default_rng(1)
+    bits = move(rng.integers(0, 2, (4, 6, 100), dtype=np.uint8))
+    words = vo.pack_bitstream(bits)
+    p, weights = move(rng.random((5, 6))), rng.normal(size=(4, 6))
+    stream = sc.encode(p, 100, sng=sc.Bernoulli(3), polarity="bipolar")
+    yield words
+    yield vo.unpack_bitstream(words, 100)
+    yield vo.check_tail(words, 100)
+    yield vo.mask_tail(vo.vec_not(words), 100)
+    yield vo.vec_and(words, words[0])
+    yield vo.vec_or(words, words[0])
+    yield vo.vec_xor(words, words[0])
+    yield vo.vec_xnor(words, words[0], 100)
+    yield vo.vec_mux(words, words[0], words[1])
+    yield vo.popcount(words)
+    yield vo.stream_popcount(words)
+    yield vo.vec_popcount(words)
+    yield vo.vec_mac(words, words[0])
+    yield vo.vec_mac(words, words, "xnor", 100)
+    for sng in (sc.Bernoulli(3), sc.Bernoulli(3, shared=True), sc.Sobol(2), sc.LFSR()):
+        yield sc.encode(p, 100, sng=sng).words
+    yield (~stream).decode()
+    yield sc.xnor(stream, sc.encode(p[0], 100, sng=sc.Sobol(1), polarity="bipolar")).decode()
+    for mode in ("split", "bipolar"):
+        yield sc.matmul(p, weights, 100, mode=mode)
+
+def lazily(array):
+    return da.from_array(array, chunks=tuple(max(1, -(-n // 2)) for n in array.shape))
+"""
+
+
+def in_a_fresh_process(code, **environment):
+    command = [sys.executable, "-W", "error", "-c", EVERYTHING + code]
+    done = subprocess.run(
+        command, env={"PATH": "", **environment}, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("x64", ["0", "1"])
+def test_eager_results_are_those_of_numpy(x64):
+    in_a_fresh_process(
+        f"""
+before = jax.config.jax_enable_x64
+assert before == bool({x64})
+for found, right in zip(results(to_jax), results(np.asarray), strict=True):
+    assert isinstance(found, jax.Array)
+    assert found.dtype == np.asarray(right).dtype, (found.dtype, right)
+    np.testing.assert_array_equal(to_host(found), right)
+assert jax.config.jax_enable_x64 == before
+assert jax.numpy.arange(2).dtype == (np.int64 if before else np.int32)
+""",
+        JAX_ENABLE_X64=x64,
+    )
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_results_of_workers_are_those_of_numpy(scheduler):
+    in_a_fresh_process(
+        f"""
+from distributed import Client, LocalCluster
+
+def compare():
+    for found, right in zip(results(lambda a: to_jax(lazily(a))), results(np.asarray), strict=True):
+        assert found.dtype == found._meta.dtype == np.asarray(right).dtype
+        found = found.compute()
+        assert isinstance(found, jax.Array), type(found)
+        assert found.dtype == np.asarray(right).dtype
+        np.testing.assert_array_equal(to_host(found), right)
+
+if __name__ == "__main__":
+    if {scheduler!r} == "threads":
+        compare()
+    else:
+        with LocalCluster(n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address=":0") as cluster:
+            with Client(cluster) as client:
+                compare()
+                assert not any(client.run(lambda: __import__("jax").config.jax_enable_x64).values())
+    assert not jax.config.jax_enable_x64
+"""
+    )
+
+
+def test_words_go_from_worker_to_worker(cluster, rng):
+    words = words_of(rng, 8, 6)
+    kept = cluster.persist(to_jax(da.from_array(words, chunks=(2, 6))))
+    moved = cluster.compute(kept.rechunk((8, 3))).result()
+    assert isinstance(moved, jax.Array)
+    np.testing.assert_array_equal(to_host(moved), words)
+    kept = cluster.scatter(to_jax(words), broadcast=True).result()
+    np.testing.assert_array_equal(to_host(kept), words)
+
+
+def test_words_cut_to_32_bits_are_refused(rng):
+    cut = jnp.zeros((2, 3), jnp.uint32)
+    for func in (vector_ops.vec_popcount, vector_ops.vec_not, lambda w: Bitstream(w, 150)):
+        with pytest.raises(BitstreamError, match="uint64, not uint32: to_jax keeps"):
+            func(cut)
+
+
+# under jit and vmap
+
+
+def test_everything_under_jit(rng):
+    bits = jnp.asarray(rng.integers(0, 2, (4, 6, 100), dtype=np.uint8))
+    words = vector_ops.pack_bitstream(bits)
+    p = to_jax(rng.random((4, 6)))
+    for func, array in [
+        (vector_ops.pack_bitstream, bits),
+        (backend.jax_pack_bitstream, bits),
+        (lambda w: vector_ops.unpack_bitstream(w, 100), words),
+        (lambda w: vector_ops.check_tail(w, 100), words),
+        (lambda w: vector_ops.mask_tail(w, 70), words),
+        (lambda w: vector_ops.vec_not(w, 100), words),
+        (lambda w: vector_ops.vec_xnor(w, w[0], 100), words),
+        (lambda w: vector_ops.vec_mux(w, w[0], w[1]), words),
+        (lambda w: backend.jax_vec_and(w, w[0]), words),
+        (backend.jax_popcount, words),
+        (vector_ops.stream_popcount, words),
+        (vector_ops.vec_popcount, words),
+        (lambda w: backend.jax_vec_mac(w, w[0]), words),
+        (lambda w: vector_ops.vec_mac(w, w, "xnor", 100), words),
+        (lambda p: vector_ops.encode_words(p, Bernoulli(3), 100), p),
+        (lambda p: vector_ops.encode_words(p, Sobol(1), 100), p),
+        (lambda p: vector_ops.encode_mac(p, p, Sobol(1), Sobol(2), 100, "split"), p),
+        (lambda p: (sc.encode(p, 100, sng=Sobol(1)) & sc.encode(p, 100, sng=Sobol(2))).decode(), p),
+        (lambda p: sc.matmul(p, p, 100, mode="bipolar"), p),
+    ]:
+        expected = func(array)
+        compiled = jax.jit(func)(array)
+        assert compiled.dtype == expected.dtype
+        np.testing.assert_allclose(to_host(compiled), to_host(expected), rtol=1e-14 if expected.dtype == float else 0)
+
+
+def test_everything_under_vmap(rng):
+    bits = jnp.asarray(rng.integers(0, 2, (4, 6, 100), dtype=np.uint8))
+    words = vector_ops.pack_bitstream(bits)
+    p = to_jax(rng.random((4, 6)))
+    for func, array in [
+        (vector_ops.pack_bitstream, bits),
+        (lambda w: vector_ops.unpack_bitstream(w, 100), words),
+        (lambda w: vector_ops.vec_not(w, 100), words),
+        (lambda w: vector_ops.vec_xnor(w, w[0], 100), words),
+        (vector_ops.stream_popcount, words),
+        (vector_ops.vec_popcount, words),
+        (lambda w: vector_ops.vec_mac(words, w), words),
+        (lambda w: vector_ops.vec_mac(w[None], words, "xnor", 100), words),
+        (lambda p: vector_ops.encode_words(p, Bernoulli(3), 100), p),
+        (lambda p: sc.encode(p, 100, sng=Sobol(1)).decode(), p),
+    ]:
+        expected = np.stack([to_host(func(part)) for part in array])
+        for mapped in (jax.vmap(func), jax.jit(jax.vmap(func))):
+            np.testing.assert_array_equal(to_host(mapped(array)), expected)
+
+
+def test_a_bitstream_goes_through_jit(rng):
+    a, b = (sc.encode(to_jax(rng.random(5)), 100, sng=Sobol(d)) for d in (1, 2))
+    product = jax.jit(lambda a, b: ~(a & b))(a, b)
+    assert isinstance(product, Bitstream)
+    assert (product.length, product.polarity, product.shape) == (100, "unipolar", (5,))
+    np.testing.assert_array_equal(to_host(product.words), to_host((~(a & b)).words))
+    with pytest.raises(BitstreamError, match="length"):
+        jax.jit(lambda a, b: a & b)(a, sc.encode(to_jax(np.zeros(5)), 101))
+
+
+def test_values_that_cannot_be_looked_at_are_taken_into_range():
+    p = np.array([-1, 2, np.nan, -np.nan, np.inf, -np.inf, -0.0, 0.5])
+    for sng in (Bernoulli(1), Sobol(1)):
+        ones = jax.jit(lambda p, sng=sng: sc.encode(p, 4096, sng=sng).popcount())(to_jax(p))
+        assert to_host(ones)[:7].tolist() == [0, 4096, 0, 0, 4096, 0, 0]
+    assert to_host(jax.jit(vector_ops.pack_bitstream)(jnp.array([2, 0, -1]))).tolist() == [5]
+
+
+# values and types
+
+
+def test_small_floats_are_not_taken_for_zero():
+    for dtype, values in [("f4", [1e-45, 1e-40, 0, 2.0**-126]), ("f8", [5e-324, 1e-310, 0, 1e-300]), ("f2", [6e-8, 0])]:
+        p = np.array(values, dtype)
+        np.testing.assert_array_equal(to_host(vector_ops.as_weights(to_jax(-p))), -p.astype(np.float64))
+        for sng in (Sobol(1), Bernoulli(1)):
+            expected = sc.encode(p, 64, sng=sng).words
+            np.testing.assert_array_equal(to_host(sc.encode(to_jax(p), 64, sng=sng).words), expected)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "int8", "bool"])
+def test_jax_types_of_real_numbers(dtype):
+    p = jnp.asarray([0, 1, 1], dtype)
+    assert to_host(sc.encode(p, 100, sng=Sobol(1)).popcount()).tolist() == [0, 100, 100]
+    assert to_host(sc.encode(jnp.asarray(0.375, "bfloat16"), 64, sng=Sobol(1)).decode()) == 0.375
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: vector_ops.pack_bitstream(jnp.array([[0, 1], [1, 7]])), r"there is 7 at \(1, 1\)"),
+        (lambda: vector_ops.pack_bitstream(jnp.array([0.5])), "float32"),
+        (lambda: vector_ops.pack_bitstream(jnp.array([0, 1], "int4")), "int4"),
+        (lambda: sc.encode(jnp.array([0.5, 1.5]), 64), r"0 to 1, but there is 1.5 at \(1,\)"),
+        (lambda: sc.encode(jnp.array([jnp.nan]), 64), "nan"),
+        (lambda: sc.encode(jnp.array([1j]), 64), "complex64"),
+        (lambda: sc.encode(jnp.array([0.5, 1.5]), 64, chunks=1), "1.5"),
+        (lambda: vector_ops.as_weights(jnp.array([jnp.inf])), r"finite, but there is inf at \(0,\)"),
+        (lambda: Bitstream(to_jax(np.array([2**63], np.uint64)), 63), r"stream \(\) of 63 bits has ones"),
+        (lambda: vector_ops.vec_and(to_jax(np.zeros(2, np.uint64)), np.zeros(3, np.uint64)), "2 and 3 words"),
+        (lambda: vector_ops.vec_and(to_jax(np.zeros(2, np.uint64)), np.zeros(2)), "float64"),
+        (lambda: backend.jax_vec_mac(np.zeros((1, 4, 1), np.uint64), np.zeros((2, 1), np.uint64)), "a MAC takes"),
+    ],
+)
+def test_bad_input_is_a_sentence(make, message):
+    with pytest.raises(BitstreamError, match=message):
+        make()
+
+
+def test_numpy_joins_jax_and_all_join_dask(rng):
+    a, b = words_of(rng, 3, 2), words_of(rng, 3, 2)
+    for left, right in [(to_jax(a), b), (a, to_jax(b)), (a.astype(">u8"), to_jax(b))]:
+        both = vector_ops.vec_and(left, right)
+        assert isinstance(both, jax.Array)
+        np.testing.assert_array_equal(to_host(both), a & b)
+    for left, right in [(da.from_array(a), to_jax(b)), (to_jax(a), da.from_array(b)), (to_jax(da.from_array(a)), b)]:
+        both = vector_ops.vec_and(left, right)
+        assert isinstance(both, da.Array)
+        assert isinstance(both._meta, jax.Array)
+        both = both.compute()
+        assert isinstance(both, jax.Array)
+        np.testing.assert_array_equal(to_host(both), a & b)
+
+
+@pytest.mark.parametrize("gate", ["and", "xnor"])
+@pytest.mark.parametrize(("n", "b", "i", "n_words"), [(40, 1, 9, 9), (2, 30, 7, 11), (33, 5, 3, 40), (5, 33, 3, 1)])
+def test_every_form_of_the_mac(rng, gate, n, b, i, n_words):
+    w, x = words_of(rng, n, i, n_words), words_of(rng, b, i, n_words)
+    expected = vector_ops.vec_mac(w, x, gate, 64 * n_words)
+    found = vector_ops.vec_mac(to_jax(w), to_jax(x), gate, 64 * n_words)
+    np.testing.assert_array_equal(to_host(found), expected)
+    if b == 1:
+        np.testing.assert_array_equal(
+            to_host(vector_ops.vec_mac(to_jax(w), to_jax(x[0]), gate, 64 * n_words)), expected[0]
+        )
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+def test_no_product_is_stored(batch):
+    with jax.enable_x64(True):
+        w, x = jnp.zeros((64, 256, 16), jnp.uint64), jnp.zeros((batch, 256, 16), jnp.uint64)
+        memory = jax.jit(vector_ops.vec_mac).lower(w, x).compile().memory_analysis()
+    products = 64 * batch * 256 * 16 * 8
+    assert memory.temp_size_in_bytes < products / 10
+
+
+# streams of JAX words
+
+
+def test_chunks_of_a_jax_array_are_jax_arrays(rng):
+    p = to_jax(rng.random((6, 4)))
+    eager = sc.encode(p, 200, sng=Sobol(1))
+    for lazy in (
+        eager.rechunk((2, 4)),
+        sc.encode(p, 200, sng=Sobol(1), chunks=(2, 3)),
+        eager.rechunk((3, 2)).rechunk(4),
+    ):
+        assert isinstance(lazy.words._meta, jax.Array)
+        done = lazy.compute()
+        assert isinstance(done.words, jax.Array)
+        np.testing.assert_array_equal(to_host(done.words), to_host(eager.words))
+    (kept,) = dask.persist(eager.rechunk((2, 4)))
+    assert isinstance(kept[1:5].compute().words, jax.Array)
+
+
+def test_indexing(rng):
+    stream = sc.encode(to_jax(rng.random((6, 4))), 200, sng=Sobol(1))
+    host = Bitstream(to_host(stream.words), 200)
+    mask = rng.random((6, 4)) < 0.5
+    for index in (0, -1, slice(1, 4), (slice(None), 2), [3, 1], mask, (..., 0), None):
+        np.testing.assert_array_equal(to_host(stream[index].words), host[index].words)
+    assert len(list(stream)) == 6
+
+
+@pytest.mark.component("zarr")
+@pytest.mark.parametrize("lazy", [False, True])
+def test_zarr(tmp_path, rng, lazy):
+    stream = sc.encode(to_jax(rng.random((6, 4))), 200, sng=Sobol(1))
+    (stream.rechunk((2, 4)) if lazy else stream).to_zarr(tmp_path / "a.zarr")
+    read = sc.open_zarr(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(read.words, to_host(stream.words))
+    assert isinstance(to_jax(read.words).compute(), jax.Array)
+
+
+# neurons
+
+
+def test_a_lif_step_is_its_formula(rng):
+    v, current, noise = (rng.normal(size=(3, 50)).astype(np.float32) for _ in range(3))
+    after, spikes = backend.jax_lif_step(v, current, -0.1, 0.2, 0.5, 0.3, 1.5, 0.1 * noise)
+    moved = v + (-0.1 - v) * np.float32(0.3) + current * np.float32(1.5) + np.float32(0.1) * noise
+    assert spikes.dtype == np.uint8
+    assert after.dtype == np.float32
+    np.testing.assert_array_equal(spikes, moved >= 0.5)
+    np.testing.assert_allclose(after, np.where(moved >= 0.5, 0.2, moved), rtol=1e-5, atol=1e-6)
+    at = backend.jax_lif_step(jnp.ones(1), jnp.zeros(1), 0.0, 0.0, 1.0, 0.0, 1.0, 0.0)
+    assert (float(at[0][0]), int(at[1][0])) == (0, 1)
+
+
+def test_alpha_is_lost_in_a_step_and_kept_in_a_forward_pass():
+    v, _ = backend.jax_lif_step(jnp.full(1, 0.5), jnp.zeros(1), 0.0, 0.0, 1.0, 0.9, 1.0, 0.0)
+    assert float(v[0]) == pytest.approx(0.05)
+    for steps, expected in [(1, 0.5), (2, 0.95), (3, 0)]:  # 0.5 a step, 0.9 of it kept, a spike at 1.355
+        _, v = backend.jax_forward_pass([jnp.ones((1, 1))], jnp.full(1, 0.5), steps)
+        assert float(v[0]) == pytest.approx(expected)
+
+
+def by_hand(weights, x, n_steps, v_rest=0.0, v_reset=0.0, v_threshold=1.0, alpha=0.9):
+    potentials = [np.full((*x.shape[:-1], len(w)), v_rest) for w in weights]
+    trains = [[] for _ in weights]
+    for _ in range(n_steps):
+        below = x
+        for layer, w in enumerate(weights):
+            v = v_rest + alpha * (potentials[layer] - v_rest) + below @ w.T
+            below = (v >= v_threshold).astype(float)
+            potentials[layer] = np.where(below, v_reset, v)
+            trains[layer].append(below)
+    return [np.stack(train) for train in trains], potentials[-1]
+
+
+@pytest.mark.parametrize("options", [{}, {"v_rest": -0.1, "v_reset": 0.2, "v_threshold": 0.7, "alpha": 0.8}])
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (2, 3, 5)])
+def test_a_forward_pass_is_its_formula(rng, options, shape):
+    weights = [rng.normal(0, 0.5, (7, 5)), rng.normal(0, 0.7, (3, 7))]
+    x = rng.random(shape)
+    with jax.enable_x64(True):
+        spikes, v = backend.jax_forward_pass(weights, x, 12, **options)
+    expected, last = by_hand(weights, x, 12, **options)
+    for train, right in zip(spikes, expected, strict=True):
+        assert train.shape == right.shape
+        np.testing.assert_array_equal(train, right)
+    np.testing.assert_allclose(v, last, atol=1e-12)
+
+
+def test_potentials_decay_toward_rest():
+    _, v = backend.jax_forward_pass([jnp.zeros((1, 1))], jnp.zeros((1, 1)), 100, v_rest=0.5, v_reset=0.5)
+    assert float(v[0, 0]) == 0.5
+    spikes, v = backend.jax_forward_pass([jnp.eye(1)], jnp.ones((1, 1)), 3, v_rest=0.5, v_reset=-1.0, v_threshold=1.1)
+    assert spikes[0].ravel().tolist() == [1, 0, 1]
+    assert float(v[0, 0]) == -1
+
+
+def test_the_loop_over_time_is_compiled_once(rng):
+    weights, x = [rng.normal(size=(7, 5))], rng.random((4, 5))
+    sizes = [len(str(jax.make_jaxpr(lambda x, n=n: backend.jax_forward_pass(weights, x, n))(x))) for n in (10, 10_000)]
+    assert sizes[1] < sizes[0] + 100
+
+
+def test_gradients_of_a_forward_pass_are_those_of_the_fast_sigmoid():
+    slope = jax.grad(lambda v: backend.spike(v, 10.0))
+    for v in (-1.0, -0.1, 0.0, 0.3):
+        assert float(slope(v)) == pytest.approx(1 / (1 + 10 * abs(v)) ** 2)
+    assert float(backend.spike(0.0, 10.0)) == 1
+    rate = lambda w: backend.jax_forward_pass([w], jnp.ones(1), 20)[0][0].mean()  # noqa: E731
+    assert float(jax.grad(rate)(jnp.full((1, 1), 0.3))[0, 0]) > 0
+
+
+def test_a_training_step_is_gradient_descent(rng):
+    weights = [rng.normal(0, 0.5, (7, 5)), rng.normal(0, 0.7, (3, 7))]
+    x, labels = rng.random((6, 5)), np.array([0, 1, 2, 1, 0, 2])
+    with jax.enable_x64(True):
+        spikes, _ = by_hand(weights, x, 10)
+        rates = spikes[-1].mean(axis=0)
+        chosen = np.log(np.exp(rates) / np.exp(rates).sum(axis=1, keepdims=True))[np.arange(6), labels]
+        new, loss = backend.jax_surrogate_gradient_step(weights, x, labels, 10, 0.5, 10.0)
+        assert float(loss) == pytest.approx(-chosen.mean())
+        steps = [np.asarray(n) - w for n, w in zip(new, weights, strict=True)]
+        assert all(np.abs(step).max() > 0 for step in steps)
+        twice, _ = backend.jax_surrogate_gradient_step(weights, x, np.eye(3)[labels], 10, 1.0, 10.0)
+        for n, w, step in zip(twice, weights, steps, strict=True):
+            np.testing.assert_allclose(np.asarray(n) - w, 2 * step, rtol=1e-9, atol=1e-15)
+        step = jax.jit(backend.jax_surrogate_gradient_step, static_argnums=(3, 5))
+        np.testing.assert_allclose(step(weights, x, labels, 10, 0.5, 10.0)[1], loss)
+
+
+def test_training_steps_learn(rng):
+    centres = rng.random((3, 8)) < 0.5
+    labels = rng.integers(0, 3, 60)
+    x = np.clip(centres[labels] + rng.normal(0, 0.1, (60, 8)), 0, 1)
+    weights = [jnp.asarray(rng.normal(0, 0.5, (20, 8))), jnp.asarray(rng.normal(0, 0.3, (3, 20)))]
+    losses = []
+    for _ in range(200):
+        weights, loss = backend.jax_surrogate_gradient_step(weights, x, labels, lr=1.0)
+        losses.append(float(loss))
+    assert losses[-1] < losses[0] - 0.2
+    spikes, _ = backend.jax_forward_pass(weights, x, 25)
+    assert np.mean(np.asarray(spikes[-1]).sum(axis=0).argmax(axis=1) == labels) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: backend.jax_forward_pass([], np.ones(2), 3), "at least one layer"),
+        (lambda: backend.jax_forward_pass([np.ones((3, 2))], np.ones(4), 3), r"layer 0 takes weights \(n_neurons, 4\)"),
+        (lambda: backend.jax_forward_pass([np.ones((3, 2)), np.ones((2, 2))], np.ones(2), 3), "layer 1"),
+        (lambda: backend.jax_forward_pass([np.ones((3, 2))], np.ones(2), 0), "at least 1, not 0"),
+        (lambda: backend.jax_forward_pass([np.ones((3, 2))], np.ones(2), 2.5), "not 2.5"),
+        (lambda: backend.jax_forward_pass([np.ones((3, 2))], 1j * np.ones(2), 1), "complex"),
+        (lambda: backend.jax_surrogate_gradient_step([np.ones((3, 2))], np.ones(2), np.ones(3)), r"\(batch, 3\)"),
+        (lambda: backend.jax_surrogate_gradient_step([np.ones((3, 2))], np.ones((4, 2)), np.ones(4)), "integers"),
+        (lambda: backend.jax_surrogate_gradient_step([np.ones((3, 2))], np.ones((4, 2)), np.ones((4, 2))), r"\(4, 2\)"),
+        (
+            lambda: backend.jax_surrogate_gradient_step([np.ones((3, 2))], np.ones((4, 2)), np.arange(4)),
+            "are 0 to 2, but there are 0 to 3",
+        ),
+    ],
+)
+def test_networks_that_do_not_fit(call, message):
+    with pytest.raises(BitstreamError, match=message):
+        call()
