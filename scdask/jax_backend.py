@@ -17,15 +17,13 @@ from operator import add, or_
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
-import jax
-import jax.numpy as jnp
 import numpy as np
 from dask.array.core import concatenate_lookup
 from dask.sizeof import sizeof
-from jax import lax
 
 from . import chunked, vector_ops
 from ._dispatch import as_numpy
+from ._extras import require
 from .bitstream import Bitstream, wrap_words
 from .errors import BitstreamError, UnsupportedArrayError
 from .jit_kernels import PAIR_BITS, PARITY, ROTATIONS, ROUNDS, WORD, tail_mask
@@ -35,6 +33,9 @@ if TYPE_CHECKING:
 
     from .encoding import SNG
     from .vector_ops import Gate, Polarity, Region
+
+jax = require("jax", "jax")
+jnp, lax = jax.numpy, jax.lax
 
 SLICES = 8  # of a row, whose popcounts are added before they are summed: XLA is slow at sums along vectors
 LANES = 8  # words in a vector

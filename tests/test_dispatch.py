@@ -43,7 +43,8 @@ def test_the_array_chooses_the_implementation(name_of):
     assert name_of(lazy, np.ones(2)) == name_of(left, lazy, right) == name_of(np.ones(2), other=lazy) == "dask"
 
 
-def test_two_libraries_do_not_mix(name_of):
+def test_numpy_joins_another_library_but_two_others_do_not_mix(name_of):
+    assert name_of(np.ones(2), np.ones(2).view(Left)) == "left"
     with pytest.raises(MixedArrayError, match="name_of"):
         name_of(np.ones(2).view(Left), np.ones(2).view(Right))
 
@@ -68,6 +69,17 @@ def test_every_error_has_a_built_in_base():
 def test_a_missing_package_says_what_to_install():
     with pytest.raises(MissingBackendError, match=r"no_such_package is not installed; pip install 'scdask\[apps\]'"):
         require("no_such_package.inside", "apps")
+
+
+def test_without_jax_its_module_says_what_to_install():
+    code = (
+        "import sys; sys.modules['jax'] = None\n"
+        "import scdask, numpy\n"
+        "scdask.vector_ops.vec_popcount(numpy.ones(1, numpy.uint64))\n"
+        "try: scdask.jax_backend\n"
+        "except scdask.MissingBackendError as error: print(error)"
+    )
+    assert "pip install 'scdask[jax]'" in run(code)
 
 
 HEAVY = ("numba", "dask", "distributed", "cupy", "jax", "mpi4py", "scipy", "sklearn", "matplotlib", "zarr", "bokeh")

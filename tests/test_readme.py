@@ -10,6 +10,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 
 @pytest.mark.component("zarr")
+@pytest.mark.component("jax")
 def test_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     failed, tried = doctest.testfile(str(README), module_relative=False, optionflags=doctest.REPORT_NDIFF)
