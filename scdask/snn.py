@@ -1,9 +1,9 @@
 """Spiking networks of leaky integrate-and-fire (LIF) neurons, trained with surrogate gradients over any Dask scheduler.
 
-A batch is cut into shards, a task each, and a binary tree of tasks adds up their gradients. The shards are those of the
-settings, whatever the number of workers, and every spike is a bit of a stream that has its own number. So the weights
-are the same to the last bit on one worker and on many that are alike, and a task that ran on a worker that died runs
-again elsewhere with the same result.
+A batch is cut into shards, a task each, and a tree of tasks adds up their gradients and updates the weights. The shards
+are those of the settings, whatever the number of workers, and every spike is a bit of a stream that has its own number.
+So the weights are the same to the last bit on one worker and on many that are alike, and what is lost with a worker
+that dies is computed again elsewhere with the same result.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -33,7 +33,7 @@ from .jax_backend import spike
 from .layers import SCMLP, SCDense
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
@@ -41,7 +41,11 @@ if TYPE_CHECKING:
     from .cluster import Place
 
     Weights = tuple[NDArray[np.float32], ...]
+    Progress = tuple[Weights, Any, float, int]  # weights, optimiser, summed loss and number right of the epoch
 
+
+FAN_IN = 4  # gradients that one task adds up: a level of the tree costs Dask about 7 ms, an operand 30 us
+GRAPH_BATCHES = 20  # sent to the scheduler at once: what a worker that dies can cost, and what the data add to a graph
 ROWS = 256  # samples of one task of `predict`
 
 
@@ -177,20 +181,24 @@ def forward(weights: Sequence[Any], spikes: Any, settings: Settings) -> tuple[An
 def _forward(weights: Weights, spikes: Any, decay: Any, threshold: Any, slope: float) -> tuple[Any, list[Any]]:
     *hidden, output = weights
 
-    def step(potentials: list[Any], below: Any) -> tuple[list[Any], tuple[Any, list[Any]]]:
-        *before, v_output = potentials
-        after, trains = [], []
-        for w, v in zip(hidden, before, strict=True):
-            v = decay * v + below @ w.T
-            below = spike(v - threshold, slope)
-            after.append(v - threshold * below)
-            trains.append(below)
-        v_output = decay * v_output + below @ output.T
-        return [*after, v_output], (v_output, trains)
+    def fire(v: Any, current: Any) -> tuple[Any, Any]:
+        v = decay * v + current
+        s = spike(v - threshold, slope)
+        return v - threshold * s, s
 
-    start = [jnp.zeros((spikes.shape[1], len(w)), w.dtype) for w in weights]
-    _, (potentials, trains) = lax.scan(step, start, spikes)
-    return potentials.mean(axis=0), trains
+    def integrate(v: Any, current: Any) -> tuple[Any, Any]:
+        v = decay * v + current
+        return v, v
+
+    below, trains = spikes, []
+    for w in hidden:
+        below = _over_time(fire, below @ w.T)
+        trains.append(below)
+    return _over_time(integrate, below @ output.T).mean(axis=0), trains
+
+
+def _over_time(neurons: Callable[[Any, Any], tuple[Any, Any]], currents: Any) -> Any:
+    return lax.scan(neurons, jnp.zeros_like(currents[0]), currents)[1]
 
 
 def rate_code(x: NDArray[Any], steps: int, sng: Bernoulli, first: int = 0) -> NDArray[np.float32]:
@@ -269,19 +277,17 @@ def train(
     if state is None:
         state = _start(settings, classes, data)
     _check_same("the training began with", state.data, data)
-    place.run_everywhere(partial(_compile, state.weights, len(inputs), settings))
+    place.run_everywhere(partial(_compile, state.weights, state.optimiser, len(inputs), settings))
     run = uuid4().hex  # keys are not to meet those of another training on the same scheduler
     for epoch in range(state.epoch + 1, settings.epochs + 1):
         order, sng = _shuffle(settings.seed, epoch, len(inputs))
-        weights, optimiser = state.weights, state.optimiser
-        loss, right = 0.0, 0
-        for first in range(0, len(inputs), settings.batch):
-            rows = order[first : first + settings.batch]
-            sums = _gradient(f"{run}-{epoch}-{first}", weights, inputs[rows], targets[rows], first, sng, settings)
-            batch_loss, batch_right, gradient = place.compute(sums)
-            updated = _update(weights, optimiser, gradient, len(rows), settings.learning_rate)
-            weights, optimiser = jax.tree.map(np.asarray, updated)
-            loss, right = loss + float(batch_loss), right + int(batch_right)
+        progress = (state.weights, state.optimiser, 0.0, 0)
+        rows = settings.batch * GRAPH_BATCHES
+        for first in range(0, len(inputs), rows):
+            places = order[first : first + rows]
+            name = f"{run}-{epoch}-{first}"
+            progress = place.compute(_batches(name, progress, inputs[places], targets[places], first, sng, settings))
+        weights, optimiser, loss, right = progress
         state = replace(
             state,
             weights=weights,
@@ -336,38 +342,40 @@ def _shuffle(seed: int, epoch: int, samples: int) -> tuple[NDArray[np.int64], Be
     return order, Bernoulli(int(generator.integers(2**64, dtype=np.uint64)))
 
 
-def _gradient(
+def _batches(
     name: str,
-    weights: Weights,
+    progress: Progress,
     x: NDArray[np.float64],
     targets: NDArray[np.int64],
     first: int,
     sng: Bernoulli,
     settings: Settings,
 ) -> Any:
-    """A lazy (loss, right, gradient) of a batch, which begins at place `first` of the epoch: sums over its samples."""
-    shared = delayed(weights, name=f"snn-weights-{name}", traverse=False)
-    of_shard = delayed(partial(_shard_gradient, sng=sng, settings=settings), pure=False)
+    """The lazy progress after some batches; the first begins at place `first` of the epoch."""
+    gradient = delayed(partial(_gradient, sng=sng, settings=settings), pure=False)
+    add, update = delayed(_add, pure=False), delayed(partial(_update, settings.learning_rate), pure=False)
     rows = _shard_rows(settings)
-    sums = [
-        of_shard(shared, x[i : i + rows], targets[i : i + rows], first + i, dask_key_name=f"snn-gradient-{name}-{i}")
-        for i in range(0, len(x), rows)
-    ]
-    while len(sums) > 1:
-        pairs = [
-            delayed(_add)(a, b, dask_key_name=f"snn-sum-{name}-{len(sums)}-{i}")
-            for i, (a, b) in enumerate(zip(sums[::2], sums[1::2], strict=False))
+    lazy = delayed(progress, name=f"snn-weights-{name}", traverse=False)
+    for start in range(0, len(x), settings.batch):
+        stop = min(start + settings.batch, len(x))
+        shards = [slice(i, min(i + rows, stop)) for i in range(start, stop, rows)]
+        sums = [
+            gradient(lazy, x[s], targets[s], first + s.start, dask_key_name=f"snn-gradient-{name}-{s.start}")
+            for s in shards
         ]
-        sums = pairs + sums[2 * len(pairs) :]
-    return sums[0]
+        while len(sums) > FAN_IN:
+            key = f"snn-sum-{name}-{start}-{len(sums)}"
+            sums = [add(sums[i : i + FAN_IN], dask_key_name=f"{key}-{i}") for i in range(0, len(sums), FAN_IN)]
+        lazy = update(stop - start, lazy, sums, dask_key_name=f"snn-update-{name}-{start}")
+    return lazy
 
 
 def _shard_rows(settings: Settings) -> int:
     return -(-settings.batch // settings.shards)
 
 
-def _shard_gradient(
-    weights: Weights,
+def _gradient(
+    progress: Progress,
     x: NDArray[np.float64],
     targets: NDArray[np.int64],
     first: int,
@@ -375,13 +383,14 @@ def _shard_gradient(
     sng: Bernoulli,
     settings: Settings,
 ) -> Any:
+    """(loss, right, gradient) of a shard: sums over its samples."""
     spikes = rate_code(x, settings.steps, sng, first)
-    sums = _summed_gradient(weights, spikes, targets, settings.decay, settings.threshold, settings.slope)
+    sums = _differentiate(progress[0], spikes, targets, settings.decay, settings.threshold, settings.slope)
     return jax.tree.map(np.asarray, sums)
 
 
 @partial(jax.jit, static_argnums=5)
-def _summed_gradient(
+def _differentiate(
     weights: Weights, spikes: Any, targets: Any, decay: Any, threshold: Any, slope: float
 ) -> tuple[Any, Any, Weights]:
     def loss(weights: Weights) -> tuple[Any, Any]:
@@ -393,24 +402,34 @@ def _summed_gradient(
     return nats, right, gradient
 
 
-def _add(a: Any, b: Any) -> Any:
-    return jax.tree.map(np.add, a, b)
+def _add(sums: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *terms: reduce(np.add, terms), *sums)
+
+
+def _update(learning_rate: float, samples: int, progress: Progress, sums: Sequence[Any]) -> Progress:
+    weights, optimiser, loss, right = progress
+    batch_loss, batch_right, gradient = _add(sums)
+    updated = _adam(weights, optimiser, gradient, samples, learning_rate)
+    weights, optimiser = jax.tree.map(np.asarray, updated)
+    return weights, optimiser, loss + float(batch_loss), right + int(batch_right)
 
 
 @partial(jax.jit, static_argnums=4)
-def _update(weights: Weights, optimiser: Any, gradient: Any, samples: Any, learning_rate: float) -> tuple[Weights, Any]:
+def _adam(weights: Weights, optimiser: Any, gradient: Any, samples: Any, learning_rate: float) -> tuple[Weights, Any]:
     mean = jax.tree.map(lambda g: g / samples, gradient)
     updates, optimiser = optax.adam(learning_rate).update(mean, optimiser)
     return optax.apply_updates(weights, updates), optimiser
 
 
-def _compile(weights: Weights, samples: int, settings: Settings) -> None:
-    """Compile the gradient for shards of all sizes that an epoch has."""
+def _compile(weights: Weights, optimiser: Any, samples: int, settings: Settings) -> None:
+    """Compile what an epoch runs: the gradient for shards of all sizes, and the update."""
     rows = _shard_rows(settings)
     batches = {min(settings.batch, samples), samples % settings.batch}
+    progress = (weights, optimiser, 0.0, 0)
     for size in {min(rows, batch - i) for batch in batches for i in range(0, batch, rows)}:
         x, targets = np.zeros((size, weights[0].shape[1])), np.zeros(size, np.int64)
-        _shard_gradient(weights, x, targets, 0, sng=Bernoulli(), settings=settings)
+        sums = _gradient(progress, x, targets, 0, sng=Bernoulli(), settings=settings)
+        _update(settings.learning_rate, size, progress, [sums])
 
 
 # Prediction
