@@ -175,8 +175,8 @@ def infer(
                 progress.update(task, advance=1, description=last)
         check()
         _print_table(Console(quiet=quiet), results, exact)
-        names = [dataset] * (dataset is not None) + [Path(model).name] * (model is not None)
-        _save(out, results, exact, " ".join(names), len(x), place)
+        name = " ".join(Path(given).name for given in (dataset, model) if given)
+        _save(out, results, exact, name, len(x), place)
         status.print(f"Written: {out / 'results.json'}, {out / 'accuracy.png'}", highlight=False, soft_wrap=True)
 
 
@@ -422,16 +422,18 @@ def train(
             "seconds": seconds,
             "resumed_from": resumed,
         } | job.report(state, settings)
-        title = f"Spiking network, {dataset}, {'-'.join(str(len(w)) for w in state.weights)}"
+        sizes = (state.weights[0].shape[1], *map(len, state.weights))
+        title = f"Spiking network, {dataset}, {'-'.join(map(str, sizes))}"
         figure = job.figure(state, settings, digits, title)
         with _plain_os_errors(out):
             job.save_weights(out / "weights.npz", state, settings)
             _write_report(out / "results.json", report)
             _write_figure(out / "training.png", figure)
-        done = f"after {state.epoch} epochs" + f", {state.epoch - resumed} of them in {seconds:.1f} s"
-        Console(quiet=quiet).print(
-            f"Test accuracy {state.test_accuracies[-1]:.4f} {done}", highlight=False, soft_wrap=True
+        last = (
+            f"Test accuracy {state.test_accuracies[-1]:.4f} after {state.epoch} epochs, "
+            f"{state.epoch - resumed} of them in {seconds:.1f} s"
         )
+        Console(quiet=quiet).print(last, highlight=False, soft_wrap=True)
         files = ", ".join(str(out / name) for name in ("results.json", "training.png", "weights.npz"))
         status.print(f"Written: {files}", highlight=False, soft_wrap=True)
 

@@ -96,8 +96,7 @@ def training_figure(
         axes.xaxis.get_major_locator().set_params(integer=True)
     for i, train in enumerate(trains):
         axes = figure.add_subplot(raster[i])
-        steps, neurons = train.nonzero()
-        axes.scatter(steps, neurons, s=30, marker="|", linewidths=1.2, color=f"C{i}")
+        axes.eventplot([neuron.nonzero()[0] for neuron in train.T], linelengths=0.8, linewidths=3, colors=f"C{i}")
         axes.set(xlim=(-0.7, len(train) - 0.3), ylim=(-1, sizes[i]), ylabel="input" if i == 0 else f"neuron, layer {i}")
         if i == 0:
             axes.set_title(f"spikes: {sample}", fontsize="medium")
