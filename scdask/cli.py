@@ -393,8 +393,8 @@ def train(
 
         settings = snn.Settings(hidden=tuple(hidden), **options)
         checkpoint = out / "checkpoint.npz"
-        state = snn.load_checkpoint(checkpoint, settings) if resume else None
-        resumed = state.epoch if state else 0
+        before = snn.load_checkpoint(checkpoint, settings) if resume else None
+        resumed = before.epoch if before else 0
         _make_folder(out)
         status = Console(stderr=True, quiet=quiet)
         place = stack.enter_context(_place(status, scheduler, workers, threads))
@@ -405,7 +405,8 @@ def train(
         start = perf_counter()
         with _progress(status) as progress, _plain_os_errors(out):
             task = progress.add_task("compiling", total=settings.epochs, completed=resumed)
-            for state in job.train(digits, settings, place, checkpoint, state):  # noqa: B020
+            state = before
+            for state in job.train(digits, settings, place, checkpoint, before):
                 check()
                 last = f"loss {state.losses[-1]:.4f}, test accuracy {state.test_accuracies[-1]:.4f}"
                 progress.update(task, advance=1, description=last)

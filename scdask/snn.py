@@ -1,9 +1,9 @@
 """Spiking networks of leaky integrate-and-fire (LIF) neurons, trained with surrogate gradients over any Dask scheduler.
 
-A batch is cut into shards, a task each, and a tree of tasks adds up their gradients and updates the weights. The shards
-are those of the settings, whatever the number of workers, and every spike is a bit of a stream that has its own number.
-So the weights are the same to the last bit on one worker and on many that are alike, and what is lost with a worker
-that dies is computed again elsewhere with the same result.
+A batch is cut into shards, a task each; a tree of tasks adds up the gradients of many. The shards are those of the
+settings, whatever the number of workers, and every spike is a bit of a stream that has its own number. So the weights
+are the same to the last bit on one worker and on many that are alike, and what is lost with a worker that dies is
+computed again elsewhere with the same result.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ if TYPE_CHECKING:
 
     Weights = tuple[NDArray[np.float32], ...]
     Progress = tuple[Weights, Any, float, int]  # weights, optimiser, summed loss and number right of the epoch
+    Part = tuple[Progress | None, Any]  # what one shard carries on, and the sums of some shards
 
 
-FAN_IN = 4  # gradients that one task adds up: a level of the tree costs Dask about 7 ms, an operand 30 us
+FAN_IN = 4  # sums that one task adds up: a level of tasks that wait for each other costs Dask about 6 ms
 GRAPH_BATCHES = 20  # sent to the scheduler at once: what a worker that dies can cost, and what the data add to a graph
 ROWS = 256  # samples of one task of `predict`
 
@@ -352,40 +353,60 @@ def _batches(
     settings: Settings,
 ) -> Any:
     """The lazy progress after some batches; the first begins at place `first` of the epoch."""
-    gradient = delayed(partial(_gradient, sng=sng, settings=settings), pure=False)
+    gradient = delayed(partial(_updated_gradient, sng=sng, settings=settings), pure=False)
     add, update = delayed(_add, pure=False), delayed(partial(_update, settings.learning_rate), pure=False)
-    rows = _shard_rows(settings)
-    lazy = delayed(progress, name=f"snn-weights-{name}", traverse=False)
+    rows, samples = _shard_rows(settings), 0
+    parts = [delayed((progress, None), name=f"snn-weights-{name}", traverse=False)]
     for start in range(0, len(x), settings.batch):
         stop = min(start + settings.batch, len(x))
-        shards = [slice(i, min(i + rows, stop)) for i in range(start, stop, rows)]
-        sums = [
-            gradient(lazy, x[s], targets[s], first + s.start, dask_key_name=f"snn-gradient-{name}-{s.start}")
-            for s in shards
-        ]
-        while len(sums) > FAN_IN:
-            key = f"snn-sum-{name}-{start}-{len(sums)}"
-            sums = [add(sums[i : i + FAN_IN], dask_key_name=f"{key}-{i}") for i in range(0, len(sums), FAN_IN)]
-        lazy = update(stop - start, lazy, sums, dask_key_name=f"snn-update-{name}-{start}")
-    return lazy
+        parts = [
+            gradient(
+                samples, parts, x[i : min(i + rows, stop)], targets[i : min(i + rows, stop)], first + i, i == start,
+                dask_key_name=f"snn-gradient-{name}-{i}",
+            )
+            for i in range(start, stop, rows)
+        ]  # fmt: skip
+        while len(parts) > FAN_IN:
+            key = f"snn-sum-{name}-{start}-{len(parts)}"
+            parts = [add(parts[i : i + FAN_IN], dask_key_name=f"{key}-{i}") for i in range(0, len(parts), FAN_IN)]
+        samples = stop - start
+    return update(samples, parts, dask_key_name=f"snn-update-{name}")
 
 
 def _shard_rows(settings: Settings) -> int:
     return -(-settings.batch // settings.shards)
 
 
-def _gradient(
-    progress: Progress,
+def _updated_gradient(
+    samples: int,
+    parts: Sequence[Part],
     x: NDArray[np.float64],
     targets: NDArray[np.int64],
     first: int,
+    carries: bool,
     *,
+    sng: Bernoulli,
+    settings: Settings,
+) -> Part:
+    """The gradient of a shard after the update from the batch before, which every shard makes for itself.
+
+    A task that made it for all would cost Dask more time than the arithmetic takes. One shard carries the progress on.
+    """
+    progress = _update(settings.learning_rate, samples, parts)
+    return progress if carries else None, _gradient(progress[0], x, targets, first, sng, settings)
+
+
+def _gradient(
+    weights: Weights,
+    x: NDArray[np.float64],
+    targets: NDArray[np.int64],
+    first: int,
     sng: Bernoulli,
     settings: Settings,
 ) -> Any:
     """(loss, right, gradient) of a shard: sums over its samples."""
     spikes = rate_code(x, settings.steps, sng, first)
-    sums = _differentiate(progress[0], spikes, targets, settings.decay, settings.threshold, settings.slope)
+    sums = _differentiate(weights, spikes, targets, settings.decay, settings.threshold, settings.slope)
     return jax.tree.map(np.asarray, sums)
 
 
@@ -402,13 +423,17 @@ def _differentiate(
     return nats, right, gradient
 
 
-def _add(sums: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *terms: reduce(np.add, terms), *sums)
+def _add(parts: Sequence[Part]) -> Part:
+    return parts[0][0], jax.tree.map(lambda *terms: reduce(np.add, terms), *(sums for _, sums in parts))
 
 
-def _update(learning_rate: float, samples: int, progress: Progress, sums: Sequence[Any]) -> Progress:
+def _update(learning_rate: float, samples: int, parts: Sequence[Part]) -> Progress:
+    progress, sums = _add(parts)
+    assert progress is not None
+    if sums is None:
+        return progress
     weights, optimiser, loss, right = progress
-    batch_loss, batch_right, gradient = _add(sums)
+    batch_loss, batch_right, gradient = sums
     updated = _adam(weights, optimiser, gradient, samples, learning_rate)
     weights, optimiser = jax.tree.map(np.asarray, updated)
     return weights, optimiser, loss + float(batch_loss), right + int(batch_right)
@@ -425,11 +450,10 @@ def _compile(weights: Weights, optimiser: Any, samples: int, settings: Settings)
     """Compile what an epoch runs: the gradient for shards of all sizes, and the update."""
     rows = _shard_rows(settings)
     batches = {min(settings.batch, samples), samples % settings.batch}
-    progress = (weights, optimiser, 0.0, 0)
     for size in {min(rows, batch - i) for batch in batches for i in range(0, batch, rows)}:
         x, targets = np.zeros((size, weights[0].shape[1])), np.zeros(size, np.int64)
-        sums = _gradient(progress, x, targets, 0, sng=Bernoulli(), settings=settings)
-        _update(settings.learning_rate, size, progress, [sums])
+        sums = _gradient(weights, x, targets, 0, Bernoulli(), settings)
+        _update(settings.learning_rate, size, [((weights, optimiser, 0.0, 0), sums)])
 
 
 # Prediction

@@ -104,7 +104,7 @@ def test_spikes_are_the_bits_of_the_streams():
 
 def gradient(weights, rows, first=0):
     targets = np.unique(Y, return_inverse=True)[1]
-    return snn._gradient((weights, None, 0.0, 0), X[rows], targets[rows], first, sng=Bernoulli(3), settings=SMALL)
+    return snn._gradient(weights, X[rows], targets[rows], first, Bernoulli(3), SMALL)
 
 
 def test_gradients_of_shards_add_up(reference):
@@ -142,8 +142,7 @@ def test_the_first_update_is_that_of_adam(threads):
     classes, targets = np.unique(Y, return_inverse=True)
     start = snn._start(settings, classes, state.data)
     order, sng = snn._shuffle(settings.seed, 1, 43)
-    progress = (start.weights, None, 0.0, 0)
-    _, _, summed = snn._gradient(progress, X[order], targets[order], 0, sng=sng, settings=settings)
+    _, _, summed = snn._gradient(start.weights, X[order], targets[order], 0, sng, settings)
     for before, after, g in zip(start.weights, state.weights, summed, strict=True):
         mean = g / 43
         np.testing.assert_allclose(after, before - 2e-3 * mean / (np.abs(mean) + 1e-8), rtol=1e-4, atol=1e-6)
