@@ -1,4 +1,4 @@
-"""The command line: `scdask infer`, `scdask bench`, `scdask info`; also `dask scdask ...`."""
+"""The command line: `scdask infer`, `scdask train`, `scdask bench`, `scdask info`; also `dask scdask ...`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import os
 import signal
 import sys
 from contextlib import ExitStack, contextmanager, suppress
+from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryFile
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import __version__
-from .errors import ScdaskError
+from .errors import MissingBackendError, ScdaskError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,25 +27,26 @@ if TYPE_CHECKING:
     from .jobs.limits import Limits
     from .layers import SCMLP
 
-OPTIONAL = {"sklearn": "apps", "matplotlib": "apps", "bokeh": "apps", "zarr": "zarr"}
+OPTIONAL = {"sklearn": "apps", "matplotlib": "apps", "bokeh": "apps", "zarr": "zarr", "jax": "jax", "optax": "jax"}
 BENCHED = ("numpy", "numba", "numkong", "simsimd", "faiss-cpu", "sc-neurocore", "sc-neurocore-engine")
 SIMD = ("sse4.2", "popcnt", "avx2", "avx512f", "avx512bw", "avx512vpopcntdq", "neon", "sve")
 
 
 class CommaList(click.ParamType):  # type: ignore[type-arg]
-    """Values of one type with commas between them."""
+    """Values of one type with commas between them, each once if they are to be distinct."""
 
     name = "list"
 
-    def __init__(self, item: click.ParamType[Any]) -> None:
+    def __init__(self, item: click.ParamType[Any], *, distinct: bool = True) -> None:
         self.item = item
+        self.distinct = distinct
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Any]:
         """Convert the text of an option; a list passes as it is."""
         if isinstance(value, list):
             return value
         items = [self.item.convert(part.strip(), param, ctx) for part in value.split(",")]
-        return list(dict.fromkeys(items))
+        return list(dict.fromkeys(items)) if self.distinct else items
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """What stands for the value in the help."""
@@ -54,6 +57,34 @@ class CommaList(click.ParamType):  # type: ignore[type-arg]
 @click.version_option(__version__, prog_name="scdask")
 def main() -> None:
     """Stochastic computing on Dask."""
+
+
+SCHEDULER = (
+    click.option(
+        "--scheduler",
+        default="local",
+        show_default=True,
+        metavar="local|threads|ADDRESS|FILE",
+        help="Where to run: a cluster started for the job, this process, or a scheduler that is running.",
+    ),
+    click.option("--workers", type=click.IntRange(1), help="Processes of the local cluster."),
+    click.option("--threads", type=click.IntRange(1), help="Threads of each process."),
+)
+QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+
+
+def _seed(what: str) -> Callable[[Any], Any]:
+    return click.option("--seed", type=click.IntRange(0, 2**32), default=0, show_default=True, help=what)
+
+
+def _out(files: str) -> Callable[[Any], Any]:
+    folder = click.Path(file_okay=False, path_type=Path)
+    return click.option("--out", type=folder, default="results", show_default=True, help=f"Folder for {files}.")
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Options that several commands have, in this order in the help."""
+    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
 @main.command()
@@ -90,24 +121,7 @@ def main() -> None:
     show_default=True,
     help="How many seeds to try; sobol and halton have none and run once.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**32), default=0, show_default=True, help="The first seed.")
-@click.option(
-    "--scheduler",
-    default="local",
-    show_default=True,
-    metavar="local|threads|ADDRESS|FILE",
-    help="Where to run: a cluster started for the job, this process, or a scheduler that is running.",
-)
-@click.option("--workers", type=click.IntRange(1), help="Processes of the local cluster.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of each process.")
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default="results",
-    show_default=True,
-    help="Folder for results.json and accuracy.png.",
-)
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@_options(_seed("The first seed."), *SCHEDULER, _out("results.json and accuracy.png"), QUIET)
 def infer(
     dataset: str | None,
     model: str | None,
@@ -125,28 +139,24 @@ def infer(
 ) -> None:
     """Classify with a trained perceptron in stochastic computing.
 
-    DATASET digits trains a 64-32-10 perceptron on scikit-learn's digits and classifies its 540 test images. With
-    --model and --data it takes your own ReLU perceptron: an npz file of weights_0 (n_neurons, n_inputs), bias_0,
-    weights_1, ..., and, if the labels are not 0, 1, ..., classes; and one of x (samples, n_inputs) in [0, 1] and the
-    labels y (samples,).
+    DATASET digits trains a 64-32-10 perceptron on scikit-learn's digits, unless --model gives one, and classifies its
+    540 test images. With --model and --data it takes your own ReLU perceptron: an npz file of weights_0 (n_neurons,
+    n_inputs), bias_0, weights_1, ..., and, if the labels are not 0, 1, ..., classes; and one of x (samples, n_inputs)
+    in [0, 1] and the labels y (samples,).
     """
-    if (dataset is None) == (model is None) or (model is None) != (data is None):
-        raise click.UsageError("give either the dataset digits, or both --model and --data")
+    if (dataset is None) == (data is None) or (data is not None and model is None):
+        raise click.UsageError("give either the dataset digits, or both --model and --data; digits may have a --model")
     with _plain_errors(), _stoppable() as check, ExitStack() as stack:
         from rich.console import Console
 
         from ._extras import require
-        from .cluster import open_scheduler
 
         for package in ("matplotlib", "sklearn") if dataset else ("matplotlib",):
             require(package, "apps")
         status = Console(stderr=True, quiet=quiet)
-        with status.status(f"waiting for the scheduler: {scheduler}"):
-            place = stack.enter_context(open_scheduler(scheduler, workers, threads))
-        if place.dashboard:
-            status.print(f"Dask dashboard: {place.dashboard}", highlight=False, soft_wrap=True)
-        with status.status("training the float perceptron" if dataset else "reading the model"):
-            perceptron, x, y = _digits() if dataset else _own(model, data)
+        place = stack.enter_context(_place(status, scheduler, workers, threads))
+        with status.status("reading the model" if model else "training the float perceptron"):
+            perceptron, x, y = _own(model, data) if data else _digits(model)
         check()
         with status.status("loading the kernels on the workers"):
             from .jobs.infer import float_accuracy, infer, settings
@@ -165,15 +175,30 @@ def infer(
                 progress.update(task, advance=1, description=last)
         check()
         _print_table(Console(quiet=quiet), results, exact)
-        _save(out, results, exact, dataset or Path(str(model)).name, len(x), place)
+        name = " ".join(Path(given).name for given in (dataset, model) if given)
+        _save(out, results, exact, name, len(x), place)
         status.print(f"Written: {out / 'results.json'}, {out / 'accuracy.png'}", highlight=False, soft_wrap=True)
 
 
-def _digits() -> tuple[SCMLP, Any, Any]:
+@contextmanager
+def _place(status: Console, scheduler: str, workers: int | None, threads: int | None) -> Iterator[Place]:
+    from .cluster import open_scheduler
+
+    with ExitStack() as stack:
+        with status.status(f"waiting for the scheduler: {scheduler}"):
+            place = stack.enter_context(open_scheduler(scheduler, workers, threads))
+        if place.dashboard:
+            status.print(f"Dask dashboard: {place.dashboard}", highlight=False, soft_wrap=True)
+        yield place
+
+
+def _digits(model: str | None) -> tuple[SCMLP, Any, Any]:
     from .jobs.digits import load_digits, train_perceptron
+    from .layers import SCMLP
 
     digits = load_digits()
-    return train_perceptron(digits), digits.x_test, digits.y_test
+    perceptron = SCMLP.load(model, digits.x_train) if model else train_perceptron(digits)
+    return perceptron, digits.x_test, digits.y_test
 
 
 def _own(model: str | None, data: str | None) -> tuple[SCMLP, Any, Any]:
@@ -212,7 +237,6 @@ def _plain_os_errors(out: Path) -> Iterator[None]:
 
 
 def _save(out: Path, results: Sequence[Result], exact: float, name: str, samples: int, place: Place) -> None:
-    from ._files import write_whole
     from .plotting import accuracy_figure
 
     report = {
@@ -227,8 +251,20 @@ def _save(out: Path, results: Sequence[Result], exact: float, name: str, samples
     title = f"SC inference, {name}, {results[0].mode}"
     figure = accuracy_figure(results, exact, title)
     with _plain_os_errors(out):
-        write_whole(out / "results.json", lambda file: file.write(json.dumps(report, indent=2).encode() + b"\n"))
-        write_whole(out / "accuracy.png", lambda file: figure.savefig(file, format="png", dpi=150))
+        _write_report(out / "results.json", report)
+        _write_figure(out / "accuracy.png", figure)
+
+
+def _write_report(path: Path, report: dict[str, Any]) -> None:
+    from ._files import write_whole
+
+    write_whole(path, lambda file: file.write(json.dumps(report, indent=2).encode() + b"\n"))
+
+
+def _write_figure(path: Path, figure: Any) -> None:
+    from ._files import write_whole
+
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=150))
 
 
 def _print_table(console: Console, results: Sequence[Result], exact: float) -> None:
@@ -303,6 +339,104 @@ def _stoppable() -> Iterator[Callable[[], None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@main.command()
+@click.argument("dataset", type=click.Choice(["digits"]))
+@click.option("--epochs", type=click.IntRange(1), default=40, show_default=True, help="Passes over the images.")
+@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Images between two updates.")
+@click.option("--shards", type=click.IntRange(1), default=4, show_default=True, help="Tasks that share a batch.")
+@click.option(
+    "--hidden",
+    type=CommaList(click.IntRange(1), distinct=False),
+    default="100",
+    show_default=True,
+    help="Neurons of each hidden layer.",
+)
+@click.option("--steps", type=click.IntRange(1), default=25, show_default=True, help="Steps in time of an image.")
+@click.option("--learning-rate", type=float, default=2e-3, show_default=True, help="Of Adam.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in the folder.")
+@_options(
+    _seed("Of the initial weights, the order of the images and their spikes."),
+    *SCHEDULER,
+    _out("results.json, training.png, weights.npz and checkpoint.npz"),
+    QUIET,
+)
+def train(
+    dataset: str,
+    hidden: list[int],
+    resume: bool,
+    scheduler: str,
+    workers: int | None,
+    threads: int | None,
+    out: Path,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Train a spiking network with surrogate gradients.
+
+    DATASET digits trains leaky integrate-and-fire neurons on scikit-learn's digits, data-parallel, and tests on its 540
+    test images after each epoch. The weights do not depend on the workers. Each epoch ends with a checkpoint: --resume
+    goes on from it, and gives the weights of a training that was never stopped. `scdask infer digits --model
+    weights.npz` runs the trained network as a perceptron in stochastic computing.
+    """
+    with _plain_errors(), _stoppable() as check, ExitStack() as stack:
+        from rich.console import Console
+
+        from ._extras import require
+
+        for package, extra in {"matplotlib": "apps", "sklearn": "apps", "jax": "jax", "optax": "jax"}.items():
+            require(package, extra)
+        from . import snn
+        from .jobs import train as job
+        from .jobs.digits import load_digits
+
+        settings = snn.Settings(hidden=tuple(hidden), **options)
+        checkpoint = out / "checkpoint.npz"
+        before = snn.load_checkpoint(checkpoint, settings) if resume else None
+        resumed = before.epoch if before else 0
+        _make_folder(out)
+        status = Console(stderr=True, quiet=quiet)
+        place = stack.enter_context(_place(status, scheduler, workers, threads))
+        check()
+        with status.status("loading the kernels on the workers"):
+            digits = load_digits()
+            place.wait_until_ready()
+        start = perf_counter()
+        with _progress(status) as progress, _plain_os_errors(out):
+            task = progress.add_task("compiling", total=settings.epochs, completed=resumed)
+            state = before
+            for state in job.train(digits, settings, place, checkpoint, before):
+                check()
+                last = f"loss {state.losses[-1]:.4f}, test accuracy {state.test_accuracies[-1]:.4f}"
+                progress.update(task, advance=1, description=last)
+        seconds = perf_counter() - start
+        check()
+        assert state is not None
+        report = {
+            "scdask": __version__,
+            "job": f"train {dataset}",
+            "scheduler": place.name,
+            "threads": place.threads,
+            "samples": len(digits.x_train),
+            "test_samples": len(digits.x_test),
+            "seconds": seconds,
+            "resumed_from": resumed,
+        } | job.report(state, settings)
+        sizes = (state.weights[0].shape[1], *map(len, state.weights))
+        title = f"Spiking network, {dataset}, {'-'.join(map(str, sizes))}"
+        figure = job.figure(state, settings, digits, title)
+        with _plain_os_errors(out):
+            job.save_weights(out / "weights.npz", state, settings)
+            _write_report(out / "results.json", report)
+            _write_figure(out / "training.png", figure)
+        last = (
+            f"Test accuracy {state.test_accuracies[-1]:.4f} after {state.epoch} epochs, "
+            f"{state.epoch - resumed} of them in {seconds:.1f} s"
+        )
+        Console(quiet=quiet).print(last, highlight=False, soft_wrap=True)
+        files = ", ".join(str(out / name) for name in ("results.json", "training.png", "weights.npz"))
+        status.print(f"Written: {files}", highlight=False, soft_wrap=True)
 
 
 @main.command()
@@ -419,7 +553,6 @@ def info() -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from ._dispatch import BACKENDS
     from .cluster import available_cores
 
     table = Table(show_header=False)
@@ -431,11 +564,9 @@ def info() -> None:
     table.add_row("cores", f"{available_cores()} of {os.cpu_count()} usable")
     table.add_row("SIMD", ", ".join(_simd()) or "none of " + ", ".join(SIMD))
     table.add_section()
-    for name, check in {"NumPy": _check_numpy, "Dask": _check_dask}.items():
+    for name, check in {"NumPy": _check_numpy, "Dask": _check_dask, "JAX": _check_jax}.items():
         table.add_row(f"{name} arrays", escape(_outcome(check)))
-    for library in ("JAX", "CuPy"):
-        if library.lower() not in BACKENDS:
-            table.add_row(f"{library} arrays", f"scdask {__version__} has no kernels for them yet")
+    table.add_row("CuPy arrays", f"scdask {__version__} has no kernels for them yet")
     table.add_section()
     for package, extra in OPTIONAL.items():
         table.add_row(package, escape(_installed(package, extra)))
@@ -465,12 +596,23 @@ def _check_dask() -> None:
         raise ScdaskError(f"0.75 and 0.5 gave {ones} ones of 256 instead of 192 and 128")
 
 
-def _outcome(check: Callable[[], None]) -> str:
+def _check_jax() -> str:
+    from . import jax_backend
+    from .encoding import Sobol, encode
+
+    ones = jax_backend.to_host(encode(jax_backend.to_jax([0.75, 0.5]), 256, sng=Sobol(1)).popcount())
+    if ones.tolist() != [192, 128]:
+        raise ScdaskError(f"0.75 and 0.5 gave {ones} ones of 256 instead of 192 and 128")
+    return f"works on {', '.join(str(device) for device in jax_backend.jax.devices())}"
+
+
+def _outcome(check: Callable[[], str | None]) -> str:
     try:
-        check()
+        return check() or "works"
+    except MissingBackendError as error:
+        return str(error)
     except Exception as error:  # whatever is wrong here is what the user asks about
         return f"does not work: {error}"
-    return "works"
 
 
 def _installed(package: str, extra: str) -> str:

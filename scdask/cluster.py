@@ -18,7 +18,7 @@ from . import __version__
 from .errors import SchedulerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from distributed import Client, Future
 
@@ -57,6 +57,14 @@ class Place:
         if self.client is None:
             return lazy.compute()
         return self._result(self.client.compute(lazy))
+
+    def run_everywhere(self, function: Callable[[], Any]) -> None:
+        """Run a function on every worker that there is, so that it loads or compiles what its tasks will need."""
+        if self.client is None:
+            function()
+            return
+        for future in _on_every_worker(self.client, function).values():
+            self._result(future)
 
     def _result(self, future: Future[Any]) -> Any:
         """The result of a future, as long as there are workers that run."""
@@ -182,9 +190,13 @@ def _connect(scheduler: str) -> Client:
 
 
 def _place(name: str, client: Client) -> Place:
-    threads = client.nthreads()
+    warming = _on_every_worker(client, warm_up)
+    return Place(name, sum(client.nthreads().values()), client.dashboard_link, warming, client)
+
+
+def _on_every_worker(client: Client, function: Callable[[], Any]) -> dict[str, Future[Any]]:
     # Other workers are allowed, because nobody would wait for the warm-up of one that died and came back.
-    warming = {
-        worker: client.submit(warm_up, workers=[worker], allow_other_workers=True, pure=False) for worker in threads
+    return {
+        worker: client.submit(function, workers=[worker], allow_other_workers=True, pure=False)
+        for worker in client.nthreads()
     }
-    return Place(name, sum(threads.values()), client.dashboard_link, warming, client)

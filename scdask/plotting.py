@@ -10,6 +10,8 @@ from ._extras import require
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from .jobs.infer import Result
 
 
@@ -47,4 +49,59 @@ def accuracy_figure(results: Sequence[Result], float_accuracy: float, title: str
     axes.set(xlabel="stream length N (bits)", ylabel="accuracy", title=title)
     axes.grid(alpha=0.3)
     axes.legend(title="number generator", loc="lower right")
+    return figure
+
+
+def training_figure(
+    losses: Sequence[float],
+    train_accuracies: Sequence[float],
+    test_accuracies: Sequence[float],
+    trains: Sequence[NDArray[Any]],
+    title: str,
+    sample: str,
+) -> Any:
+    """Loss and accuracy against the epoch, and a raster of the spikes that one sample causes.
+
+    Parameters
+    ----------
+    losses, train_accuracies, test_accuracies : sequence of float
+        One an epoch; losses in nats.
+    trains : sequence of ndarray, each (steps, n_neurons)
+        Spikes, 0 and 1, of the inputs and of each hidden layer.
+    title, sample : str
+        Of the figure, and what the sample is.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure = require("matplotlib.figure", "apps").Figure(figsize=(10, 5.5), layout="constrained")
+    figure.suptitle(title)
+    sizes = [train.shape[1] for train in trains]
+    grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.3))
+    loss, accuracy = (figure.add_subplot(grid[row, 0]) for row in (0, 1))
+    raster = grid[:, 1].subgridspec(len(trains), 1, height_ratios=[size**0.5 for size in sizes])
+    epochs = range(1, len(losses) + 1)
+    marker = "." if len(losses) < 10 else ""
+    loss.plot(epochs, losses, color="black", marker=marker)
+    loss.set(ylabel="training loss (nats)", yscale="log")
+    accuracy.plot(
+        epochs, train_accuracies, color="tab:gray", marker=marker, label=f"training ({train_accuracies[-1]:.3f})"
+    )
+    accuracy.plot(epochs, test_accuracies, color="tab:blue", marker=marker, label=f"test ({test_accuracies[-1]:.3f})")
+    accuracy.set(xlabel="epoch", ylabel="accuracy")
+    accuracy.legend(loc="lower right")
+    for axes in (loss, accuracy):
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    for i, train in enumerate(trains):
+        axes = figure.add_subplot(raster[i])
+        axes.eventplot([neuron.nonzero()[0] for neuron in train.T], linelengths=0.8, linewidths=3, colors=f"C{i}")
+        axes.set(xlim=(-0.7, len(train) - 0.3), ylim=(-1, sizes[i]), ylabel="input" if i == 0 else f"neuron, layer {i}")
+        if i == 0:
+            axes.set_title(f"spikes: {sample}", fontsize="medium")
+        if i == len(trains) - 1:
+            axes.set_xlabel("time step")
+        else:
+            axes.tick_params(labelbottom=False)
     return figure

@@ -12,7 +12,7 @@ settings.register_profile("scdask", deadline=None, suppress_health_check=[Health
 settings.load_profile("scdask")
 
 REQUIRED = os.environ.get("SCDASK_REQUIRE", "").split(",")
-COMPONENTS = {"zarr": "zarr", "apps": "sklearn", "jax": "optax", "nir": "nir"}
+COMPONENTS = {"zarr": "zarr", "apps": "sklearn", "jax": "optax"}
 
 
 class Backend(Enum):

@@ -130,6 +130,8 @@ def test_own_model_and_data(tmp_path, digits):
         ([], "give either"),
         (["digits", "--model", __file__, "--data", __file__], "give either"),
         (["--model", __file__], "give either"),
+        (["--data", __file__], "give either"),
+        (["digits", "--data", __file__], "give either"),
         (["--model", "no.npz", "--data", __file__], "no.npz"),
         (["letters"], "letters"),
         (["digits", "--sng", "sobol,dice"], "dice"),

@@ -1,0 +1,55 @@
+"""Training of a spiking network: a checkpoint after each epoch, and what is written at the end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import snn
+from .._files import write_whole
+from ..encoding import Bernoulli
+from ..plotting import training_figure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ..cluster import Place
+    from .digits import Digits
+
+
+def train(
+    digits: Digits, settings: snn.Settings, place: Place, checkpoint: Path, state: snn.State | None = None
+) -> Iterator[snn.State]:
+    """Train, test after each epoch, and write the state to `checkpoint` before it is yielded."""
+    test = (digits.x_test, digits.y_test)
+    for reached in snn.train(digits.x_train, digits.y_train, settings, place, test=test, state=state):
+        snn.save_checkpoint(checkpoint, reached, settings)
+        yield reached
+
+
+def report(state: snn.State, settings: snn.Settings) -> dict[str, Any]:
+    """What results.json says of a training: accuracies, losses and settings."""
+    return {
+        "test_accuracy": state.test_accuracies[-1],
+        "losses": state.losses,
+        "train_accuracies": state.train_accuracies,
+        "test_accuracies": state.test_accuracies,
+        "settings": asdict(settings),
+    }
+
+
+def save_weights(path: Path, state: snn.State, settings: snn.Settings) -> None:
+    """Write the perceptron for stochastic computing, which `scdask infer --model` takes."""
+    write_whole(path, snn.to_scmlp(state, settings).save)
+
+
+def figure(state: snn.State, settings: snn.Settings, digits: Digits, title: str) -> Any:
+    """The curves of a training, and the spikes that the first test image causes."""
+    spikes = snn.rate_code(digits.x_test[:1], settings.steps, Bernoulli())
+    _, hidden = snn.forward(state.weights, spikes, settings)
+    trains = [np.asarray(layer)[:, 0] for layer in (spikes, *hidden)]
+    image = f"test image 0, a {digits.y_test[0]}"
+    return training_figure(state.losses, state.train_accuracies, state.test_accuracies, trains, title, image)

@@ -1,0 +1,376 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from scdask import Bernoulli, BitstreamError, encode, snn
+from scdask.cluster import open_scheduler
+from scdask.jobs.digits import load_digits
+
+pytestmark = [pytest.mark.component("jax"), pytest.mark.component("apps")]
+
+SMALL = snn.Settings(hidden=(7, 5), steps=9, batch=16, epochs=3, shards=3, seed=4)
+RANDOM = np.random.default_rng(0)
+X = RANDOM.random((43, 6))
+Y = np.array(["a", "b", "c"])[X[:, :3].argmax(axis=1)]
+
+
+@pytest.fixture(scope="module")
+def threads():
+    with open_scheduler("threads") as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def reference(threads):
+    return list(snn.train(X, Y, SMALL, threads, test=(X, Y)))
+
+
+def leaves(state):
+    import jax
+
+    return jax.tree.leaves((state.weights, state.optimiser))
+
+
+def assert_same(a, b):
+    for one, other in zip(leaves(a), leaves(b), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    for name in ("losses", "train_accuracies", "test_accuracies", "data"):
+        assert getattr(a, name) == getattr(b, name)
+    np.testing.assert_array_equal(a.classes, b.classes)
+
+
+# The network
+
+
+def simulate(weights, spikes, settings):
+    """The network, a neuron at a time."""
+    steps, samples, _ = spikes.shape
+    potentials = np.zeros((samples, len(weights[-1])))
+    trains = [np.zeros((steps, samples, len(w))) for w in weights[:-1]]
+    total = np.zeros_like(potentials)
+    for sample in range(samples):
+        v = [np.zeros(len(w)) for w in weights]
+        for t in range(steps):
+            below = spikes[t, sample]
+            for i, w in enumerate(weights):
+                for neuron in range(len(w)):
+                    v[i][neuron] = settings.decay * v[i][neuron] + sum(w[neuron] * below)
+                    if i < len(trains) and v[i][neuron] >= settings.threshold:
+                        trains[i][t, sample, neuron] = 1
+                        v[i][neuron] -= settings.threshold
+                if i < len(trains):
+                    below = trains[i][t, sample]
+            total[sample] += v[-1]
+    return total / steps, trains
+
+
+def test_forward_is_the_sum_of_its_steps():
+    """Weights and decay are dyadic, so that float32 is exact here."""
+    settings = replace(SMALL, decay=0.5, threshold=0.75)
+    sizes = (6, 7, 5, 3)
+    weights = [RANDOM.integers(-8, 16, (n, m)).astype(np.float32) / 16 for m, n in pairwise(sizes)]
+    spikes = RANDOM.integers(0, 2, (9, 4, 6)).astype(np.float32)
+    logits, hidden = snn.forward(weights, spikes, settings)
+    expected, trains = simulate(weights, spikes, settings)
+    assert [h.shape for h in hidden] == [(9, 4, 7), (9, 4, 5)]
+    for train, known in zip(hidden, trains, strict=True):
+        np.testing.assert_array_equal(train, known)
+        assert 0.05 < known.mean() < 0.95
+    np.testing.assert_allclose(logits, expected, rtol=1e-5)
+
+
+def test_spikes_are_the_bits_of_the_streams():
+    sng = Bernoulli(12345678901234567890)
+    whole = snn.rate_code(X, 70, sng)
+    bits = encode(X, 70, sng=sng).unpack()
+    assert whole.dtype == np.float32
+    np.testing.assert_array_equal(whole, np.moveaxis(bits, -1, 0))
+    parts = [snn.rate_code(X[i : i + 10], 70, sng, first=i) for i in range(0, len(X), 10)]
+    np.testing.assert_array_equal(whole, np.concatenate(parts, axis=1))
+
+
+# Gradients
+
+
+def gradient(weights, rows, first=0):
+    targets = np.unique(Y, return_inverse=True)[1]
+    return snn._gradient(weights, X[rows], targets[rows], first, Bernoulli(3), SMALL)
+
+
+def test_gradients_of_shards_add_up(reference):
+    weights = reference[0].weights
+    loss, right, whole = gradient(weights, slice(0, 16))
+    shards = [gradient(weights, slice(i, min(i + 6, 16)), i) for i in range(0, 16, 6)]
+    np.testing.assert_allclose(sum(s[0] for s in shards), loss, rtol=1e-5)
+    assert sum(int(s[1]) for s in shards) == right
+    for i, expected in enumerate(whole):
+        np.testing.assert_allclose(sum(s[2][i] for s in shards), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_loss_and_gradient_of_the_outputs_by_hand(reference):
+    """No spike lies between the output weights and the loss: their gradient is (softmax - one hot) times the input."""
+    weights = reference[0].weights
+    loss, right, summed = gradient(weights, slice(0, 16))
+    logits, trains = simulate(weights, snn.rate_code(X[:16], SMALL.steps, Bernoulli(3)), SMALL)
+    classes, targets = np.unique(Y, return_inverse=True)
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert float(loss) == pytest.approx(-np.log(softmax[np.arange(16), targets[:16]]).sum(), rel=1e-4)
+    assert right == (logits.argmax(axis=1) == targets[:16]).sum()
+    trace, mean = np.zeros((16, 5)), np.zeros((16, 5))
+    for spikes in trains[-1]:
+        trace = SMALL.decay * trace + spikes
+        mean += trace / SMALL.steps
+    expected = (softmax - np.eye(len(classes))[targets[:16]]).T @ mean
+    np.testing.assert_allclose(summed[-1], expected, rtol=1e-3, atol=1e-5)
+    assert all(np.abs(g).max() > 0 for g in summed)
+
+
+def test_the_first_update_is_that_of_adam(threads):
+    """One batch and one epoch: Adam's first step is lr * g / (|g| + 1e-8), g the mean gradient."""
+    settings = replace(SMALL, batch=43, epochs=1, shards=1)
+    (state,) = snn.train(X, Y, settings, threads)
+    classes, targets = np.unique(Y, return_inverse=True)
+    start = snn._start(settings, classes, state.data)
+    order, sng = snn._shuffle(settings.seed, 1, 43)
+    _, _, summed = snn._gradient(start.weights, X[order], targets[order], 0, sng, settings)
+    for before, after, g in zip(start.weights, state.weights, summed, strict=True):
+        mean = g / 43
+        np.testing.assert_allclose(after, before - 2e-3 * mean / (np.abs(mean) + 1e-8), rtol=1e-4, atol=1e-6)
+
+
+# Training
+
+
+def test_the_loss_falls_and_predictions_are_labels(threads):
+    settings = replace(SMALL, hidden=(30,), steps=50, epochs=60, learning_rate=1e-2)
+    *_, last = snn.train(X, Y, settings, threads)
+    assert last.epoch == 60
+    assert last.losses[-1] < 0.5 * last.losses[0]
+    assert last.train_accuracies[-1] > 0.85
+    predicted = snn.predict(last, X, settings, threads)
+    assert snn.accuracy(last, X, Y, settings, threads) == (predicted == Y).mean() > 0.85
+    assert last.test_accuracies == ()
+
+
+def test_predictions_do_not_depend_on_the_chunks(threads, reference, monkeypatch):
+    whole = snn.predict(reference[-1], X, SMALL, threads)
+    monkeypatch.setattr(snn, "ROWS", 10)
+    np.testing.assert_array_equal(whole, snn.predict(reference[-1], X, SMALL, threads))
+
+
+def test_what_is_sent_at_once_does_not_matter(threads, reference, monkeypatch):
+    monkeypatch.setattr(snn, "GRAPH_BATCHES", 1)
+    assert_same(reference[-1], list(snn.train(X, Y, SMALL, threads, test=(X, Y)))[-1])
+
+
+def test_many_shards_are_added_in_a_tree(threads, reference):
+    *_, last = snn.train(X, Y, replace(SMALL, shards=16), threads, test=(X, Y))
+    np.testing.assert_allclose(last.losses, reference[-1].losses, rtol=1e-4)
+
+
+def test_any_number_of_workers_gives_the_same_weights(reference):
+    """And a worker that dies in the middle changes nothing."""
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+        for workers in (1, 2, 3):
+            cluster.scale(workers)
+            with open_scheduler(cluster.scheduler_address) as place:
+                place.client.wait_for_workers(workers)
+                for expected, state in zip(reference, snn.train(X, Y, SMALL, place, test=(X, Y)), strict=True):
+                    assert_same(expected, state)
+        with open_scheduler("threads") as here:
+            *_, expected = snn.train(X, Y, replace(SMALL, epochs=8), here)
+        with open_scheduler(cluster.scheduler_address) as place:
+            victims = list(place.client.run(os.getpid).values())[:2]
+            states = snn.train(X, Y, replace(SMALL, epochs=8), place)
+            next(states)
+            timers = [threading.Timer(0.05 + 0.2 * i, os.kill, (pid, signal.SIGKILL)) for i, pid in enumerate(victims)]
+            for timer in timers:
+                timer.start()
+            *_, state = states
+            assert not any(timer.is_alive() for timer in timers)
+    assert_same(expected, state)
+
+
+def test_training_can_be_resumed(threads, reference, tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    snn.save_checkpoint(path, reference[0], SMALL)
+    loaded = snn.load_checkpoint(path, SMALL)
+    assert_same(reference[0], loaded)
+    assert_same(reference[-1], list(snn.train(X, Y, SMALL, threads, test=(X, Y), state=loaded))[-1])
+    assert list(snn.train(X, Y, SMALL, threads, state=reference[-1])) == []
+
+
+def test_an_interrupted_checkpoint_leaves_the_one_before(reference, tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.npz"
+    snn.save_checkpoint(path, reference[0], SMALL)
+
+    def half(file, **arrays):
+        file.write(b"PK")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(np, "savez", half)
+        with pytest.raises(KeyboardInterrupt):
+            snn.save_checkpoint(path, reference[1], SMALL)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.npz"]
+    assert_same(reference[0], snn.load_checkpoint(path, SMALL))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 5}, "was made with seed = 4, not 5"),
+        ({"hidden": (7,)}, r"was made with hidden = \(7, 5\), not \(7,\)"),
+        ({"shards": 4}, "was made with shards = 3, not 4"),
+        ({"epochs": 2}, "has 3 epochs already, not 2"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused(reference, tmp_path, changes, message):
+    snn.save_checkpoint(tmp_path / "checkpoint.npz", reference[-1], SMALL)
+    with pytest.raises(BitstreamError, match=message):
+        snn.load_checkpoint(tmp_path / "checkpoint.npz", replace(SMALL, **changes))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X[:40], Y[:40], "began with samples = 43, not 40"),
+        (X[:, :5], Y, "began with inputs = 6, not 5"),
+        (X, np.where(Y == "c", "a", Y), "began with classes = 3, not 2"),
+        (1 - X, Y, "began with digest"),
+    ],
+)
+def test_training_goes_on_with_the_same_data_only(threads, reference, x, y, message):
+    with pytest.raises(BitstreamError, match=message):
+        next(snn.train(x, y, SMALL, threads, state=reference[0]))
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    with pytest.raises(BitstreamError, match="there is no checkpoint"):
+        snn.load_checkpoint(path, SMALL)
+    np.savez(path, weights_0=X)
+    with pytest.raises(BitstreamError, match="is no checkpoint, but has the arrays weights_0"):
+        snn.load_checkpoint(path, SMALL)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BitstreamError, match="is not an npz file"):
+        snn.load_checkpoint(path, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hidden": ()}, r"at least one hidden layer, not \(\)"),
+        ({"hidden": 100}, "at least one hidden layer, not 100"),
+        ({"hidden": (10, 0)}, "number of neurons is an integer of at least 1, not 0"),
+        ({"steps": 0}, "steps is an integer of at least 1, not 0"),
+        ({"batch": 1.5}, "batch is an integer of at least 1, not 1.5"),
+        ({"shards": True}, "shards is an integer"),
+        ({"epochs": -1}, "epochs is an integer"),
+        ({"seed": -1}, "seed is an integer of at least 0, not -1"),
+        ({"decay": 1.1}, "decay is from 0 to 1, not 1.1"),
+        ({"threshold": 0.0}, "threshold is positive, not 0.0"),
+        ({"slope": float("nan")}, "slope is from 0 to inf, not nan"),
+        ({"learning_rate": "fast"}, "learning_rate is from 0 to inf, not 'fast'"),
+    ],
+)
+def test_settings_are_checked(values, message):
+    with pytest.raises(BitstreamError, match=message):
+        snn.Settings(**values)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X[0], Y[:6], r"not \(6,\) and \(6,\)"),
+        (X, Y[:3], r"not \(43, 6\) and \(3,\)"),
+        (X[:0], Y[:0], r"not \(0, 6\) and \(0,\)"),
+        (X + 1, Y, "unipolar streams encode 0 to 1"),
+        (np.full((3, 2), np.nan), Y[:3], "but there is nan"),
+    ],
+)
+def test_data_are_checked(threads, reference, x, y, message):
+    with pytest.raises(BitstreamError, match=message):
+        next(snn.train(x, y, SMALL, threads))
+    with pytest.raises(BitstreamError, match=message):
+        snn.accuracy(reference[0], x, y, SMALL, threads)
+
+
+def test_predict_checks_the_width(threads, reference):
+    with pytest.raises(BitstreamError, match=r"x \(samples, 6\), not \(43, 5\)"):
+        snn.predict(reference[0], X[:, :5], SMALL, threads)
+
+
+# Digits
+
+
+@pytest.fixture(scope="module")
+def trained(threads):
+    digits, settings = load_digits(), snn.Settings(epochs=15)
+    *_, state = snn.train(digits.x_train, digits.y_train, settings, threads)
+    return SimpleNamespace(digits=digits, settings=settings, state=state)
+
+
+def test_digits(threads, trained):
+    digits = trained.digits
+    assert snn.accuracy(trained.state, digits.x_test, digits.y_test, trained.settings, threads) >= 0.955
+    assert trained.state.train_accuracies[-1] > 0.98
+
+
+def test_the_perceptron_has_the_rates_of_the_neurons(trained, tmp_path):
+    from scdask import SCMLP
+
+    x, settings = trained.digits.x_train, trained.settings
+    perceptron = snn.to_scmlp(trained.state, settings)
+    logits, (train,) = snn.forward(trained.state.weights, snn.rate_code(x, 25, Bernoulli(7)), settings)
+    layer = perceptron.layers[0]
+    rates = np.clip(x @ layer.weights.T + layer.bias, 0, 1)
+    measured = np.asarray(train).mean(axis=0)
+    assert np.sqrt(np.mean((rates - measured) ** 2)) < 0.06
+    assert abs((rates - measured).mean()) < 0.01
+    labels = np.asarray(logits).argmax(axis=1)
+    assert (perceptron.predict_float(x) == labels).mean() > 0.99
+    perceptron.save(tmp_path / "weights.npz")
+    loaded = SCMLP.load(tmp_path / "weights.npz")
+    assert (loaded.predict(trained.digits.x_test, 1024) == trained.digits.y_test).mean() >= 0.955
+
+
+def test_a_threshold_scales_the_perceptron(reference):
+    """Twice the weights and the threshold is the same hidden layer."""
+    doubled = replace(reference[-1], weights=tuple(2 * w for w in reference[-1].weights))
+    one, two = snn.to_scmlp(reference[-1], SMALL), snn.to_scmlp(doubled, replace(SMALL, threshold=2.0))
+    for a, b in zip(one.layers[:-1], two.layers[:-1], strict=True):
+        np.testing.assert_array_equal(a.weights, b.weights)
+        np.testing.assert_array_equal(a.bias, b.bias)
+    assert one.classes.tolist() == ["a", "b", "c"]
+
+
+@pytest.mark.slow
+def test_three_seeds():
+    """Job B: .978 / .981 / .974 in another program."""
+    digits = load_digits()
+    test = (digits.x_test, digits.y_test)
+    reached = []
+    with open_scheduler("local") as place:
+        for seed in range(3):
+            *_, state = snn.train(digits.x_train, digits.y_train, snn.Settings(seed=seed), place, test=test)
+            reached.append(state.test_accuracies[-1])
+    assert np.mean(reached) >= 0.970, reached
+
+
+def test_jax_waits_until_it_is_needed():
+    code = "import json, sys, scdask, scdask.cli, scdask.layers; print(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert not {"jax", "optax", "sklearn", "matplotlib", "rich"} & set(json.loads(done.stdout))
