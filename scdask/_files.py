@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 
 def read_npz(file: Any) -> dict[str, NDArray[Any]]:
     """The arrays of an npz file; nothing in it is unpickled."""
+    opened = open(file, "rb") if isinstance(file, str | os.PathLike) else nullcontext(file)  # noqa: PTH123
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        # NumPy leaves a file open that it cannot read.
+        with opened as stream, np.load(stream, allow_pickle=False) as arrays:
             return dict(arrays)
     except (ValueError, BadZipFile, EOFError, TypeError, AttributeError) as error:
         raise BitstreamError(f"{file} is not an npz file of plain arrays") from error

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scdask.cli import bench, infer
+from scdask.cli import bench, infer, train
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -19,7 +19,7 @@ def test_examples(tmp_path, monkeypatch):
 
 
 def test_options():
-    shown = set(re.findall(r"`(--[a-z]+)", README.read_text()))
-    parameters = infer.params + bench.params
+    shown = set(re.findall(r"`(--[a-z-]+)", README.read_text()))
+    parameters = infer.params + train.params + bench.params
     known = {option for parameter in parameters for option in parameter.opts if option.startswith("--")}
     assert shown == known - {"--model", "--data"}
