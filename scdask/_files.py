@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -14,17 +15,16 @@ from .errors import BitstreamError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
 
 def read_npz(file: Any) -> dict[str, NDArray[Any]]:
     """The arrays of an npz file; nothing in it is unpickled."""
-    opened = open(file, "rb") if isinstance(file, str | os.PathLike) else nullcontext(file)  # noqa: PTH123
+    given = isinstance(file, str | os.PathLike)
     try:
         # NumPy leaves a file open that it cannot read.
-        with opened as stream, np.load(stream, allow_pickle=False) as arrays:
+        with Path(file).open("rb") if given else nullcontext(file) as opened, np.load(opened) as arrays:
             return dict(arrays)
     except (ValueError, BadZipFile, EOFError, TypeError, AttributeError) as error:
         raise BitstreamError(f"{file} is not an npz file of plain arrays") from error
