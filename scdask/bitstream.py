@@ -114,7 +114,7 @@ class Bitstream:
         parts = index if isinstance(index, tuple) else (index,)
         if not any(part is Ellipsis for part in parts):
             parts = (*parts, Ellipsis)
-        return self._with(self.words[(*parts, slice(None))])
+        return self._with(vector_ops.pick(self.words, (*parts, slice(None))))
 
     def __repr__(self) -> str:
         chunks = f", chunks={self.chunks}" if self.chunks else ""

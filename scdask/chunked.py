@@ -60,7 +60,7 @@ def _meta(arrays: Iterable[Any], ndim: int, dtype: Any) -> Any:
     """An empty array of the library of the blocks' results: NumPy's gives way to another."""
     metas = [array._meta for array in arrays if isinstance(array, da.Array)]
     like = next((meta for meta in metas if not isinstance(meta, np.ndarray | np.generic)), metas[0])
-    return vector_ops.exactly(partial(meta_from_array, ndim=ndim, dtype=dtype), like)
+    return vector_ops.in_64_bits(partial(meta_from_array, ndim=ndim, dtype=dtype), like)
 
 
 def _blocks(kind: str, func: Callable[..., Any], out: str, *args: Any, dtype: Any, **kwargs: Any) -> da.Array:
@@ -258,7 +258,7 @@ def _reduce(
     """`da.reduction` with our task name and no trial run for the meta, whose dtypes it changes on the way."""
     reduce = partial(da.reduction, array, chunk=chunk, combine=combine, aggregate=aggregate, axis=axis, **kwargs)
     meta = _meta([array], 0 if axis is None else array.ndim - np.size(axis), kwargs["dtype"])
-    return vector_ops.exactly(lambda meta: reduce(name=kind, meta=meta), meta)
+    return vector_ops.in_64_bits(lambda meta: reduce(name=kind, meta=meta), meta)
 
 
 def _sum_block(chunk: Callable[..., Any], aggregate: Callable[..., Any], axes: tuple[int, ...], block: Any) -> Any:
@@ -272,7 +272,7 @@ def _sum(counts: Any, axis: Any, keepdims: bool, total: int | None = None) -> An
     return ones if total is None else total - ones
 
 
-_add = partial(vector_ops.exactly, _sum)
+_add = partial(vector_ops.in_64_bits, _sum)
 
 
 def _as_is(counts: Any, axis: Any, keepdims: bool) -> Any:
@@ -523,6 +523,24 @@ def _most(weights: Any, axis: Any, keepdims: bool) -> Any:
     return abs(weights).max(axis=axis, keepdims=keepdims, initial=0.0)
 
 
+def pick(words: da.Array, index: tuple[Any, ...]) -> da.Array:
+    index = tuple(vector_ops.on_host(part)[()] if _is_array(part) else part for part in index)
+    if isinstance(words._meta, np.ndarray) or not any(isinstance(part, list | np.ndarray) for part in index):
+        return words[index]
+    # Dask gathers with np.take, which other libraries refuse.
+    picked = on_host(words)[index]
+    meta = _meta([words], picked.ndim, words.dtype)
+    return picked.map_blocks(partial(_as_like, meta), dtype=words.dtype, meta=meta)
+
+
+def _is_array(part: Any) -> bool:
+    return hasattr(part, "dtype") and not isinstance(part, da.Array)
+
+
+def _as_like(meta: Any, block: Any) -> Any:
+    return vector_ops.in_64_bits(lambda like: like.__array_namespace__().asarray(block), meta)
+
+
 def on_host(array: da.Array) -> da.Array:
     if isinstance(array._meta, np.ndarray | np.generic):
         return array
@@ -552,5 +570,6 @@ for _func in (
     exactly,
     largest,
     on_host,
+    pick,
 ):
     getattr(vector_ops, _func.__name__).register(da.Array, _func)

@@ -36,6 +36,13 @@ class SNG(ABC):
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
         """Numbers in [0, 1) of bits `start` to `stop` of a stream of `length` bits; `start` a multiple of 64."""
 
+    def drawn(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
+        """The `numbers`, once they are known to be as many as asked for, in [0, 1), and none -0."""
+        numbers = np.asarray(self.numbers(length, start, stop), np.float64)
+        if numbers.shape != (stop - start,) or not ((numbers >= 0) & (numbers < 1)).all():
+            raise BitstreamError(f"{self} does not give {stop - start} numbers from 0 up to 1")
+        return numbers + 0.0
+
     def key(self) -> tuple[np.uint64, np.uint64] | None:
         """The Threefry key, if each element has numbers of its own; None if all compare one sequence."""
         return None
@@ -52,9 +59,7 @@ class SNG(ABC):
 
 @lru_cache(maxsize=16)
 def _table(sng: SNG, length: int, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any], int, NDArray[Any]]:
-    numbers = np.asarray(sng.numbers(length, start, stop), np.float64)
-    if numbers.shape != (stop - start,) or not ((numbers >= 0) & (numbers < 1)).all():
-        raise BitstreamError(f"{sng} does not give {stop - start} numbers from 0 up to 1")
+    numbers = sng.drawn(length, start, stop)
     order = np.argsort(numbers, kind="stable")
     ranked = numbers[order]
     cells = 2 << len(order).bit_length()

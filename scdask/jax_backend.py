@@ -7,11 +7,13 @@ results to 32 bits, mostly with a warning.
 
 All functions work under `jax.jit` and `jax.vmap`. The values of traced arrays cannot be looked at: there a bit that is
 not 0 is 1, padding is not checked, and a value outside the range of a stream is encoded as the nearest one inside.
+Under `vmap` the streams of each part are numbered from 0, as they are where the part is encoded alone.
 """
 
 from __future__ import annotations
 
 import copyreg
+import operator
 from functools import partial, reduce, wraps
 from operator import add, or_
 from typing import TYPE_CHECKING, Any
@@ -41,6 +43,7 @@ SLICES = 8  # of a row, whose popcounts are added before they are summed: XLA is
 LANES = 8  # words in a vector
 UNROLL = 16  # words that a step of a MAC counts: more registers spill, fewer wait for the sums in memory
 LEVELS = 8  # binary digits that a step of the Bernoulli encoder draws, an even number
+FEW_STREAMS = 1024  # up to so many are compared with all numbers, more are looked up in tables
 FEW_ROWS = 2  # up to so many, a MAC is a sum along the words, else one across the rows
 
 
@@ -60,6 +63,18 @@ def _known(flag: Any) -> bool:
     return not isinstance(flag, jax.core.Tracer) and bool(flag)
 
 
+def _as_numpy_does(func: Callable[..., Any]) -> Callable[..., Any]:
+    """`func` by NumPy, but for traced arrays: XLA takes subnormal numbers for 0, and multiplies by reciprocals."""
+
+    @wraps(func)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(arg, jax.core.Tracer) for arg in args):
+            return func(*args, **kwargs)
+        return to_jax(func(*(np.asarray(arg) if isinstance(arg, jax.Array) else arg for arg in args), **kwargs))
+
+    return call
+
+
 # To the device and back
 
 
@@ -68,11 +83,11 @@ def to_jax(arr: Any) -> Any:
 
     Parameters
     ----------
-    arr : array_like or dask Array of numbers
+    arr : array_like, dask Array or Bitstream
 
     Returns
     -------
-    jax.Array, or dask Array of such blocks
+    jax.Array, dask Array of such blocks, or Bitstream of one of them
         Of the same shape and dtype. A JAX array is returned as it is.
 
     Raises
@@ -82,9 +97,10 @@ def to_jax(arr: Any) -> Any:
     """
     if isinstance(arr, jax.Array):
         return arr
+    if isinstance(arr, Bitstream):
+        return wrap_words(to_jax(arr.words), arr.length, arr.polarity)
     if isinstance(arr, da.Array):
-        with jax.enable_x64(True):
-            return arr.map_blocks(to_jax, dtype=arr.dtype, meta=jnp.zeros((0,) * arr.ndim, arr.dtype))
+        return arr.map_blocks(to_jax, dtype=arr.dtype, meta=to_jax(np.zeros((0,) * arr.ndim, arr.dtype)))
     values = as_numpy(arr, "what goes to JAX")
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     with jax.enable_x64(True):
@@ -99,19 +115,21 @@ def to_host(arr: Any) -> Any:
 
     Parameters
     ----------
-    arr : jax.Array, or dask Array of such blocks
+    arr : array_like, jax.Array, dask Array of such blocks, or Bitstream
 
     Returns
     -------
-    ndarray, or dask Array of such blocks
+    ndarray, dask Array of such blocks, or Bitstream of one of them
         Of the same shape and dtype, read-only. A NumPy array is returned as it is.
     """
-    return vector_ops.on_host(arr)
+    if isinstance(arr, Bitstream):
+        return wrap_words(to_host(arr.words), arr.length, arr.polarity)
+    return vector_ops.on_host(arr) if hasattr(arr, "dtype") else as_numpy(arr, "what comes from JAX")
 
 
 def _pickled(array: Any) -> Any:
     # JAX unpickles by device_put, which without x64 keeps the lower half of each number.
-    return (to_jax, (np.asarray(array),)) if array.dtype.itemsize == 8 else array.__reduce__()
+    return (to_jax, (np.asarray(array),)) if array.dtype.itemsize >= 8 else array.__reduce__()
 
 
 # Packing
@@ -353,11 +371,11 @@ def encode_region(
     if not p.size or first == last:
         flat = jnp.zeros((p.size, last - first), np.uint64)
     elif key is None:
-        rows = [_look_up(p, sng, length, *span) for span in vector_ops.table_spans(p.size, length, words)]
-        flat = jnp.concatenate(rows, axis=1) if len(rows) > 1 else rows[0]
+        bits = WORD * first, min(WORD * last, length)
+        flat = _compare(p, sng, length, *bits) if p.size <= FEW_STREAMS else _look_up(p, sng, length, *bits)
     else:
         streams = vector_ops.stream_numbers(region, shape).reshape(-1)
-        flat = _bernoulli(p, streams, np.uint64(first), key, last - first)
+        flat = _bernoulli(p, streams, np.uint64(first), tuple(map(np.uint64, key)), last - first)
         if WORD * last > length:
             flat = flat.at[:, -1].set(flat[:, -1] & tail_mask(length))
     return flat.reshape(*values.shape, last - first)
@@ -370,23 +388,24 @@ def encode_words(values: Any, sng: SNG, length: int, polarity: Polarity = "unipo
 
 
 def probabilities(values: Any, polarity: Polarity) -> Any:
+    vector_ops.check_real(values)
     p = _as_float64(values)
-    low, high = vector_ops.RANGES[polarity]
-    if _known(_outside(p, low, high)):
-        vector_ops.probabilities(np.asarray(values).astype(np.float64), polarity)  # which says where
+    if _known(_outside(p, polarity)):
+        vector_ops.probabilities(np.asarray(values), polarity)  # which says where
     return p if polarity == "unipolar" else (p + 1) / 2
 
 
-@jax.jit
-def _outside(p: Any, low: Any, high: Any) -> Any:
-    return (~((p >= low) & (p <= high))).any()
+@partial(jax.jit, static_argnums=1)
+def _outside(p: Any, polarity: Polarity) -> Any:
+    """Whether a value is outside its range, decided by its bits: XLA takes a subnormal below 0 for 0."""
+    bits = lax.bitcast_convert_type(p, np.uint64)
+    size = bits & np.uint64(2**63 - 1)
+    return ((size > _ONE) | ((bits != size) & (size > 0) & (polarity == "unipolar"))).any()
 
 
 @jax.jit
 def _as_float64(values: Any) -> Any:
     """Real numbers as float64, bit for bit: XLA alone takes a subnormal float32 for 0."""
-    if not jnp.issubdtype(values.dtype, jnp.floating):
-        vector_ops.check_real(values)
     if values.dtype == np.float64 or not jnp.issubdtype(values.dtype, jnp.floating):
         return values.astype(np.float64)
     single = values.astype(np.float32)
@@ -405,9 +424,25 @@ def _sortable(p: Any) -> Any:
 _ONE, _INFINITY = np.array([1, np.inf]).view(np.uint64)
 
 
+def _compare(p: Any, sng: SNG, length: int, start: int, stop: int) -> Any:
+    numbers = sng.drawn(length, start, stop).view(np.uint64)
+    padded = np.pad(numbers, (0, -len(numbers) % WORD), constant_values=2**64 - 1)
+    return _below(p, padded.reshape(-1, WORD))
+
+
+@jax.jit
+def _below(p: Any, numbers: Any) -> Any:
+    ones = [(numbers[:, i] < p[:, None]).astype(np.uint64) << np.uint64(i) for i in range(WORD)]
+    return reduce(or_, ones)
+
+
 def _look_up(p: Any, sng: SNG, length: int, start: int, stop: int) -> Any:
-    ranked, _, _, rows = sng.table(length, start, stop)
-    return _rows_below(p, ranked[: stop - start].view(np.uint64), rows)
+    rows = []
+    for first in range(start, stop, vector_ops.SEGMENT):
+        last = min(first + vector_ops.SEGMENT, stop)
+        ranked, _, _, table = sng.table(length, first, last)
+        rows.append(_rows_below(p, ranked[: last - first].view(np.uint64), table))
+    return jnp.concatenate(rows, axis=1)
 
 
 @jax.jit
@@ -466,14 +501,11 @@ def _threefry(key: tuple[Any, Any], counter0: Any, counter1: Any) -> tuple[Any, 
 
 
 def as_weights(values: Any) -> Any:
+    vector_ops.check_real(values)
     weights = _as_float64(values)
     if _known(~jnp.isfinite(weights).all()):
-        vector_ops.as_weights(np.asarray(values).astype(np.float64))  # which says where
+        vector_ops.as_weights(np.asarray(values))  # which says where
     return weights
-
-
-def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
-    return func(*arrays, **options)
 
 
 @jax.jit
@@ -484,7 +516,17 @@ def divide(a: Any, b: Any) -> Any:
 
 
 def on_host(array: Any) -> Any:
-    return np.asarray(array)
+    try:
+        return np.asarray(array)
+    except TypeError:
+        raise UnsupportedArrayError(f"NumPy has no arrays of {array.dtype}") from None
+
+
+def pick(words: Any, index: tuple[Any, ...]) -> Any:
+    if not any(isinstance(part, jax.core.Tracer) for part in index):
+        index = tuple(np.asarray(part) if isinstance(part, jax.Array) else part for part in index)
+        np.broadcast_to(False, words.shape)[index]  # raises an IndexError where JAX takes the nearest element
+    return words[index]
 
 
 def as_dask(array: Any, chunks: Any = None) -> Any:
@@ -517,7 +559,7 @@ def jax_vec_mac(packed_weights: Any, packed_inputs: Any) -> Any:
 # Spiking neurons
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
+@jax.custom_jvp
 def spike(v: Any, slope: float) -> Any:
     """1 where v >= 0, else 0; its derivative is that of a fast sigmoid, 1 / (1 + slope * |v|)**2 [1]_.
 
@@ -536,12 +578,11 @@ def spike(v: Any, slope: float) -> Any:
 
 
 @spike.defjvp
-def _spike_jvp(slope: float, primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
-    (v,), (dv,) = primals, tangents
+def _spike_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
+    (v, slope), (dv, _) = primals, tangents
     return spike(v, slope), dv / (1 + slope * jnp.abs(v)) ** 2
 
 
-@jax.jit
 def jax_lif_step(
     v: Any,
     I_t: Any,
@@ -560,7 +601,7 @@ def jax_lif_step(
 
     Parameters
     ----------
-    v : array of float, shape (...)
+    v : array of float
         Membrane potentials.
     I_t : array of float
         Input currents.
@@ -571,15 +612,33 @@ def jax_lif_step(
         What a unit of current adds to the potential in one step.
     noise : float or array
         Added to the potential.
-        All of them broadcast against `v`.
 
     Returns
     -------
-    v : array of float, shape (...)
-    spikes : array of uint8, shape (...)
+    v : array of float, of the shape that all parameters broadcast to
+        In JAX's precision: float32, unless `jax_enable_x64` is on.
+    spikes : array of uint8, of the same shape
+
+    Raises
+    ------
+    BitstreamError
+        If the shapes do not broadcast, or something is no real number.
     """
-    dv = (v_rest - v) * alpha + I_t * resistance + noise
-    v = v + dv
+    given = [_as_float(p) for p in (v, I_t, v_rest, v_reset, v_threshold, alpha, resistance, noise)]
+    try:
+        np.broadcast_shapes(*(p.shape for p in given))
+    except ValueError:
+        shapes = ", ".join(str(p.shape) for p in given if p.ndim)
+        raise BitstreamError(f"the parameters of neurons broadcast, but not {shapes}") from None
+    step: tuple[Any, Any] = _lif_step(*given)
+    return step
+
+
+@jax.jit
+def _lif_step(
+    v: Any, current: Any, v_rest: Any, v_reset: Any, v_threshold: Any, alpha: Any, resistance: Any, noise: Any
+) -> tuple[Any, Any]:
+    v = v + (v_rest - v) * alpha + current * resistance + noise
     fires = v >= v_threshold
     return jnp.where(fires, v_reset, v), fires.astype(jnp.uint8)
 
@@ -603,8 +662,8 @@ def jax_forward_pass(
         v = v_reset where s
 
     For v_rest = v_reset = 0 that is v = alpha * v * (1 - s) + W @ s_below with the s of the step before. All neurons
-    start at v_rest. Here alpha is the share of the distance to v_rest that a step keeps; in `jax_lif_step` it is the
-    share that a step loses. Both are the reference's.
+    start at v_rest. The reset is not differentiated. Here alpha is the share of the distance to v_rest that a step
+    keeps; in `jax_lif_step` it is the share that a step loses. Both are the reference's.
 
     Parameters
     ----------
@@ -628,38 +687,52 @@ def jax_forward_pass(
     BitstreamError
         If the shapes do not fit.
     """
-    run: tuple[list[Any], Any] = _forward(
-        _as_layers(weights, x), _as_float(x), _steps(n_steps), v_rest, v_reset, v_threshold, alpha
-    )
+    layers, inputs = _as_layers(weights, x)
+    constants = [_as_float(p) for p in (v_rest, v_reset, v_threshold, alpha)]
+    for constant in constants:
+        if constant.ndim:
+            raise BitstreamError(f"rest, reset, threshold and alpha are numbers, not an array {constant.shape}")
+    run: tuple[list[Any], Any] = _forward(layers, inputs, _steps(n_steps), *constants)
     return run
 
 
 def _as_float(values: Any) -> Any:
-    values = jnp.asarray(values)
-    if not jnp.issubdtype(values.dtype, jnp.number) or jnp.issubdtype(values.dtype, jnp.complexfloating):
-        raise BitstreamError(f"neurons take real numbers, not {values.dtype}")
-    return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(float)
+    """Real numbers as JAX has them: in float32, unless it has 64 bits."""
+    if not isinstance(values, jax.Array):
+        values = as_numpy(values, "what neurons take")
+    dtype = values.dtype
+    if not (
+        jnp.issubdtype(dtype, np.bool) or jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
+    ):
+        raise BitstreamError(f"neurons take real numbers, not {dtype}")
+    kept = dtype if jnp.issubdtype(dtype, jnp.floating) else np.dtype(float)
+    return jnp.asarray(values, jax.dtypes.canonicalize_dtype(kept))
 
 
-def _as_layers(weights: Sequence[Any], x: Any) -> list[Any]:
-    layers = [_as_float(w) for w in weights]
-    if not layers:
-        raise BitstreamError("a network has at least one layer, but there are no weights")
-    width = jnp.shape(x)[-1] if jnp.ndim(x) else None
+def _as_layers(weights: Sequence[Any], x: Any) -> tuple[list[Any], Any]:
+    if not isinstance(weights, list | tuple) or not weights:
+        given = "an empty one" if isinstance(weights, list | tuple) else type(weights).__name__
+        raise BitstreamError(f"the weights of a network are a list of arrays, one a layer, not {given}")
+    layers, inputs = [_as_float(w) for w in weights], _as_float(x)
+    width = inputs.shape[-1] if inputs.ndim else None
     for i, layer in enumerate(layers):
         if layer.ndim != 2 or layer.shape[1] != width:
             raise BitstreamError(f"layer {i} takes weights (n_neurons, {width}), not {layer.shape}")
         width = layer.shape[0]
-    return layers
+    return layers, inputs
 
 
 def _steps(n_steps: Any) -> int:
-    if isinstance(n_steps, bool) or not hasattr(n_steps, "__index__") or n_steps < 1:
+    try:
+        steps = operator.index(n_steps)
+    except TypeError:
+        steps = 0
+    if isinstance(n_steps, bool) or not 1 <= steps < 2**31:
         raise BitstreamError(f"the number of steps is an integer of at least 1, not {n_steps!r}")
-    return int(n_steps)
+    return steps
 
 
-@partial(jax.jit, static_argnums=(2, 7))
+@partial(jax.jit, static_argnums=2)
 def _forward(
     weights: list[Any],
     x: Any,
@@ -668,19 +741,20 @@ def _forward(
     v_reset: Any,
     v_threshold: Any,
     alpha: Any,
-    slope: float = 0.0,
+    slope: Any = 0.0,
 ) -> tuple[list[Any], Any]:
+    dtype = jnp.result_type(x, *weights)
+    x, v_rest, v_reset, v_threshold, alpha = (jnp.asarray(p, dtype) for p in (x, v_rest, v_reset, v_threshold, alpha))
+
     def step(potentials: list[Any], _: None) -> tuple[list[Any], list[Any]]:
         below, after, spikes = x, [], []
         for w, v in zip(weights, potentials, strict=True):
-            v = v_rest + alpha * (v - v_rest) + below @ w.T
+            v = v_rest + alpha * (v - v_rest) + (below @ w.T).astype(dtype)
             below = spike(v - v_threshold, slope)
-            after.append(v * (1 - below) + v_reset * below)
+            after.append(jnp.where(v >= v_threshold, v_reset, v))
             spikes.append(below)
         return after, spikes
 
-    dtype = jnp.result_type(x, *weights)
-    v_rest, v_reset, v_threshold, alpha = (jnp.asarray(p, dtype) for p in (v_rest, v_reset, v_threshold, alpha))
     start = [jnp.full((*x.shape[:-1], len(w)), v_rest, dtype) for w in weights]
     potentials, spikes = lax.scan(step, start, length=n_steps)
     return spikes, potentials[-1]
@@ -720,32 +794,37 @@ def jax_surrogate_gradient_step(
     BitstreamError
         If the shapes do not fit.
     """
-    layers, x = _as_layers(weights, x), _as_float(x)
-    targets = jnp.asarray(targets)
+    layers, x = _as_layers(weights, x)
     classes = len(layers[-1])
-    if x.ndim != 2 or targets.shape not in (x.shape[:1], (len(x), classes)):
+    if x.ndim != 2 or not len(x) or np.shape(targets) not in (x.shape[:1], (len(x), classes)):
         raise BitstreamError(
             f"{classes} outputs are trained with x (batch, n_inputs) and targets (batch,) or (batch, {classes}), "
-            f"not {x.shape} and {targets.shape}"
+            f"not {x.shape} and {np.shape(targets)}"
         )
-    if targets.ndim == 1:
-        if not jnp.issubdtype(targets.dtype, jnp.integer):
-            raise BitstreamError(f"labels are integers, not {targets.dtype}")
-        if targets.size and _known((targets < 0).any() | (targets >= classes).any()):
-            raise BitstreamError(f"labels are 0 to {classes - 1}, but there are {targets.min()} to {targets.max()}")
-        targets = jax.nn.one_hot(targets, classes, dtype=x.dtype)
-    step: tuple[list[Any], Any] = _descend(layers, x, _as_float(targets), _steps(n_steps), lr, float(beta))
+    wanted = _one_hot(targets, classes) if np.ndim(targets) == 1 else targets
+    step: tuple[list[Any], Any] = _descend(layers, x, _as_float(wanted), _steps(n_steps), lr, beta)
     return step
 
 
-@partial(jax.jit, static_argnums=(3, 5))
-def _descend(weights: list[Any], x: Any, targets: Any, n_steps: int, lr: Any, slope: float) -> tuple[list[Any], Any]:
+def _one_hot(labels: Any, classes: int) -> Any:
+    if not isinstance(labels, jax.core.Tracer):
+        labels = np.asarray(labels)
+        low, high = labels.min(), labels.max()
+        if jnp.issubdtype(labels.dtype, jnp.integer) and not 0 <= low <= high < classes:
+            raise BitstreamError(f"labels are 0 to {classes - 1}, but there are {low} to {high}")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise BitstreamError(f"labels are integers, not {labels.dtype}")
+    return jax.nn.one_hot(jnp.asarray(labels, np.int32), classes)
+
+
+@partial(jax.jit, static_argnums=3)
+def _descend(weights: list[Any], x: Any, targets: Any, n_steps: int, lr: Any, slope: Any) -> tuple[list[Any], Any]:
     def loss(weights: list[Any]) -> Any:
         spikes, _ = _forward(weights, x, n_steps, 0.0, 0.0, 1.0, 0.9, slope)
         return -(targets * jax.nn.log_softmax(spikes[-1].mean(axis=0))).sum(axis=1).mean()
 
     value, gradients = jax.value_and_grad(loss)(weights)
-    return [w - lr * g for w, g in zip(weights, gradients, strict=True)], value
+    return [(w - lr * g).astype(w.dtype) for w, g in zip(weights, gradients, strict=True)], value
 
 
 # Where these kernels are found
@@ -777,13 +856,15 @@ for _func in (
     encode_region,
     encode_words,
     as_weights,
-    exactly,
     divide,
     on_host,
+    pick,
 ):
     _register(_func.__name__, _func)
-for _name in ("vec_mac", "encode_mac", "encoded_counts", "split_signs", "largest"):  # their NumPy bodies do for JAX
+for _name in ("vec_mac", "encode_mac", "encoded_counts", "in_64_bits"):  # their NumPy bodies do for JAX
     _register(_name, getattr(vector_ops, _name).__wrapped__)
+for _name in ("exactly", "largest", "split_signs"):
+    _register(_name, _as_numpy_does(getattr(vector_ops, _name).__wrapped__))
 chunked.as_dask.register(jax.Array, as_dask)
 
 
@@ -797,8 +878,14 @@ sizeof.register(jax.Array, lambda array: array.nbytes)
 for _cls in jax.Array.__subclasses__():
     if _cls.__name__ == "ArrayImpl":
         copyreg.pickle(_cls, _pickled)
+
+
+def _unflattened(kind: tuple[int, Polarity], words: Any) -> Bitstream:
+    if getattr(words[0], "dtype", None) == np.uint32:
+        raise BitstreamError("packed words are uint64, not uint32: JAX has cut off half of their bits")
+    return wrap_words(words[0], *kind)
+
+
 jax.tree_util.register_pytree_node(
-    Bitstream,
-    lambda stream: ((stream.words,), (stream.length, stream.polarity)),
-    lambda kind, words: wrap_words(*words, *kind),
+    Bitstream, lambda stream: ((to_jax(stream.words),), (stream.length, stream.polarity)), _unflattened
 )

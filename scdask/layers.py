@@ -95,7 +95,7 @@ class SCDense:
 
     def __post_init__(self) -> None:
         for name in ("weights", "bias"):
-            values = as_numpy(getattr(self, name), f"the {name} of a layer")
+            values = as_numpy(vector_ops.on_host(getattr(self, name)), f"the {name} of a layer")
             object.__setattr__(self, name, vector_ops.as_weights(values))
         if self.weights.ndim != 2 or self.bias.shape != self.weights.shape[:1]:
             raise BitstreamError(
@@ -158,7 +158,7 @@ class SCMLP:
                     f"a layer of {len(below.weights)} neurons feeds one of {above.weights.shape[1]} inputs"
                 )
         outputs = len(self.layers[-1].weights)
-        classes = as_numpy(self.classes, "classes")
+        classes = as_numpy(vector_ops.on_host(self.classes), "classes")
         classes = classes if classes.size else np.arange(max(outputs, 2))
         if not outputs or classes.shape != (max(outputs, 2),):
             raise BitstreamError(f"{outputs} outputs cannot tell classes of shape {classes.shape} apart")
@@ -190,8 +190,13 @@ class SCMLP:
         """
         if len(weights) != len(biases):
             raise BitstreamError(f"{len(weights)} weight matrices do not go with {len(biases)} biases")
-        plain = cls(tuple(SCDense(w, b) for w, b in zip(weights, biases, strict=True)), as_numpy(classes, "classes"))
-        hidden, n_inputs = vector_ops.probabilities(calibration, "unipolar"), plain.layers[0].weights.shape[1]
+        plain = cls(
+            tuple(SCDense(w, b) for w, b in zip(weights, biases, strict=True)), np.asarray(vector_ops.on_host(classes))
+        )
+        hidden, n_inputs = (
+            vector_ops.probabilities(vector_ops.on_host(calibration), "unipolar"),
+            plain.layers[0].weights.shape[1],
+        )
         if hidden.ndim != 2 or hidden.shape[1] != n_inputs:
             raise BitstreamError(f"calibration inputs are (samples, {n_inputs}), not {hidden.shape}")
         scales = [1.0]
@@ -268,7 +273,7 @@ class SCMLP:
 
     def predict_float(self, x: Any) -> Any:
         """The labels that the same weights give in floating point."""
-        hidden = as_numpy(x, "inputs").astype(np.float64)
+        hidden = as_numpy(vector_ops.on_host(x), "inputs").astype(np.float64)
         for layer in self.layers[:-1]:
             hidden = np.maximum(_affine(layer, hidden), 0)
         return self._labels(_affine(self.layers[-1], hidden))

@@ -90,7 +90,7 @@ def _bytes_of_bits(bitstream: Any) -> NDArray[np.uint8]:
 
 def check_bit_array(bits: Any) -> None:
     """Raise unless the array's type and shape can be bits."""
-    if bits.dtype.kind not in "biu":
+    if kind_of(bits) not in "biu":
         raise BitstreamError(f"a bitstream holds 0 and 1 as bool or integers, not {bits.dtype}")
     if bits.ndim == 0:
         raise BitstreamError(f"a bitstream has its bits on the last axis, but this array has none: {bits!r}")
@@ -159,9 +159,15 @@ def check_length(length: Any, n_words: int) -> int:
     return int(length)
 
 
+def kind_of(array: Any) -> str:
+    """The kind of the dtype as NumPy names it; it does not know the small floats of ml_dtypes, nor JAX's keys."""
+    kind: str = getattr(array.dtype, "kind", "O")
+    return "f" if kind == "V" and "float" in array.dtype.name else kind
+
+
 def check_words(words: Any) -> None:
     """Raise unless the array's type and shape can be packed words."""
-    if words.dtype.kind != "u" or words.dtype.itemsize != 8:
+    if kind_of(words) != "u" or words.dtype.itemsize != 8:
         raise BitstreamError(f"packed words are uint64, not {words.dtype}; pack_bitstream makes them from bits")
     if words.ndim == 0:
         raise BitstreamError("packed words have the words on the last axis, but this array has no axis")
@@ -567,7 +573,7 @@ def table_spans(streams: int, length: int, words: tuple[int, int]) -> Iterator[t
 
 def check_real(values: Any) -> None:
     """Raise unless the array's type can be encoded."""
-    if values.dtype.kind not in "biuf":
+    if kind_of(values) not in "biuf":
         raise BitstreamError(f"streams encode real numbers, not {values.dtype}")
 
 
@@ -744,11 +750,23 @@ def encoded_counts(
 
 @array_function
 def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
-    """func(*arrays, **options), for Dask arrays block by block, where float64 and int64 are kept by every library.
+    """func(*arrays, **options) in float64, rounded as NumPy rounds by every library.
 
-    A Dask array's blocks broadcast; the result has the dtype float64.
+    Dask arrays go through it block by block; they broadcast.
     """
     return func(*arrays, **options)
+
+
+@array_function
+def in_64_bits(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
+    """func(*arrays, **options) where the library of the arrays, which are no Dask arrays, keeps 64 bits."""
+    return func(*arrays, **options)
+
+
+@array_function
+def pick(words: Any, index: tuple[Any, ...]) -> Any:
+    """words[index], by NumPy's rules, as words of the same library."""
+    return words[index]
 
 
 @array_function

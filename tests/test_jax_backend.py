@@ -66,7 +66,7 @@ def test_lazy_arrays_move_block_by_block(rng):
 def test_what_jax_has_no_arrays_for():
     with pytest.raises(sc.UnsupportedArrayError, match="MaskedArray"):
         to_jax(np.ma.masked_array([1, 2]))
-    for values in (["a"], [None], np.array("2020", "M8[D]")):
+    for values in (["a"], [None], np.array("2020", "M8[D]"), da.from_array(np.array(["a"]))):
         with pytest.raises(sc.UnsupportedArrayError, match="no arrays of"):
             to_jax(values)
 
@@ -78,6 +78,8 @@ def test_words_survive_pickle_and_copies(rng):
         assert isinstance(copied, jax.Array)
         assert copied.dtype == np.uint64
         np.testing.assert_array_equal(to_host(copied), words)
+    both = to_jax(np.array([1 + 1e-12j]))
+    np.testing.assert_array_equal(to_host(pickle.loads(pickle.dumps(both))), to_host(both))
     single = jnp.arange(3.0)
     assert pickle.loads(pickle.dumps(single)).dtype == single.dtype
 
@@ -264,6 +266,26 @@ def test_a_bitstream_goes_through_jit(rng):
         jax.jit(lambda a, b: a & b)(a, sc.encode(to_jax(np.zeros(5)), 101))
 
 
+def test_numpy_streams_keep_their_bits_on_the_way_into_jax(rng):
+    stream = sc.encode(rng.random(3), 100, sng=Sobol(1))
+    for moved in (
+        jax.jit(lambda s: s)(stream),
+        jax.device_put(stream),
+        jax.tree.map(jnp.asarray, stream),
+        to_jax(stream),
+    ):
+        assert isinstance(moved.words, jax.Array)
+        np.testing.assert_array_equal(to_host(moved).words, stream.words)
+    with pytest.raises(BitstreamError, match="cut off"):
+        jax.tree.map(lambda words: jnp.asarray(np.asarray(words)), stream)
+
+
+def test_long_streams_compile_quickly(rng):
+    p = to_jax(rng.random(5))
+    lowered = jax.jit(lambda p: sc.encode(p, 2**18, sng=Sobol(1)).popcount()).lower(p).as_text()
+    assert lowered.count("\n") < 2000
+
+
 def test_values_that_cannot_be_looked_at_are_taken_into_range():
     p = np.array([-1, 2, np.nan, -np.nan, np.inf, -np.inf, -0.0, 0.5])
     for sng in (Bernoulli(1), Sobol(1)):
@@ -284,11 +306,29 @@ def test_small_floats_are_not_taken_for_zero():
             np.testing.assert_array_equal(to_host(sc.encode(to_jax(p), 64, sng=sng).words), expected)
 
 
+def test_small_weights_are_not_taken_for_zero():
+    x = np.array([[0.5, 0.75]])
+    with pytest.raises(BitstreamError, match="-1e-320"):
+        sc.encode(to_jax(np.array([-1e-320])), 64)
+    sng = sc.Thermometer()
+    for weights in ([[1, 5e-324]], [[1, -1e-310]], [[1e-310, -2e-310]], [[1.7e308, 1e-10]]):
+        for mode in ("split", "bipolar"):
+            expected = sc.matmul(x, np.array(weights), 100, mode=mode, x_sng=sng, w_sng=sng)
+            for given in (to_jax(np.array(weights)), np.array(weights)):
+                for inputs in (to_jax(x), to_jax(da.from_array(x)), x):
+                    found = sc.matmul(inputs, given, 100, mode=mode, x_sng=sng, w_sng=sng)
+                    np.testing.assert_array_equal(to_host(found), expected)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "int8", "bool"])
 def test_jax_types_of_real_numbers(dtype):
     p = jnp.asarray([0, 1, 1], dtype)
     assert to_host(sc.encode(p, 100, sng=Sobol(1)).popcount()).tolist() == [0, 100, 100]
-    assert to_host(sc.encode(jnp.asarray(0.375, "bfloat16"), 64, sng=Sobol(1)).decode()) == 0.375
+    x = jnp.asarray([[0.375]], dtype)
+    assert to_host(sc.encode(x, 64, sng=Sobol(1), chunks=1).decode()).compute() == x
+    for given in (x, to_jax(da.from_array(np.asarray(x)))):
+        (found,) = dask.compute(to_host(sc.SCDense([[1.0]], [0.0])(given, 64)))
+        assert found == x
 
 
 @pytest.mark.parametrize(
@@ -300,6 +340,9 @@ def test_jax_types_of_real_numbers(dtype):
         (lambda: sc.encode(jnp.array([0.5, 1.5]), 64), r"0 to 1, but there is 1.5 at \(1,\)"),
         (lambda: sc.encode(jnp.array([jnp.nan]), 64), "nan"),
         (lambda: sc.encode(jnp.array([1j]), 64), "complex64"),
+        (lambda: sc.encode(jax.random.key(0), 64), "key<fry>"),
+        (lambda: vector_ops.vec_not(jax.random.key(0)), "key<fry>"),
+        (lambda: vector_ops.pack_bitstream(jnp.array([0, 2], "uint8")), r"there is 2 at"),
         (lambda: sc.encode(jnp.array([0.5, 1.5]), 64, chunks=1), "1.5"),
         (lambda: vector_ops.as_weights(jnp.array([jnp.inf])), r"finite, but there is inf at \(0,\)"),
         (lambda: Bitstream(to_jax(np.array([2**63], np.uint64)), 63), r"stream \(\) of 63 bits has ones"),
@@ -376,6 +419,20 @@ def test_indexing(rng):
     for index in (0, -1, slice(1, 4), (slice(None), 2), [3, 1], mask, (..., 0), None):
         np.testing.assert_array_equal(to_host(stream[index].words), host[index].words)
     assert len(list(stream)) == 6
+
+
+def test_indexing_lazy_streams(rng):
+    stream = sc.encode(to_jax(da.from_array(rng.random((6, 4)), chunks=(2, 3))), 200, sng=Sobol(1))
+    host = Bitstream(to_host(stream.words).compute(), 200)
+    mask = rng.random((6, 4)) < 0.5
+    for index in (0, slice(1, 4), [3, 1], mask, mask[:, 0], jnp.array([2, 0]), jnp.asarray(mask[:, 0]), jnp.int32(2)):
+        picked = stream[index].compute().words
+        assert isinstance(picked, jax.Array)
+        np.testing.assert_array_equal(to_host(picked), host[to_host(index) if hasattr(index, "dtype") else index].words)
+    for streams in (stream, stream.compute()):
+        for index in (6, [0, 6], (0, 4)):
+            with pytest.raises(IndexError):
+                streams[index]
 
 
 @pytest.mark.component("zarr")
@@ -479,6 +536,37 @@ def test_a_training_step_is_gradient_descent(rng):
         np.testing.assert_allclose(step(weights, x, labels, 10, 0.5, 10.0)[1], loss)
 
 
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i4", "i8", "u8"])
+def test_labels_of_any_integer_type(dtype):
+    weights, x = [np.linspace(-1, 1, 600).reshape(300, 2)], np.ones((1, 2))
+    labels = np.array([1], dtype)
+    expected = backend.jax_surrogate_gradient_step(weights, x, np.eye(300)[[1]], 5)
+    for step in (backend.jax_surrogate_gradient_step, jax.jit(backend.jax_surrogate_gradient_step, static_argnums=3)):
+        for found, right in zip(jax.tree.leaves(step(weights, x, labels, 5)), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_array_equal(found, right)
+    with pytest.raises(BitstreamError, match="0 to 99"):
+        backend.jax_surrogate_gradient_step([np.ones((100, 2))], x, np.array([100], dtype), 5)
+
+
+def test_neurons_have_the_precision_of_jax(rng):
+    weights, x = [to_jax(rng.normal(size=(3, 4)))], to_jax(rng.random((2, 4)))
+    assert x.dtype == np.float64
+    spikes, v = backend.jax_forward_pass(weights, x, 5, np.float64(0.1))
+    after, _ = backend.jax_lif_step(x, x, 0.0, 0.0, 1.0, 0.1, 1.0, np.float64(0.0))
+    new, loss = backend.jax_surrogate_gradient_step(weights, x, np.eye(3)[:2], 5, np.float64(0.1))
+    assert {a.dtype for a in (spikes[0], v, after, *new, loss)} == {np.dtype(np.float32)}
+    with jax.enable_x64(True):
+        single = [jnp.ones((3, 4), jnp.float32)]
+        new, _ = backend.jax_surrogate_gradient_step(single, jnp.ones((2, 4)), jnp.eye(3)[:2], 5, np.float64(0.1))
+        assert new[0].dtype == np.float32
+
+
+def test_a_potential_that_overflows_is_reset():
+    spikes, v = backend.jax_forward_pass([np.array([[3e38]], "f4")], np.array([2.0], "f4"), 3)
+    assert spikes[0].ravel().tolist() == [1, 1, 1]
+    assert float(v[0]) == 0
+
+
 def test_training_steps_learn(rng):
     centres = rng.random((3, 8)) < 0.5
     labels = rng.integers(0, 3, 60)
@@ -496,7 +584,20 @@ def test_training_steps_learn(rng):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: backend.jax_forward_pass([], np.ones(2), 3), "at least one layer"),
+        (lambda: backend.jax_forward_pass([], np.ones(2), 3), "one a layer, not an empty one"),
+        (lambda: backend.jax_forward_pass(None, np.ones(2), 3), "one a layer, not NoneType"),
+        (lambda: backend.jax_forward_pass([np.ones((3, 2))], np.ones(2), np.array(2.5)), "at least 1, not array"),
+        (
+            lambda: backend.jax_forward_pass([np.ones((3, 2))], np.ones(2), 3, np.zeros(3)),
+            r"are numbers, not an array \(3,\)",
+        ),
+        (lambda: backend.jax_forward_pass([np.ones((3, 2))], np.ones(2), 3, 1j), "complex"),
+        (lambda: backend.jax_lif_step(np.ones(3), np.ones(2), 0, 0, 1, 0.1, 1, 0), r"but not \(3,\), \(2,\)"),
+        (lambda: backend.jax_lif_step("a", 1, 0, 0, 1, 0.1, 1, 0), "real numbers, not <U1"),
+        (
+            lambda: backend.jax_surrogate_gradient_step([np.ones((3, 4))], np.ones((0, 4)), np.ones(0, int)),
+            r"not \(0, 4\)",
+        ),
         (lambda: backend.jax_forward_pass([np.ones((3, 2))], np.ones(4), 3), r"layer 0 takes weights \(n_neurons, 4\)"),
         (lambda: backend.jax_forward_pass([np.ones((3, 2)), np.ones((2, 2))], np.ones(2), 3), "layer 1"),
         (lambda: backend.jax_forward_pass([np.ones((3, 2))], np.ones(2), 0), "at least 1, not 0"),
