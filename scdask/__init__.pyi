@@ -2,10 +2,8 @@ from . import bitstream as bitstream
 from . import chunked as chunked
 from . import encoding as encoding
 from . import errors as errors
-from . import jax_backend as jax_backend
 from . import jit_kernels as jit_kernels
 from . import layers as layers
-from . import snn as snn
 from . import vector_ops as vector_ops
 from .bitstream import Bitstream as Bitstream
 from .bitstream import mux as mux

@@ -77,9 +77,9 @@ def _seed(what: str) -> Callable[[Any], Any]:
     return click.option("--seed", type=click.IntRange(0, 2**32), default=0, show_default=True, help=what)
 
 
-def _out(files: str) -> Callable[[Any], Any]:
+def _out(default: str, files: str) -> Callable[[Any], Any]:
     folder = click.Path(file_okay=False, path_type=Path)
-    return click.option("--out", type=folder, default="results", show_default=True, help=f"Folder for {files}.")
+    return click.option("--out", type=folder, default=default, show_default=True, help=f"Folder for {files}.")
 
 
 def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -121,7 +121,7 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     show_default=True,
     help="How many seeds to try; sobol and halton have none and run once.",
 )
-@_options(_seed("The first seed."), *SCHEDULER, _out("results.json and accuracy.png"), QUIET)
+@_options(_seed("The first seed."), *SCHEDULER, _out("results", "results.json and accuracy.png"), QUIET)
 def infer(
     dataset: str | None,
     model: str | None,
@@ -154,9 +154,10 @@ def infer(
         for package in ("matplotlib", "sklearn") if dataset else ("matplotlib",):
             require(package, "apps")
         status = Console(stderr=True, quiet=quiet)
+        given = _own(model, data) if data else _digits(model) if model else None
         place = stack.enter_context(_place(status, scheduler, workers, threads))
-        with status.status("reading the model" if model else "training the float perceptron"):
-            perceptron, x, y = _own(model, data) if data else _digits(model)
+        with status.status("training the float perceptron"):
+            perceptron, x, y = given or _digits(model)
         check()
         with status.status("loading the kernels on the workers"):
             from .jobs.infer import float_accuracy, infer, settings
@@ -359,7 +360,7 @@ def _stoppable() -> Iterator[Callable[[], None]]:
 @_options(
     _seed("Of the initial weights, the order of the images and their spikes."),
     *SCHEDULER,
-    _out("results.json, training.png, weights.npz and checkpoint.npz"),
+    _out("trained", "results.json, training.png, weights.npz and checkpoint.npz"),
     QUIET,
 )
 def train(
@@ -403,10 +404,12 @@ def train(
             digits = load_digits()
             place.wait_until_ready()
         start = perf_counter()
-        with _progress(status) as progress, _plain_os_errors(out):
+        with _progress(status) as progress:
             task = progress.add_task("compiling", total=settings.epochs, completed=resumed)
             state = before
-            for state in job.train(digits, settings, place, checkpoint, before):
+            for state in job.train(digits, settings, place, before):
+                with _plain_os_errors(out):
+                    snn.save_checkpoint(checkpoint, state, settings)
                 check()
                 last = f"loss {state.losses[-1]:.4f}, test accuracy {state.test_accuracies[-1]:.4f}"
                 progress.update(task, advance=1, description=last)

@@ -78,8 +78,8 @@ class Place:
                 try:
                     return future.result(timeout=POLL_SECONDS)
                 except TimeoutError:
-                    if future.done():
-                        raise
+                    if future.done():  # since the wait ended, or with a TimeoutError of its own
+                        return future.result()
                 running = self.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.running))
                 alone_since = None if running else alone_since or time.monotonic()
                 if alone_since and time.monotonic() - alone_since > CONNECT_SECONDS:
@@ -91,6 +91,17 @@ class Place:
             raise SchedulerError(f"the workers that a task ran on died, each time it was tried: {error}") from error
         except (CancelledError, CommClosedError) as error:
             raise SchedulerError(f"the connection to the scheduler {self.name} is lost: {error}") from error
+
+
+def as_place(given: Any) -> Place:
+    """The Place itself, or one of a Dask client's cluster."""
+    from distributed import Client
+
+    if isinstance(given, Client):
+        return Place("client", sum(given.nthreads().values()), given.dashboard_link, {}, given)
+    if not isinstance(given, Place):
+        raise SchedulerError(f"a place to compute comes from open_scheduler or is a Dask Client, not {given!r}")
+    return given
 
 
 def warm_up() -> str:

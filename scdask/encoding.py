@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from warnings import warn
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .vector_ops import Polarity
+
+
+SOBOL = Lock()  # SciPy 1.14 reads its table at the first Sobol sequence; other threads found half of it
 
 
 class SNG(ABC):
@@ -211,7 +215,8 @@ class Sobol(SNG):
         """Points `start` to `stop`."""
         from scipy.stats import qmc
 
-        points = qmc.Sobol(self.dimension, scramble=False, bits=32)
+        with SOBOL:
+            points = qmc.Sobol(self.dimension, scramble=False, bits=32)
         if start:
             points.fast_forward(start)
         # SciPy draws all dimensions up to ours, and warns about a first draw that is no power of two.

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from scdask import SCMLP, SchedulerError
 from scdask.cli import main
-from scdask.cluster import open_scheduler
+from scdask.cluster import as_place, open_scheduler
 from scdask.jobs.digits import load_digits, train_perceptron
 
 pytestmark = pytest.mark.component("apps")
@@ -240,6 +240,32 @@ def test_a_scheduler_that_is_gone():
         threading.Timer(1, cluster.close).start()
         with pytest.raises(SchedulerError, match="is lost"):
             place.compute(dask.delayed(time.sleep)(30))
+
+
+class Slow:
+    """A future that is done just after the wait for it is over."""
+
+    def __init__(self, result):
+        self.outcome = result
+        self.waits = []
+
+    def done(self):
+        return True
+
+    def result(self, timeout=None):
+        self.waits.append(timeout)
+        if timeout is not None:
+            raise TimeoutError("timed out after 2 s.")
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+def test_what_is_done_as_the_wait_ends_is_no_failure(cluster):
+    place = as_place(cluster)
+    assert place._result(Slow(7)) == 7
+    with pytest.raises(TimeoutError, match="of the task"):
+        place._result(Slow(TimeoutError("of the task")))
 
 
 def test_a_missing_extra_says_what_to_install(tmp_path, monkeypatch):

@@ -76,7 +76,8 @@ def test_without_jax_its_module_says_what_to_install():
         "import sys; sys.modules['jax'] = None\n"
         "import scdask, numpy\n"
         "scdask.vector_ops.vec_popcount(numpy.ones(1, numpy.uint64))\n"
-        "try: scdask.jax_backend\n"
+        "help(scdask)\n"
+        "try: import scdask.jax_backend\n"
         "except scdask.MissingBackendError as error: print(error)"
     )
     assert "pip install 'scdask[jax]'" in run(code)

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -84,6 +86,21 @@ def test_a_sequence_can_start_anywhere(sng):
     whole = sng.numbers(5000, 0, 5000)
     for start, stop in [(64, 128), (1024, 5000), (4096, 4097), (4928, 5000)]:
         np.testing.assert_array_equal(sng.numbers(5000, start, stop), whole[start:stop])
+
+
+def test_threads_may_draw_the_first_sobol_numbers_at_once():
+    code = (
+        "import sys, threading\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from scdask import Sobol\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "barrier = threading.Barrier(8)\n"
+        "draw = lambda d: (barrier.wait(), Sobol(d).numbers(64, 0, 64).tolist())[1]\n"
+        "with ThreadPoolExecutor(8) as pool: drawn = list(pool.map(draw, range(2, 10)))\n"
+        "assert drawn == [Sobol(d).numbers(64, 0, 64).tolist() for d in range(2, 10)]"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_long_lfsr_starts_far_out_at_once():

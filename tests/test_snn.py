@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from scdask import Bernoulli, BitstreamError, encode, snn
+from scdask import Bernoulli, BitstreamError, SchedulerError, encode, snn
 from scdask.cluster import open_scheduler
 from scdask.jobs.digits import load_digits
 
@@ -272,8 +272,8 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"hidden": ()}, r"at least one hidden layer, not \(\)"),
-        ({"hidden": 100}, "at least one hidden layer, not 100"),
+        ({"hidden": ()}, r"at least one layer, not \(\)"),
+        ({"hidden": 100}, "at least one layer, not 100"),
         ({"hidden": (10, 0)}, "number of neurons is an integer of at least 1, not 0"),
         ({"steps": 0}, "steps is an integer of at least 1, not 0"),
         ({"batch": 1.5}, "batch is an integer of at least 1, not 1.5"),
@@ -281,9 +281,9 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         ({"epochs": -1}, "epochs is an integer"),
         ({"seed": -1}, "seed is an integer of at least 0, not -1"),
         ({"decay": 1.1}, "decay is from 0 to 1, not 1.1"),
-        ({"threshold": 0.0}, "threshold is positive, not 0.0"),
-        ({"slope": float("nan")}, "slope is from 0 to inf, not nan"),
-        ({"learning_rate": "fast"}, "learning_rate is from 0 to inf, not 'fast'"),
+        ({"threshold": 0.0}, "threshold is finite and above 0, not 0.0"),
+        ({"slope": float("nan")}, "slope is finite and at least 0, not nan"),
+        ({"learning_rate": "fast"}, "learning_rate is finite and above 0, not 'fast'"),
     ],
 )
 def test_settings_are_checked(values, message):
@@ -308,7 +308,18 @@ def test_data_are_checked(threads, reference, x, y, message):
         snn.accuracy(reference[0], x, y, SMALL, threads)
 
 
+def test_a_place_may_be_a_client(cluster, reference):
+    *_, state = snn.train(X, Y, SMALL, cluster, test=(X, Y))
+    assert_same(reference[-1], state)
+    for place in (None, "local"):
+        with pytest.raises(SchedulerError, match="open_scheduler or is a Dask Client"):
+            next(snn.train(X, Y, SMALL, place))
+
+
 def test_predict_checks_the_width(threads, reference):
+    with pytest.raises(BitstreamError, match=r"layers of \(5,\) neurons, but there are \(7, 5\)"):
+        snn.predict(reference[0], X, replace(SMALL, hidden=(5,)), threads)
+
     with pytest.raises(BitstreamError, match=r"x \(samples, 6\), not \(43, 5\)"):
         snn.predict(reference[0], X[:, :5], SMALL, threads)
 

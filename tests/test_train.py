@@ -119,7 +119,7 @@ def test_wrong_options(args, message):
 
 
 def test_a_wrong_learning_rate(tmp_path):
-    assert "learning_rate is from 0 to inf, not -1.0" in train(tmp_path, "--learning-rate", -1, expect=1).output
+    assert "learning_rate is finite and above 0, not -1.0" in train(tmp_path, "--learning-rate", -1, expect=1).output
 
 
 @pytest.mark.parametrize(

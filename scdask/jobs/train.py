@@ -1,4 +1,4 @@
-"""Training of a spiking network: a checkpoint after each epoch, and what is written at the end."""
+"""Training of a spiking network on the digits, and what is written at the end."""
 
 from __future__ import annotations
 
@@ -20,14 +20,9 @@ if TYPE_CHECKING:
     from .digits import Digits
 
 
-def train(
-    digits: Digits, settings: snn.Settings, place: Place, checkpoint: Path, state: snn.State | None = None
-) -> Iterator[snn.State]:
-    """Train, test after each epoch, and write the state to `checkpoint` before it is yielded."""
-    test = (digits.x_test, digits.y_test)
-    for reached in snn.train(digits.x_train, digits.y_train, settings, place, test=test, state=state):
-        snn.save_checkpoint(checkpoint, reached, settings)
-        yield reached
+def train(digits: Digits, settings: snn.Settings, place: Place, state: snn.State | None = None) -> Iterator[snn.State]:
+    """Train, and test after each epoch."""
+    return snn.train(digits.x_train, digits.y_train, settings, place, test=(digits.x_test, digits.y_test), state=state)
 
 
 def report(state: snn.State, settings: snn.Settings) -> dict[str, Any]:
