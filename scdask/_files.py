@@ -26,7 +26,9 @@ def read_npz(file: Any) -> dict[str, NDArray[Any]]:
         # NumPy leaves a file open that it cannot read.
         with Path(file).open("rb") if given else nullcontext(file) as opened, np.load(opened) as arrays:
             return dict(arrays)
-    except (ValueError, BadZipFile, EOFError, TypeError, AttributeError) as error:
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (ValueError, BadZipFile, EOFError, TypeError, AttributeError, RuntimeError, OSError) as error:
         raise BitstreamError(f"{file} is not an npz file of plain arrays") from error
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import warnings
 from dataclasses import asdict, dataclass, replace
 from functools import partial, reduce
 from itertools import pairwise
@@ -26,7 +27,7 @@ from ._extras import require
 from ._files import read_npz, write_whole
 from .cluster import as_place
 from .encoding import Bernoulli
-from .errors import BitstreamError
+from .errors import BitstreamError, ScdaskError
 from .jax_backend import spike
 from .layers import SCMLP, SCDense
 
@@ -48,6 +49,7 @@ jnp, lax = jax.numpy, jax.lax
 
 FAN_IN = 4  # sums that one task adds up: a level of tasks that wait for each other costs Dask about 6 ms
 GRAPH_BATCHES = 20  # sent to the scheduler at once: what a worker that dies can cost, and what the data add to a graph
+LARGEST = float(np.finfo(np.float64).max)
 ROWS = 256  # samples of one task of `predict`
 
 
@@ -103,8 +105,14 @@ class Settings:
         object.__setattr__(self, "seed", _count("a seed", self.seed, 0))
         for name in ("decay", "threshold", "slope", "learning_rate"):
             value, positive = getattr(self, name), name in ("threshold", "learning_rate")
-            real = isinstance(value, float | int | np.number) and math.isfinite(value)
-            if not real or value < 0 or (positive and value == 0) or (name == "decay" and value > 1):
+            real = isinstance(value, float | int | np.floating | np.integer) and not isinstance(value, bool)
+            if (
+                not real
+                or not abs(value) <= LARGEST
+                or value < 0
+                or (positive and value == 0)
+                or (name == "decay" and value > 1)
+            ):
                 limits = "from 0 to 1" if name == "decay" else "finite and " + ("above 0" if positive else "at least 0")
                 raise BitstreamError(f"{name} is {limits}, not {value!r}")
             object.__setattr__(self, name, float(value))
@@ -274,10 +282,19 @@ def train(
     place = as_place(place)
     inputs, labels = _as_data(x, y)
     classes, targets = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise BitstreamError(f"a network tells two classes or more apart, but all labels are {classes[0]}")
+    if test is not None:
+        _check_known(_as_data(*test)[1], classes)
     data = _describe(inputs, classes, targets)
     if state is None:
         state = _start(settings, classes, data)
+    _check_layers(state, settings)
     _check_same("the training began with", state.data, data)
+    if not np.array_equal(state.classes, classes):
+        raise BitstreamError(f"the training began with the classes {state.classes}, not {classes}")
+    if test is not None and len(state.test_accuracies) != state.epoch:
+        raise BitstreamError(f"the training began without test data, and has none for its {state.epoch} epochs")
     place.run_everywhere(partial(_compile, state.weights, state.optimiser, len(inputs), settings))
     run = uuid4().hex  # keys are not to meet those of another training on the same scheduler
     for epoch in range(state.epoch + 1, settings.epochs + 1):
@@ -287,8 +304,15 @@ def train(
         for first in range(0, len(inputs), rows):
             places = order[first : first + rows]
             name = f"{run}-{epoch}-{first}"
-            progress = place.compute(_batches(name, progress, inputs[places], targets[places], first, sng, settings))
+            part = _batches(name, progress, inputs[places], targets[places], first, sng, settings)
+            with warnings.catch_warnings():  # the weights are in the graph, so that no worker can lose them
+                warnings.filterwarnings("ignore", "Sending large graph")
+                progress = place.compute(part)
         weights, optimiser, loss, right = progress
+        if not math.isfinite(loss) or not all(np.isfinite(w).all() for w in weights):
+            raise ScdaskError(
+                f"the training diverged in epoch {epoch}: a learning rate below {settings.learning_rate}?"
+            )
         state = replace(
             state,
             weights=weights,
@@ -303,12 +327,25 @@ def train(
 
 
 def _as_data(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """A copy of the inputs and the labels, once they are known to fit."""
     inputs, labels = vector_ops.probabilities(vector_ops.on_host(x), "unipolar"), as_numpy(y, "labels")
     if inputs.ndim != 2 or labels.shape != inputs.shape[:1] or not inputs.size:
         raise BitstreamError(
             f"a network takes x (samples, n_inputs) and y (samples,), not {inputs.shape} and {labels.shape}"
         )
-    return inputs, labels
+    if labels.dtype.kind not in "biufUS" or (labels.dtype.kind == "f" and not np.isfinite(labels).all()):
+        raise BitstreamError(
+            f"labels are finite numbers or strings, not {labels.dtype}" + " with NaN" * (labels.dtype.kind == "f")
+        )
+    return np.array(inputs), labels
+
+
+def _check_known(labels: NDArray[Any], classes: NDArray[Any]) -> None:
+    alike = labels.dtype.kind == classes.dtype.kind or {labels.dtype.kind, classes.dtype.kind} <= set("biuf")
+    unknown = labels[~np.isin(labels, classes)] if alike else labels
+    if unknown.size:
+        known = ", ".join(map(str, classes))
+        raise BitstreamError(f"the data have the label {unknown[0]}, but the classes of the network are {known}")
 
 
 def _describe(inputs: NDArray[np.float64], classes: NDArray[Any], targets: NDArray[np.int64]) -> dict[str, Any]:
@@ -410,7 +447,8 @@ def _gradient(
     return jax.tree.map(np.asarray, sums)
 
 
-@partial(jax.jit, static_argnums=5)
+# The threads of XLA would share out a large product, and add it up in another order on another number of cores.
+@partial(jax.jit, static_argnums=5, compiler_options={"xla_cpu_multi_thread_eigen": False})
 def _differentiate(
     weights: Weights, spikes: Any, targets: Any, decay: Any, threshold: Any, slope: float
 ) -> tuple[Any, Any, Weights]:
@@ -489,6 +527,8 @@ def predict(
     inputs, n_inputs = vector_ops.probabilities(vector_ops.on_host(x), "unipolar"), state.weights[0].shape[1]
     if inputs.ndim != 2 or inputs.shape[1] != n_inputs:
         raise BitstreamError(f"the network takes x (samples, {n_inputs}), not {inputs.shape}")
+    if not len(inputs):
+        return state.classes[:0]
     run = uuid4().hex
     shared = delayed(state.weights, name=f"snn-weights-{run}", traverse=False)
     parts = [
@@ -517,6 +557,7 @@ def _outputs(
 def accuracy(state: State, x: ArrayLike, y: ArrayLike, settings: Settings, place: Place | Client) -> float:
     """The share of inputs (samples, n_inputs) that `predict` gives the labels (samples,)."""
     inputs, labels = _as_data(x, y)
+    _check_known(labels, state.classes)
     return float(np.mean(predict(state, inputs, settings, place) == labels))
 
 
@@ -585,13 +626,42 @@ def load_checkpoint(path: Path, settings: Settings) -> State:
         raise BitstreamError(f"there is no checkpoint {path} to resume from") from None
     if "made_with" not in arrays:
         raise BitstreamError(f"{path} is no checkpoint, but has the arrays {', '.join(arrays)}")
-    made_with = json.loads(str(arrays["made_with"]))
-    before = made_with["settings"] | {"hidden": tuple(made_with["settings"]["hidden"]), "epochs": settings.epochs}
+    try:
+        made_with = json.loads(str(arrays["made_with"]))
+        before = made_with["settings"] | {"hidden": tuple(made_with["settings"]["hidden"]), "epochs": settings.epochs}
+        state = _state_of(arrays, made_with["data"], settings.learning_rate)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise BitstreamError(f"{path} is no whole checkpoint: {error}") from error
     _check_same(f"the checkpoint {path} was made with", before, asdict(settings))
-    losses, *accuracies = (tuple(arrays[name].tolist()) for name in HISTORY)
-    if len(losses) > settings.epochs:
-        raise BitstreamError(f"the checkpoint {path} has {len(losses)} epochs already, not {settings.epochs}")
-    weights = tuple(arrays[f"weights_{i}"] for i in range(len(settings.hidden) + 1))
-    leaves, structure = jax.tree.flatten(optax.adam(settings.learning_rate).init(weights))
-    optimiser = jax.tree.unflatten(structure, [arrays[f"optimiser_{i}"] for i in range(len(leaves))])
-    return State(weights, arrays["classes"], optimiser, made_with["data"], losses, *accuracies)
+    _check_layers(state, settings)
+    if state.epoch > settings.epochs:
+        raise BitstreamError(f"the checkpoint {path} has {state.epoch} epochs already, not {settings.epochs}")
+    return state
+
+
+def _state_of(arrays: dict[str, NDArray[Any]], data: dict[str, Any], learning_rate: float) -> State:
+    """The state in the arrays of a checkpoint; a ValueError or KeyError says what does not fit."""
+    count = sum(name.startswith("weights_") for name in arrays)
+    weights = tuple(arrays[f"weights_{i}"] for i in range(count))
+    sizes = (data["inputs"], *map(len, weights[:-1]), data["classes"])
+    template = tuple(np.zeros(shape, np.float32) for shape in zip(sizes[1:], sizes, strict=False))
+    leaves, structure = jax.tree.flatten(optax.adam(learning_rate).init(template))
+    found = [arrays[f"optimiser_{i}"] for i in range(len(leaves))]
+    losses, train_accuracies, test_accuracies = (arrays[name] for name in HISTORY)
+    epochs = losses.shape
+    for array, kind, shapes in [
+        *((w, np.float32, [t.shape]) for w, t in zip(weights, template, strict=True)),
+        *((leaf, t.dtype, [t.shape]) for leaf, t in zip(found, leaves, strict=True)),
+        *((history, np.float64, [(losses.size,)]) for history in (losses, train_accuracies)),
+        (test_accuracies, np.float64, [epochs, (0,)]),
+        (arrays["classes"], arrays["classes"].dtype, [(data["classes"],)]),
+    ]:
+        if (
+            array.dtype != kind
+            or array.shape not in shapes
+            or (array.dtype.kind == "f" and not np.isfinite(array).all())
+        ):
+            raise ValueError(f"an array is {array.dtype} {array.shape}, or not finite")
+    optimiser = jax.tree.unflatten(structure, found)
+    history = (tuple(array.tolist()) for array in (losses, train_accuracies, test_accuracies))
+    return State(weights, arrays["classes"], optimiser, data, *history)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from scdask import Bernoulli, BitstreamError, SchedulerError, encode, snn
+from scdask import Bernoulli, BitstreamError, ScdaskError, SchedulerError, encode, snn
 from scdask.cluster import open_scheduler
 from scdask.jobs.digits import load_digits
 
@@ -270,8 +270,73 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        *(
+            {name: None}
+            for name in ("classes", "losses", "train_accuracies", "weights_1", "optimiser_0", "optimiser_3")
+        ),
+        {"made_with": np.array("{")},
+        {"made_with": np.array("[]")},
+        {"made_with": np.array('{"settings": {}, "data": {}}')},
+        {"losses": np.zeros(2)},
+        {"losses": np.array(["a"] * 3)},
+        {"test_accuracies": np.zeros(1)},
+        {"weights_0": np.zeros((7, 5), np.float32)},
+        {"weights_0": np.full((7, 6), np.nan, np.float32)},
+        {"optimiser_1": np.zeros((1, 1), np.float32)},
+        {"optimiser_0": np.array(3.0)},
+        {"classes": np.array(["a", "b"])},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_that_is_not_whole_is_refused(reference, tmp_path, change):
+    path = tmp_path / "checkpoint.npz"
+    snn.save_checkpoint(path, reference[-1], SMALL)
+    with np.load(path) as arrays:
+        changed = {name: array for name, array in (dict(arrays) | change).items() if array is not None}
+    np.savez(path, **changed)
+    with pytest.raises(BitstreamError, match="no whole checkpoint"):
+        snn.load_checkpoint(path, SMALL)
+
+
+def test_other_classes_in_a_checkpoint_are_refused(threads, reference):
+    with pytest.raises(BitstreamError, match="began with the classes"):
+        next(snn.train(X, Y, SMALL, threads, state=replace(reference[0], classes=np.array(["b", "a", "c"]))))
+    with pytest.raises(BitstreamError, match="without test data, and has none for its 1 epochs"):
+        next(snn.train(X, Y, SMALL, threads, test=(X, Y), state=replace(reference[0], test_accuracies=())))
+
+
+def test_a_training_that_diverges_ends_with_a_sentence(threads):
+    with pytest.raises(ScdaskError, match=r"diverged in epoch 1: a learning rate below 1e\+38"):
+        list(snn.train(X, Y, replace(SMALL, learning_rate=1e38), threads))
+
+
+def test_the_weights_do_not_depend_on_the_cores(tmp_path):
+    code = (
+        "import os, sys, hashlib, numpy as np\n"
+        "if sys.argv[1] == 'one': os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from scdask import snn\n"
+        "from scdask.cluster import open_scheduler\n"
+        "rng = np.random.default_rng(0)\n"
+        "x, y = rng.random((256, 64)), rng.integers(0, 3, 256)\n"
+        "settings = snn.Settings(hidden=(600, 600), batch=256, shards=1, epochs=1, steps=10)\n"
+        "with open_scheduler('threads') as place:\n"
+        "    (state,) = snn.train(x, y, settings, place)\n"
+        "print(hashlib.sha256(b''.join(w.tobytes() for w in state.weights)).hexdigest())"
+    )
+    run = [
+        subprocess.run([sys.executable, "-c", code, cores], capture_output=True, text=True, check=True, timeout=120)
+        for cores in ("one", "all")
+    ]
+    assert run[0].stdout == run[1].stdout
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"learning_rate": 10**400}, "learning_rate is finite"),
+        ({"decay": True}, "decay is from 0 to 1, not True"),
         ({"hidden": ()}, r"at least one layer, not \(\)"),
         ({"hidden": 100}, "at least one layer, not 100"),
         ({"hidden": (10, 0)}, "number of neurons is an integer of at least 1, not 0"),
@@ -299,6 +364,8 @@ def test_settings_are_checked(values, message):
         (X[:0], Y[:0], r"not \(0, 6\) and \(0,\)"),
         (X + 1, Y, "unipolar streams encode 0 to 1"),
         (np.full((3, 2), np.nan), Y[:3], "but there is nan"),
+        (X, Y.astype(object), "numbers or strings, not object"),
+        (X, np.where(Y == "a", np.nan, 1.0), "float64 with NaN"),
     ],
 )
 def test_data_are_checked(threads, reference, x, y, message):
@@ -314,6 +381,27 @@ def test_a_place_may_be_a_client(cluster, reference):
     for place in (None, "local"):
         with pytest.raises(SchedulerError, match="open_scheduler or is a Dask Client"):
             next(snn.train(X, Y, SMALL, place))
+
+
+def test_labels_that_are_no_classes(threads, reference):
+    with pytest.raises(BitstreamError, match="all labels are a"):
+        next(snn.train(X, np.full(43, "a"), SMALL, threads))
+    for labels in (np.full(43, "d"), np.zeros(43, int)):
+        with pytest.raises(
+            BitstreamError, match=r"the data have the label [d0], but the classes of the network are a, b"
+        ):
+            snn.accuracy(reference[0], X, labels, SMALL, threads)
+        with pytest.raises(BitstreamError, match="the data have the label"):
+            next(snn.train(X, Y, SMALL, threads, test=(X, labels)))
+    assert snn.predict(reference[0], X[:0], SMALL, threads).shape == (0,)
+
+
+def test_data_that_change_later_do_not_matter(threads, reference):
+    x = X.copy()
+    states = snn.train(x, Y, SMALL, threads, test=(X, Y))
+    next(states)
+    x[:] = 0
+    assert_same(reference[-1], list(states)[-1])
 
 
 def test_predict_checks_the_width(threads, reference):
