@@ -2,8 +2,9 @@
 
 A batch is cut into shards, a task each; a tree of tasks adds up the gradients of many. The shards are those of the
 settings, whatever the number of workers, and every spike is a bit of a stream that has its own number. So the weights
-are the same to the last bit on one worker and on many that are alike, and what is lost with a worker that dies is
-computed again elsewhere with the same result.
+are the same to the last bit on one worker and on many, and what is lost with a worker that dies is computed again
+elsewhere with the same result. That is where processors, and the cores that each worker may use, are alike: XLA adds up
+large products in an order that depends on them.
 """
 
 from __future__ import annotations
@@ -447,8 +448,7 @@ def _gradient(
     return jax.tree.map(np.asarray, sums)
 
 
-# The threads of XLA would share out a large product, and add it up in another order on another number of cores.
-@partial(jax.jit, static_argnums=5, compiler_options={"xla_cpu_multi_thread_eigen": False})
+@partial(jax.jit, static_argnums=5)
 def _differentiate(
     weights: Weights, spikes: Any, targets: Any, decay: Any, threshold: Any, slope: float
 ) -> tuple[Any, Any, Weights]:

@@ -312,26 +312,6 @@ def test_a_training_that_diverges_ends_with_a_sentence(threads):
         list(snn.train(X, Y, replace(SMALL, learning_rate=1e38), threads))
 
 
-def test_the_weights_do_not_depend_on_the_cores(tmp_path):
-    code = (
-        "import os, sys, hashlib, numpy as np\n"
-        "if sys.argv[1] == 'one': os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from scdask import snn\n"
-        "from scdask.cluster import open_scheduler\n"
-        "rng = np.random.default_rng(0)\n"
-        "x, y = rng.random((256, 64)), rng.integers(0, 3, 256)\n"
-        "settings = snn.Settings(hidden=(600, 600), batch=256, shards=1, epochs=1, steps=10)\n"
-        "with open_scheduler('threads') as place:\n"
-        "    (state,) = snn.train(x, y, settings, place)\n"
-        "print(hashlib.sha256(b''.join(w.tobytes() for w in state.weights)).hexdigest())"
-    )
-    run = [
-        subprocess.run([sys.executable, "-c", code, cores], capture_output=True, text=True, check=True, timeout=120)
-        for cores in ("one", "all")
-    ]
-    assert run[0].stdout == run[1].stdout
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
