@@ -14,6 +14,9 @@ settings.load_profile("scdask")
 REQUIRED = os.environ.get("SCDASK_REQUIRE", "").split(",")
 COMPONENTS = {"zarr": "zarr", "apps": "sklearn", "jax": "optax"}
 
+if importlib.util.find_spec("optax") is None and "jax" not in REQUIRED:
+    collect_ignore = ["test_jax_backend.py", "test_snn.py", "test_train.py"]
+
 
 class Backend(Enum):
     """Every kind of array that the array layer is tested with."""

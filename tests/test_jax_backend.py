@@ -5,18 +5,15 @@ import sys
 
 import dask
 import dask.array as da
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import scdask as sc
 from scdask import Bernoulli, Bitstream, BitstreamError, Sobol, vector_ops
-
-jax = pytest.importorskip("jax")
-jnp = jax.numpy
-backend = pytest.importorskip("scdask.jax_backend")
-pytestmark = pytest.mark.component("jax")
-
-to_jax, to_host = backend.to_jax, backend.to_host
+from scdask import jax_backend as backend
+from scdask.jax_backend import to_host, to_jax
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from scdask import Bernoulli, BitstreamError, ScdaskError, SchedulerError, encod
 from scdask.cluster import open_scheduler
 from scdask.jobs.digits import load_digits
 
-pytestmark = [pytest.mark.component("jax"), pytest.mark.component("apps")]
+pytestmark = pytest.mark.component("apps")
 
 SMALL = snn.Settings(hidden=(7, 5), steps=9, batch=16, epochs=3, shards=3, seed=4)
 RANDOM = np.random.default_rng(0)

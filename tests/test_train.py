@@ -14,7 +14,7 @@ from scdask import SCMLP, snn
 from scdask.cli import main
 from scdask.jobs.digits import load_digits
 
-pytestmark = [pytest.mark.component("jax"), pytest.mark.component("apps")]
+pytestmark = pytest.mark.component("apps")
 LIMIT = 60
 FILES = ["checkpoint.npz", "results.json", "training.png", "weights.npz"]
 
