@@ -15,7 +15,6 @@ from __future__ import annotations
 import copyreg
 import operator
 from functools import partial, reduce, wraps
-from operator import add, or_
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -152,7 +151,7 @@ def _pack(bits: Any) -> tuple[Any, Any]:
     bits = jnp.pad(bits, padding).reshape(*lead, n_words, WORD)
 
     def gathered(chosen: Any) -> Any:
-        return reduce(or_, [chosen[..., i].astype(np.uint64) << np.uint64(i) for i in range(WORD)])
+        return reduce(operator.or_, [chosen[..., i].astype(np.uint64) << np.uint64(i) for i in range(WORD)])
 
     return gathered(bits != 0), (gathered((bits != 0) & (bits != 1)) != 0).any()
 
@@ -293,7 +292,7 @@ def _ones(*operands: Any, gate: Callable[..., Any] = lambda words: words) -> Any
 
     total = count(rest).sum(axis=-1, dtype=sums)
     if parts:
-        total += reduce(add, map(count, parts)).sum(axis=-1, dtype=sums)
+        total += reduce(operator.add, map(count, parts)).sum(axis=-1, dtype=sums)
     return total.astype(np.int64)
 
 
@@ -348,7 +347,7 @@ def _across(wide: Any, narrow: Any, gate: Callable[..., Any]) -> Any:
             lax.population_count(gate(jnp.broadcast_to(a[None, :], shape), jnp.broadcast_to(b[:, None], shape)))
             for a, b in zip(*words, strict=True)
         ]
-        return counts + reduce(add, ones).astype(np.int64), None
+        return counts + reduce(operator.add, ones).astype(np.int64), None
 
     return lax.scan(step, jnp.zeros((len(narrow), len(wide)), np.int64), columns)[0]
 
@@ -433,7 +432,7 @@ def _compare(p: Any, sng: SNG, length: int, start: int, stop: int) -> Any:
 @jax.jit
 def _below(p: Any, numbers: Any) -> Any:
     ones = [(numbers[:, i] < p[:, None]).astype(np.uint64) << np.uint64(i) for i in range(WORD)]
-    return reduce(or_, ones)
+    return reduce(operator.or_, ones)
 
 
 def _look_up(p: Any, sng: SNG, length: int, start: int, stop: int) -> Any:

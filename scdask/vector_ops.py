@@ -554,7 +554,7 @@ def encode_region(
         return out
     flat, rows, key = readonly(p.reshape(-1)), out.reshape(p.size, -1), sng.key()
     if key is None:
-        for start, stop in table_spans(p.size, length, words):
+        for start, stop in _table_spans(p.size, length, words):
             jit_kernels.look_up(flat, *sng.table(length, start, stop), start // WORD - first, rows)
         return out
     streams = readonly(stream_numbers(region, shape).reshape(-1))
@@ -564,7 +564,7 @@ def encode_region(
     return out
 
 
-def table_spans(streams: int, length: int, words: tuple[int, int]) -> Iterator[tuple[int, int]]:
+def _table_spans(streams: int, length: int, words: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """The bits that each look-up table serves: fewer where so few streams are looked up that a table costs more."""
     segment = min(SEGMENT, max(SEGMENT // 8, 1 << streams.bit_length()))
     last = min(WORD * words[1], length)

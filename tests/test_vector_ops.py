@@ -159,6 +159,17 @@ def test_not_and_mux(backend, rng, length):
     np.testing.assert_array_equal(backend.host(vo.vec_mux(*packed)), vo.pack_bitstream(np.where(s, a, b)))
 
 
+@pytest.mark.parametrize("length", LENGTHS)
+def test_mask_tail_clears_the_padding(backend, length):
+    n_words = -(-length // 64)
+    full = backend.array(np.full((2, n_words), 2**64 - 1, np.uint64))
+    expected = vo.pack_bitstream(np.ones((2, length), np.uint8))
+    np.testing.assert_array_equal(backend.host(vo.mask_tail(full, length)), expected)
+    assert (backend.host(full) == 2**64 - 1).all()
+    with pytest.raises(BitstreamError, match="words hold"):
+        vo.mask_tail(full, 64 * n_words + 1)
+
+
 def test_padding_never_counts(backend):
     zeros = backend.array(vo.pack_bitstream([0] * 100))
     assert backend.host(vo.vec_popcount(vo.vec_not(zeros, length=100))) == 100
