@@ -190,10 +190,10 @@ def test_any_number_of_workers_gives_the_same_weights(reference):
                 for expected, state in zip(reference, snn.train(X, Y, SMALL, place, test=(X, Y)), strict=True):
                     assert_same(expected, state)
         with open_scheduler("threads") as here:
-            *_, expected = snn.train(X, Y, replace(SMALL, epochs=8), here)
+            *_, expected = snn.train(X, Y, replace(SMALL, epochs=16), here)
         with open_scheduler(cluster.scheduler_address) as place:
             victims = list(place.client.run(os.getpid).values())[:2]
-            states = snn.train(X, Y, replace(SMALL, epochs=8), place)
+            states = snn.train(X, Y, replace(SMALL, epochs=16), place)
             next(states)
             timers = [threading.Timer(0.05 + 0.2 * i, os.kill, (pid, signal.SIGKILL)) for i, pid in enumerate(victims)]
             for timer in timers:
