@@ -524,7 +524,7 @@ def _most(weights: Any, axis: Any, keepdims: bool) -> Any:
 
 
 def pick(words: da.Array, index: tuple[Any, ...]) -> da.Array:
-    index = tuple(vector_ops.on_host(part)[()] if _is_array(part) else part for part in index)
+    index = tuple(vector_ops.on_host(part)[()] if _is_foreign(part) else part for part in index)
     if isinstance(words._meta, np.ndarray) or not any(isinstance(part, list | np.ndarray) for part in index):
         return words[index]
     # Dask gathers with np.take, which other libraries refuse.
@@ -533,8 +533,8 @@ def pick(words: da.Array, index: tuple[Any, ...]) -> da.Array:
     return picked.map_blocks(partial(_as_like, meta), dtype=words.dtype, meta=meta)
 
 
-def _is_array(part: Any) -> bool:
-    return hasattr(part, "dtype") and not isinstance(part, da.Array)
+def _is_foreign(part: Any) -> bool:
+    return hasattr(part, "dtype") and not isinstance(part, da.Array | np.ndarray | np.generic)
 
 
 def _as_like(meta: Any, block: Any) -> Any:

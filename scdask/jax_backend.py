@@ -42,7 +42,7 @@ SLICES = 8  # of a row, whose popcounts are added before they are summed: XLA is
 LANES = 8  # words in a vector
 UNROLL = 16  # words that a step of a MAC counts: more registers spill, fewer wait for the sums in memory
 LEVELS = 8  # binary digits that a step of the Bernoulli encoder draws, an even number
-FEW_STREAMS = 1024  # up to so many are compared with all numbers, more are looked up in tables
+FEW_STREAMS = 1024  # up to so many are compared with all numbers if they are long; others are looked up in tables
 FEW_ROWS = 2  # up to so many, a MAC is a sum along the words, else one across the rows
 
 
@@ -371,7 +371,8 @@ def encode_region(
         flat = jnp.zeros((p.size, last - first), np.uint64)
     elif key is None:
         bits = WORD * first, min(WORD * last, length)
-        flat = _compare(p, sng, length, *bits) if p.size <= FEW_STREAMS else _look_up(p, sng, length, *bits)
+        long = bits[1] - bits[0] > 4 * vector_ops.SEGMENT
+        flat = (_compare if long and p.size <= FEW_STREAMS else _look_up)(p, sng, length, *bits)
     else:
         streams = vector_ops.stream_numbers(region, shape).reshape(-1)
         flat = _bernoulli(p, streams, np.uint64(first), tuple(map(np.uint64, key)), last - first)
@@ -517,6 +518,8 @@ def divide(a: Any, b: Any) -> Any:
 def on_host(array: Any) -> Any:
     try:
         return np.asarray(array)
+    except jax.errors.TracerArrayConversionError:
+        raise
     except TypeError:
         raise UnsupportedArrayError(f"NumPy has no arrays of {array.dtype}") from None
 

@@ -50,7 +50,6 @@ jnp, lax = jax.numpy, jax.lax
 
 FAN_IN = 4  # sums that one task adds up: a level of tasks that wait for each other costs Dask about 6 ms
 GRAPH_BATCHES = 20  # sent to the scheduler at once: what a worker that dies can cost, and what the data add to a graph
-LARGEST = float(np.finfo(np.float64).max)
 ROWS = 256  # samples of one task of `predict`
 
 
@@ -105,18 +104,20 @@ class Settings:
             object.__setattr__(self, name, _count(name, getattr(self, name)))
         object.__setattr__(self, "seed", _count("a seed", self.seed, 0))
         for name in ("decay", "threshold", "slope", "learning_rate"):
-            value, positive = getattr(self, name), name in ("threshold", "learning_rate")
-            real = isinstance(value, float | int | np.floating | np.integer) and not isinstance(value, bool)
-            if (
-                not real
-                or not abs(value) <= LARGEST
-                or value < 0
-                or (positive and value == 0)
-                or (name == "decay" and value > 1)
-            ):
+            given, positive = getattr(self, name), name in ("threshold", "learning_rate")
+            real = isinstance(given, float | int | np.floating | np.integer) and not isinstance(given, bool)
+            value = _float(given) if real else math.nan
+            if not 0 <= value < math.inf or (positive and value == 0) or (name == "decay" and value > 1):
                 limits = "from 0 to 1" if name == "decay" else "finite and " + ("above 0" if positive else "at least 0")
-                raise BitstreamError(f"{name} is {limits}, not {value!r}")
-            object.__setattr__(self, name, float(value))
+                raise BitstreamError(f"{name} is {limits}, not {given!r}")
+            object.__setattr__(self, name, value)
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an int beyond all floats
+        return math.inf
 
 
 def _count(name: str, value: Any, low: int = 1) -> int:
@@ -294,8 +295,9 @@ def train(
     _check_same("the training began with", state.data, data)
     if not np.array_equal(state.classes, classes):
         raise BitstreamError(f"the training began with the classes {state.classes}, not {classes}")
-    if test is not None and len(state.test_accuracies) != state.epoch:
-        raise BitstreamError(f"the training began without test data, and has none for its {state.epoch} epochs")
+    if state.epoch and bool(state.test_accuracies) != (test is not None):
+        began = "with" if state.test_accuracies else "without"
+        raise BitstreamError(f"the training began {began} test data, {state.epoch} epochs ago, and goes on like that")
     place.run_everywhere(partial(_compile, state.weights, state.optimiser, len(inputs), settings))
     run = uuid4().hex  # keys are not to meet those of another training on the same scheduler
     for epoch in range(state.epoch + 1, settings.epochs + 1):
@@ -310,7 +312,7 @@ def train(
                 warnings.filterwarnings("ignore", "Sending large graph")
                 progress = place.compute(part)
         weights, optimiser, loss, right = progress
-        if not math.isfinite(loss) or not all(np.isfinite(w).all() for w in weights):
+        if not math.isfinite(loss) or not all(np.isfinite(a).all() for a in jax.tree.leaves((weights, optimiser))):
             raise ScdaskError(
                 f"the training diverged in epoch {epoch}: a learning rate below {settings.learning_rate}?"
             )
@@ -329,7 +331,12 @@ def train(
 
 def _as_data(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """A copy of the inputs and the labels, once they are known to fit."""
-    inputs, labels = vector_ops.probabilities(vector_ops.on_host(x), "unipolar"), as_numpy(y, "labels")
+    inputs, labels = (
+        vector_ops.probabilities(vector_ops.on_host(x), "unipolar"),
+        as_numpy(vector_ops.on_host(y), "labels"),
+    )
+    if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
+        labels = labels.astype(str)
     if inputs.ndim != 2 or labels.shape != inputs.shape[:1] or not inputs.size:
         raise BitstreamError(
             f"a network takes x (samples, n_inputs) and y (samples,), not {inputs.shape} and {labels.shape}"
@@ -644,8 +651,8 @@ def _state_of(arrays: dict[str, NDArray[Any]], data: dict[str, Any], learning_ra
     count = sum(name.startswith("weights_") for name in arrays)
     weights = tuple(arrays[f"weights_{i}"] for i in range(count))
     sizes = (data["inputs"], *map(len, weights[:-1]), data["classes"])
-    template = tuple(np.zeros(shape, np.float32) for shape in zip(sizes[1:], sizes, strict=False))
-    leaves, structure = jax.tree.flatten(optax.adam(learning_rate).init(template))
+    template = tuple(jax.ShapeDtypeStruct(shape, np.float32) for shape in zip(sizes[1:], sizes, strict=False))
+    leaves, structure = jax.tree.flatten(jax.eval_shape(optax.adam(learning_rate).init, template))
     found = [arrays[f"optimiser_{i}"] for i in range(len(leaves))]
     losses, train_accuracies, test_accuracies = (arrays[name] for name in HISTORY)
     epochs = losses.shape

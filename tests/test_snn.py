@@ -209,7 +209,7 @@ def test_training_can_be_resumed(threads, reference, tmp_path):
     loaded = snn.load_checkpoint(path, SMALL)
     assert_same(reference[0], loaded)
     assert_same(reference[-1], list(snn.train(X, Y, SMALL, threads, test=(X, Y), state=loaded))[-1])
-    assert list(snn.train(X, Y, SMALL, threads, state=reference[-1])) == []
+    assert list(snn.train(X, Y, SMALL, threads, test=(X, Y), state=reference[-1])) == []
 
 
 def test_an_interrupted_checkpoint_leaves_the_one_before(reference, tmp_path, monkeypatch):
@@ -302,9 +302,14 @@ def test_a_checkpoint_that_is_not_whole_is_refused(reference, tmp_path, change):
 
 def test_other_classes_in_a_checkpoint_are_refused(threads, reference):
     with pytest.raises(BitstreamError, match="began with the classes"):
-        next(snn.train(X, Y, SMALL, threads, state=replace(reference[0], classes=np.array(["b", "a", "c"]))))
-    with pytest.raises(BitstreamError, match="without test data, and has none for its 1 epochs"):
+        next(
+            snn.train(X, Y, SMALL, threads, test=(X, Y), state=replace(reference[0], classes=np.array(["b", "a", "c"])))
+        )
+    with pytest.raises(BitstreamError, match="began without test data, 1 epochs ago"):
         next(snn.train(X, Y, SMALL, threads, test=(X, Y), state=replace(reference[0], test_accuracies=())))
+
+    with pytest.raises(BitstreamError, match="began with test data, 1 epochs ago"):
+        next(snn.train(X, Y, SMALL, threads, state=reference[0]))
 
 
 def test_a_training_that_diverges_ends_with_a_sentence(threads):
@@ -344,7 +349,7 @@ def test_settings_are_checked(values, message):
         (X[:0], Y[:0], r"not \(0, 6\) and \(0,\)"),
         (X + 1, Y, "unipolar streams encode 0 to 1"),
         (np.full((3, 2), np.nan), Y[:3], "but there is nan"),
-        (X, Y.astype(object), "numbers or strings, not object"),
+        (X, np.where(Y == "a", None, Y.astype(object)), "numbers or strings, not object"),
         (X, np.where(Y == "a", np.nan, 1.0), "float64 with NaN"),
     ],
 )
@@ -374,6 +379,12 @@ def test_labels_that_are_no_classes(threads, reference):
         with pytest.raises(BitstreamError, match="the data have the label"):
             next(snn.train(X, Y, SMALL, threads, test=(X, labels)))
     assert snn.predict(reference[0], X[:0], SMALL, threads).shape == (0,)
+
+
+def test_strings_as_pandas_has_them(threads, reference):
+    *_, state = snn.train(X, Y.astype(object), SMALL, threads, test=(X, Y.astype(object)))
+    assert_same(reference[-1], state)
+    assert snn.Settings(threshold=np.float32(0.5), decay=np.float16(0.5)).threshold == 0.5
 
 
 def test_data_that_change_later_do_not_matter(threads, reference):
