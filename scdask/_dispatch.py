@@ -22,7 +22,12 @@ R_co = TypeVar("R_co", covariant=True)
 PLAIN = frozenset({np.ndarray, int, float, str, tuple, type(None)})  # types that need no look-up
 
 # The module that registers each array library's kernels, imported when its first array arrives.
-BACKENDS = {"dask": "scdask.chunked", "jax": "scdask.jax_backend", "jaxlib": "scdask.jax_backend"}
+BACKENDS = {
+    "dask": "scdask.chunked",
+    "cupy": "scdask.gpu_backend",
+    "jax": "scdask.jax_backend",
+    "jaxlib": "scdask.jax_backend",
+}
 
 
 class ArrayFunction(Protocol[P, R_co]):
@@ -63,7 +68,7 @@ def _known_type(name: str, array: Any) -> type:
         import_module(BACKENDS[library])  # waits for a half-done import in another thread
     elif not isinstance(array, np.ndarray | np.generic) or isinstance(array, np.ma.MaskedArray):
         raise UnsupportedArrayError(
-            f"{name} has no kernels for {cls.__module__}.{cls.__qualname__}: give it a NumPy, Dask or JAX array"
+            f"{name} has no kernels for {cls.__module__}.{cls.__qualname__}: give it a NumPy, Dask, CuPy or JAX array"
         )
     return cls
 

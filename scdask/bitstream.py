@@ -14,6 +14,7 @@ from uuid import uuid4
 import numpy as np
 
 from . import vector_ops
+from ._dispatch import as_numpy
 from ._extras import require
 from .errors import BitstreamError
 from .vector_ops import Polarity
@@ -34,7 +35,7 @@ class Bitstream:
     Parameters
     ----------
     words : array of uint64, shape (..., n_words)
-        Bit t of a stream is bit t % 64 of word t // 64. NumPy, Dask or JAX. They are not copied.
+        Bit t of a stream is bit t % 64 of word t // 64. NumPy, Dask, CuPy or JAX. They are not copied.
     length : int
         Bits of a stream, N >= 1; n_words is ceil(N / 64).
     polarity : {"unipolar", "bipolar"}
@@ -284,9 +285,9 @@ class Bitstream:
             if self.chunks:
                 import dask.array as da
 
-                da.store(self.words.rechunk(self.words.chunksize), array, lock=False)
+                da.store(vector_ops.on_host(self.words).rechunk(self.words.chunksize), array, lock=False)
             else:
-                array[...] = np.asarray(self.words)
+                array[...] = vector_ops.on_host(self.words)
             attributes = {"format": FORMAT, "length": self.length, "polarity": self.polarity, "id": uuid4().hex}
             array.attrs["scdask"] = attributes
         except BaseException:
@@ -352,6 +353,23 @@ def wrap_words(words: Any, length: int, polarity: Polarity) -> Bitstream:
     stream = object.__new__(Bitstream)
     stream.__dict__.update(words=words, length=length, polarity=polarity)
     return stream
+
+
+def to_host(arr: Any) -> Any:
+    """Bring an array back from a device as a NumPy array.
+
+    Parameters
+    ----------
+    arr : array_like, cupy.ndarray, jax.Array, dask Array of such blocks, or Bitstream
+
+    Returns
+    -------
+    ndarray, dask Array of such blocks, or Bitstream of one of them
+        Of the same shape and dtype; read-only if it comes from JAX. A NumPy array is returned as it is.
+    """
+    if isinstance(arr, Bitstream):
+        return wrap_words(to_host(arr.words), arr.length, arr.polarity)
+    return vector_ops.on_host(arr) if hasattr(arr, "dtype") else as_numpy(arr, "what comes from a device")
 
 
 def check_alike(*streams: Bitstream, names: tuple[str, ...] = ("length", "polarity")) -> None:

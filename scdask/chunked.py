@@ -46,6 +46,17 @@ def task_bits(rate: float) -> float:
     return rate * float(seconds)
 
 
+class DeviceMeta(np.ndarray):
+    """The empty array that stands for CuPy blocks in a graph that is built where there is no GPU."""
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        return array.view(type(self))
+
+
+def _is_numpy(meta: Any) -> bool:
+    return isinstance(meta, np.ndarray | np.generic) and not isinstance(meta, DeviceMeta)
+
+
 @array_function
 def as_dask(array: Any, chunks: Any = None) -> da.Array:
     """The array as Dask's, of blocks of its library; by default one block."""
@@ -59,7 +70,7 @@ def _as_it_is(array: da.Array, chunks: Any = None) -> da.Array:
 def _meta(arrays: Iterable[Any], ndim: int, dtype: Any) -> Any:
     """An empty array of the library of the blocks' results: NumPy's gives way to another."""
     metas = [array._meta for array in arrays if isinstance(array, da.Array)]
-    like = next((meta for meta in metas if not isinstance(meta, np.ndarray | np.generic)), metas[0])
+    like = next((meta for meta in metas if not _is_numpy(meta)), metas[0])
     return vector_ops.in_64_bits(partial(meta_from_array, ndim=ndim, dtype=dtype), like)
 
 
@@ -441,6 +452,8 @@ def encode_mac(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: int, m
     w, x = as_dask(weights), as_dask(inputs)
     length = vector_ops.check_layer(w, x, w_sng, x_sng, length, mode)
     _check_known(x)
+    if _is_numpy(w._meta) and not _is_numpy(x._meta):
+        w = _like(w, x)
     # Neurons stay whole, so that no input is encoded twice; ranges of words bound the memory instead.
     n_neurons = len(w)
     w = w.rechunk({0: -1})
@@ -520,29 +533,30 @@ def largest(weights: da.Array) -> da.Array:
 
 
 def _most(weights: Any, axis: Any, keepdims: bool) -> Any:
-    return abs(weights).max(axis=axis, keepdims=keepdims, initial=0.0)
+    sizes = abs(weights)
+    return (sizes.max if sizes.size else sizes.sum)(axis=axis, keepdims=keepdims)
 
 
 def pick(words: da.Array, index: tuple[Any, ...]) -> da.Array:
     index = tuple(vector_ops.on_host(part)[()] if _is_foreign(part) else part for part in index)
-    if isinstance(words._meta, np.ndarray) or not any(isinstance(part, list | np.ndarray) for part in index):
+    if _is_numpy(words._meta) or not any(isinstance(part, list | np.ndarray) for part in index):
         return words[index]
     # Dask gathers with np.take, which other libraries refuse.
-    picked = on_host(words)[index]
-    meta = _meta([words], picked.ndim, words.dtype)
-    return picked.map_blocks(partial(_as_like, meta), dtype=words.dtype, meta=meta)
+    return _like(on_host(words)[index], words)
 
 
 def _is_foreign(part: Any) -> bool:
     return hasattr(part, "dtype") and not isinstance(part, da.Array | np.ndarray | np.generic)
 
 
-def _as_like(meta: Any, block: Any) -> Any:
-    return vector_ops.in_64_bits(lambda like: like.__array_namespace__().asarray(block), meta)
+def _like(array: da.Array, other: da.Array) -> da.Array:
+    """An array of NumPy blocks as one of blocks of the library of the other's."""
+    meta = _meta([other], array.ndim, array.dtype)
+    return array.map_blocks(vector_ops.from_numpy(meta), dtype=array.dtype, meta=meta)
 
 
 def on_host(array: da.Array) -> da.Array:
-    if isinstance(array._meta, np.ndarray | np.generic):
+    if _is_numpy(array._meta):
         return array
     return array.map_blocks(vector_ops.on_host, dtype=array.dtype, meta=np.empty((0,) * array.ndim, array.dtype))
 

@@ -64,8 +64,8 @@ SCHEDULER = (
         "--scheduler",
         default="local",
         show_default=True,
-        metavar="local|threads|ADDRESS|FILE",
-        help="Where to run: a cluster started for the job, this process, or a scheduler that is running.",
+        metavar="local|threads|cuda|ADDRESS|FILE",
+        help="Where to run: a cluster started for the job, this process, a worker for each GPU, or a running scheduler.",
     ),
     click.option("--workers", type=click.IntRange(1), help="Processes of the local cluster."),
     click.option("--threads", type=click.IntRange(1), help="Threads of each process."),
@@ -567,9 +567,9 @@ def info() -> None:
     table.add_row("cores", f"{available_cores()} of {os.cpu_count()} usable")
     table.add_row("SIMD", ", ".join(_simd()) or "none of " + ", ".join(SIMD))
     table.add_section()
-    for name, check in {"NumPy": _check_numpy, "Dask": _check_dask, "JAX": _check_jax}.items():
+    checks = {"NumPy": _check_numpy, "Dask": _check_dask, "CuPy": _check_cupy, "JAX": _check_jax}
+    for name, check in checks.items():
         table.add_row(f"{name} arrays", escape(_outcome(check)))
-    table.add_row("CuPy arrays", f"scdask {__version__} has no kernels for them yet")
     table.add_section()
     for package, extra in OPTIONAL.items():
         table.add_row(package, escape(_installed(package, extra)))
@@ -599,13 +599,29 @@ def _check_dask() -> None:
         raise ScdaskError(f"0.75 and 0.5 gave {ones} ones of 256 instead of 192 and 128")
 
 
-def _check_jax() -> str:
-    from . import jax_backend
+def _check_cupy() -> str:
+    from . import gpu_backend
+
+    reason = gpu_backend.why_no_gpu()
+    if reason is not None:
+        return reason
+    _check_device(gpu_backend.to_device)
+    return f"works on {', '.join(gpu_backend.devices())}"
+
+
+def _check_device(to_device: Callable[[Any], Any]) -> None:
+    from .bitstream import to_host
     from .encoding import Sobol, encode
 
-    ones = jax_backend.to_host(encode(jax_backend.to_jax([0.75, 0.5]), 256, sng=Sobol(1)).popcount())
+    ones = to_host(encode(to_device([0.75, 0.5]), 256, sng=Sobol(1)).popcount())
     if ones.tolist() != [192, 128]:
         raise ScdaskError(f"0.75 and 0.5 gave {ones} ones of 256 instead of 192 and 128")
+
+
+def _check_jax() -> str:
+    from . import jax_backend
+
+    _check_device(jax_backend.to_jax)
     return f"works on {', '.join(str(device) for device in jax_backend.jax.devices())}"
 
 

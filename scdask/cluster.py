@@ -9,12 +9,14 @@ import time
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
 
 from . import __version__
+from ._extras import require
 from .errors import SchedulerError
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class Place:
     """A running scheduler: what it is, how many threads compute there, and the address of its dashboard, if any.
 
     Its workers load the kernels while the caller goes on; `wait_until_ready` ends when they have. `compute` does not
-    wait for workers that are gone.
+    wait for workers that are gone. If `gpu`, each has a GPU, and a job moves its arrays there with `to_device`.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Place:
     dashboard: str | None = None
     warming: dict[str, Future[str]] = field(default_factory=dict)
     client: Client | None = None
+    gpu: bool = False
 
     def wait_until_ready(self) -> None:
         """Wait for the kernels of every worker; raise a SchedulerError if one cannot run this version of scdask."""
@@ -104,14 +107,19 @@ def as_place(given: Any) -> Place:
     return given
 
 
-def warm_up() -> str:
+def warm_up(gpu: bool = False) -> str:
     """Compile or load the kernels that a layer runs, so that no job waits for them; return the version of scdask."""
     from .encoding import Bernoulli, Sobol
     from .layers import matmul
 
     for generator in (Sobol(1), Bernoulli()):
         for rows in (1, 16):  # which other kernels multiply
-            matmul([[0.5] * 8] * rows, [[1.0] * 8] * 8, 64, x_sng=generator, w_sng=generator)
+            inputs: Any = [[0.5] * 8] * rows
+            if gpu:
+                from .gpu_backend import to_device
+
+                inputs = to_device(inputs)
+            matmul(inputs, [[1.0] * 8] * 8, 64, x_sng=generator, w_sng=generator)
     return __version__
 
 
@@ -128,15 +136,18 @@ def open_scheduler(scheduler: str = "local", workers: int | None = None, threads
     ----------
     scheduler : str
         "local": a cluster of processes on this machine, reachable from it alone. "threads": this process.
+        "cuda": a local cluster of a process for each GPU (dask-cuda's LocalCUDACluster).
         Otherwise the address of a running scheduler, such as tcp://host:8786, or its scheduler file.
     workers, threads : int, optional
         Processes, and threads in each. By default all cores, up to 8 threads in a process: the kernels release the
-        GIL, so that threads scale, and share what they load.
+        GIL, so that threads scale, and share what they load. For "cuda" all GPUs, and one thread for each.
 
     Raises
     ------
     SchedulerError
-        If the scheduler cannot be reached, or has no worker after 30 seconds.
+        If the scheduler cannot be reached, or has no worker after 30 seconds, or there are too few GPUs for "cuda".
+    MissingBackendError
+        If CuPy or dask-cuda is not installed for "cuda".
     """
     if scheduler == "threads":
         if workers is not None:
@@ -148,10 +159,14 @@ def open_scheduler(scheduler: str = "local", workers: int | None = None, threads
 
     from distributed import Client, LocalCluster
 
-    if scheduler == "local":
-        workers = workers or -(-available_cores() // (threads or THREADS))
-        threads = threads or max(1, available_cores() // workers)
-        cluster = LocalCluster(
+    if scheduler in ("local", "cuda"):
+        if scheduler == "local":
+            workers = workers or -(-available_cores() // (threads or THREADS))
+            threads = threads or max(1, available_cores() // workers)
+            start = LocalCluster
+        else:
+            workers, threads, start = _gpus(workers), threads or 1, require("dask_cuda", "gpu-cuda13").LocalCUDACluster
+        cluster = start(
             n_workers=workers,
             threads_per_worker=threads,
             host="127.0.0.1",
@@ -159,12 +174,23 @@ def open_scheduler(scheduler: str = "local", workers: int | None = None, threads
             preload=[IGNORE_CTRL_C],
         )
         with cluster, Client(cluster) as client, _quiet_failure():
-            yield _place("local", client)
+            yield _place(scheduler, client, gpu=scheduler == "cuda")
         return
     if workers is not None or threads is not None:
         raise SchedulerError(f"the workers of {scheduler} are there already: leave their number to it")
     with _connect(scheduler) as client, _quiet_failure():
         yield _place(scheduler, client)
+
+
+def _gpus(workers: int | None) -> int:
+    """How many GPUs will have a worker."""
+    require("cupy", "gpu-cuda13")
+    from .gpu_backend import devices, why_no_gpu
+
+    there = 0 if why_no_gpu() else len(devices())
+    if not 1 <= (workers or there) <= there:
+        raise SchedulerError(f"a worker needs a GPU of its own, but CuPy finds {there} for {workers or 1}")
+    return workers or there
 
 
 @contextmanager
@@ -187,7 +213,9 @@ def _connect(scheduler: str) -> Client:
         except (ValueError, KeyError, TypeError) as error:
             raise SchedulerError(f"{scheduler} is no scheduler file: it names no address") from error
     elif ":" not in scheduler:
-        raise SchedulerError(f'{scheduler} is not "local", "threads", an address such as tcp://host:8786, or a file')
+        raise SchedulerError(
+            f'{scheduler} is not "local", "threads", "cuda", an address such as tcp://host:8786, or a file'
+        )
     try:
         client = Client(address, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
@@ -200,9 +228,9 @@ def _connect(scheduler: str) -> Client:
     return client
 
 
-def _place(name: str, client: Client) -> Place:
-    warming = _on_every_worker(client, warm_up)
-    return Place(name, sum(client.nthreads().values()), client.dashboard_link, warming, client)
+def _place(name: str, client: Client, gpu: bool = False) -> Place:
+    warming = _on_every_worker(client, partial(warm_up, gpu))
+    return Place(name, sum(client.nthreads().values()), client.dashboard_link, warming, client, gpu)
 
 
 def _on_every_worker(client: Client, function: Callable[[], Any]) -> dict[str, Future[Any]]:

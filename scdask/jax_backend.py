@@ -25,7 +25,7 @@ from dask.sizeof import sizeof
 from . import chunked, vector_ops
 from ._dispatch import as_numpy
 from ._extras import require
-from .bitstream import Bitstream, wrap_words
+from .bitstream import Bitstream, to_host, wrap_words
 from .errors import BitstreamError, UnsupportedArrayError
 from .jit_kernels import PAIR_BITS, PARITY, ROTATIONS, ROUNDS, WORD, tail_mask
 
@@ -107,23 +107,6 @@ def to_jax(arr: Any) -> Any:
             return jnp.array(values)
         except TypeError:
             raise UnsupportedArrayError(f"JAX has no arrays of {values.dtype}") from None
-
-
-def to_host(arr: Any) -> Any:
-    """Bring a JAX array back as a NumPy array.
-
-    Parameters
-    ----------
-    arr : array_like, jax.Array, dask Array of such blocks, or Bitstream
-
-    Returns
-    -------
-    ndarray, dask Array of such blocks, or Bitstream of one of them
-        Of the same shape and dtype, read-only. A NumPy array is returned as it is.
-    """
-    if isinstance(arr, Bitstream):
-        return wrap_words(to_host(arr.words), arr.length, arr.polarity)
-    return vector_ops.on_host(arr) if hasattr(arr, "dtype") else as_numpy(arr, "what comes from JAX")
 
 
 def _pickled(array: Any) -> Any:
@@ -531,6 +514,14 @@ def pick(words: Any, index: tuple[Any, ...]) -> Any:
     return words[index]
 
 
+def concatenate(*arrays: Any) -> Any:
+    return jnp.concatenate(arrays)
+
+
+def from_numpy(like: Any) -> Callable[[Any], Any]:
+    return to_jax
+
+
 def as_dask(array: Any, chunks: Any = None) -> Any:
     return to_jax(chunked.as_dask(np.asarray(array), chunks))
 
@@ -861,6 +852,8 @@ for _func in (
     divide,
     on_host,
     pick,
+    concatenate,
+    from_numpy,
 ):
     _register(_func.__name__, _func)
 for _name in ("vec_mac", "encode_mac", "encoded_counts", "in_64_bits"):  # their NumPy bodies do for JAX

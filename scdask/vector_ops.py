@@ -554,7 +554,7 @@ def encode_region(
         return out
     flat, rows, key = readonly(p.reshape(-1)), out.reshape(p.size, -1), sng.key()
     if key is None:
-        for start, stop in _table_spans(p.size, length, words):
+        for start, stop in table_spans(p.size, length, words):
             jit_kernels.look_up(flat, *sng.table(length, start, stop), start // WORD - first, rows)
         return out
     streams = readonly(stream_numbers(region, shape).reshape(-1))
@@ -564,7 +564,7 @@ def encode_region(
     return out
 
 
-def _table_spans(streams: int, length: int, words: tuple[int, int]) -> Iterator[tuple[int, int]]:
+def table_spans(streams: int, length: int, words: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """The bits that each look-up table serves: fewer where so few streams are looked up that a table costs more."""
     segment = min(SEGMENT, max(SEGMENT // 8, 1 << streams.bit_length()))
     last = min(WORD * words[1], length)
@@ -590,12 +590,12 @@ def probabilities(values: Any, polarity: Polarity) -> Any:
     return p if polarity == "unipolar" else (p + 1) / 2
 
 
-def stream_numbers(region: Region, shape: tuple[int, ...]) -> NDArray[np.uint64]:
-    """The places, in C order of an array of shape `shape`, of the elements in `region`."""
-    numbers = np.zeros((1,) * len(region), np.uint64)
+def stream_numbers(region: Region, shape: tuple[int, ...], xp: Any = np) -> Any:
+    """The places, in C order of an array of shape `shape`, of the elements in `region`, as uint64 of the library xp."""
+    numbers = xp.zeros((1,) * len(region), np.uint64)
     stride = 1
     for axis in reversed(range(len(region))):
-        along = np.arange(region[axis].start, region[axis].stop, dtype=np.uint64) * np.uint64(stride)
+        along = xp.arange(region[axis].start, region[axis].stop, dtype=np.uint64) * np.uint64(stride)
         numbers = numbers + along.reshape(-1, *[1] * (len(region) - axis - 1))
         stride *= shape[axis]
     return numbers
@@ -696,8 +696,13 @@ def check_mode(mode: Any) -> None:
 @array_function
 def split_signs(weights: Any) -> Any:
     """w+ stacked on w-, both >= 0, where w = w+ - w-."""
-    xp = weights.__array_namespace__()
-    return xp.concat([xp.maximum(weights, 0.0), xp.maximum(-weights, 0.0)])
+    return concatenate(weights.clip(0.0), (-weights).clip(0.0))
+
+
+@array_function
+def concatenate(*arrays: Any) -> Any:
+    """The arrays, one after the other along the first axis."""
+    return np.concatenate(arrays)
 
 
 def word_blocks(shape: tuple[int, ...], length: int) -> Iterator[tuple[int, int]]:
@@ -738,7 +743,7 @@ def encoded_counts(
         part = (slice(first, first + len(tile)), region[1])
         x = encode_region(tile, sng, length, OPERAND_POLARITY[mode], part, shape, words)
         counts.append(gate_counts(packed_weights, x, gate))
-    total = counts[0].__array_namespace__().concat(counts) if len(counts) > 1 else counts[0]
+    total = concatenate(*counts) if len(counts) > 1 else counts[0]
     if mode == "bipolar":
         return total
     neurons = len(packed_weights) // 2
@@ -778,7 +783,7 @@ def divide(a: Any, b: Any) -> Any:
 @array_function
 def largest(weights: Any) -> Any:
     """The largest |weight|, or 1 if all are 0."""
-    return or_one(abs(weights).max(initial=0.0))
+    return or_one(abs(weights).max() if weights.size else np.float64(0))
 
 
 def or_one(value: Any) -> Any:
@@ -790,3 +795,9 @@ def or_one(value: Any) -> Any:
 def on_host(array: Any) -> Any:
     """The array as NumPy's, or Dask's of NumPy blocks."""
     return array
+
+
+@array_function
+def from_numpy(like: Any) -> Callable[[Any], Any]:
+    """The function that makes an array of the library of `like`, which is no Dask array, of a NumPy array."""
+    return np.asarray

@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import shutil
 from dataclasses import dataclass
 from enum import Enum
 
@@ -12,10 +13,27 @@ settings.register_profile("scdask", deadline=None, suppress_health_check=[Health
 settings.load_profile("scdask")
 
 REQUIRED = os.environ.get("SCDASK_REQUIRE", "").split(",")
-COMPONENTS = {"zarr": "zarr", "apps": "sklearn", "jax": "optax"}
+COMPONENTS = {"zarr": "zarr", "apps": "sklearn", "jax": "optax", "nvrtc": "nvidia", "cupy": "cupy"}
 
 if importlib.util.find_spec("optax") is None and "jax" not in REQUIRED:
     collect_ignore = ["test_jax_backend.py", "test_snn.py", "test_train.py"]
+
+
+def has_gpu():
+    if importlib.util.find_spec("cupy") is None:
+        return False
+    import cupy
+
+    return cupy.is_available()
+
+
+HAS_GPU = has_gpu()
+HAS_CUPY = importlib.util.find_spec("cupy") is not None
+
+if not HAS_GPU and shutil.which("g++"):
+    import cupy_on_host
+
+    cupy_on_host.install()
 
 
 class Backend(Enum):
@@ -28,6 +46,10 @@ class Backend(Enum):
     DASK = "dask"
     JAX = "jax"
     DASK_OF_JAX = "dask of jax"
+    CUPY = "cupy"
+    DASK_OF_CUPY = "dask of cupy"
+    CUPY_ON_HOST = "cupy on the host"
+    DASK_OF_CUPY_ON_HOST = "dask of cupy on the host"
 
 
 @dataclass(frozen=True)
@@ -38,11 +60,15 @@ class Arrays:
 
     @property
     def lazy(self):
-        return self.backend in (Backend.DASK, Backend.DASK_OF_JAX)
+        return self.backend.value.startswith("dask")
 
     @property
     def jax(self):
-        return self.backend in (Backend.JAX, Backend.DASK_OF_JAX)
+        return "jax" in self.backend.value
+
+    @property
+    def cupy(self):
+        return "cupy" in self.backend.value
 
     def array(self, values):
         values = np.array(values)
@@ -58,6 +84,10 @@ class Arrays:
             from scdask.jax_backend import to_jax
 
             values = to_jax(values)
+        if self.cupy:
+            from scdask.gpu_backend import to_device
+
+            values = to_device(values)
         return values
 
     def host(self, result):
@@ -69,19 +99,28 @@ class Arrays:
             self.check_type(result._meta)
             result = computed
         self.check_type(result)
-        return np.asarray(result)
+        return result.get() if hasattr(result, "get") else np.asarray(result)
 
     def check_type(self, result):
-        if not self.jax:
-            assert isinstance(result, np.ndarray | np.generic | int)
-            return
-        import jax
+        if self.jax:
+            import jax
 
-        assert isinstance(result, jax.Array)
+            assert isinstance(result, jax.Array)
+        elif self.cupy:
+            import cupy
+
+            assert isinstance(result, cupy.ndarray | int)
+        else:
+            assert isinstance(result, np.ndarray | np.generic | int)
 
 
 def marked(backend):
-    return pytest.param(backend, marks=[pytest.mark.component("jax")] if Arrays(backend).jax else [], id=backend.value)
+    marks = []
+    if "jax" in backend.value:
+        marks = [pytest.mark.component("jax")]
+    if "cupy" in backend.value:
+        marks = [pytest.mark.cuda_on_host if "host" in backend.value else pytest.mark.gpu]
+    return pytest.param(backend, marks=marks, id=backend.value)
 
 
 @pytest.fixture(params=map(marked, Backend))
@@ -108,13 +147,26 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "component(name): needs an optional component; a failure if it is required")
     config.addinivalue_line("markers", "slow: runs only with --run-slow")
+    config.addinivalue_line("markers", "gpu: needs a GPU and CuPy")
+    config.addinivalue_line("markers", "cuda_on_host: runs CUDA kernels as C++, where there is no GPU")
 
 
 def pytest_runtest_setup(item):
     if item.get_closest_marker("slow") and not item.config.getoption("--run-slow"):
         pytest.skip("slow; --run-slow runs it")
+    if item.get_closest_marker("gpu") and not HAS_GPU:
+        pytest.skip("no GPU")
+    if item.get_closest_marker("cuda_on_host"):
+        if HAS_GPU:
+            pytest.skip("a GPU is there")
+        if not shutil.which("g++"):
+            _missing("g++", "g++")
     for mark in item.iter_markers("component"):
         (name,) = mark.args
         if importlib.util.find_spec(COMPONENTS[name]) is None:
-            message = f"{COMPONENTS[name]} is not installed"
-            pytest.fail(message) if name in REQUIRED else pytest.skip(message)
+            _missing(name, COMPONENTS[name])
+
+
+def _missing(name, what):
+    message = f"{what} is not installed"
+    pytest.fail(message) if name in REQUIRED else pytest.skip(message)

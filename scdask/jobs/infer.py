@@ -105,6 +105,10 @@ def infer(model: SCMLP, x: NDArray[Any], y: NDArray[Any], setting: Setting, plac
     operations *= 2 if setting.mode == "split" else 1
     rows = max(1, min(len(x), int(task_bits(MAC_RATE) / operations)))
     images = da.from_array(x, chunks=(rows, -1))
+    if place.gpu:
+        from ..gpu_backend import to_device
+
+        images = to_device(images)
     right = (streamed.predict(images, setting.length) == da.from_array(y, chunks=rows)).sum()
     start = time.perf_counter()
     count = place.compute(right)

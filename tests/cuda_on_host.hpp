@@ -1,0 +1,195 @@
+// The CUDA built-ins that gpu_kernels.cu uses, for a C++ compiler: the threads of a block are coroutines of one host
+// thread, which take turns at barriers; blocks run one after the other.
+
+#include <ucontext.h>
+
+#include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#define __device__
+#define __global__
+#define __shared__ static thread_local
+#define __align__(bytes) __attribute__((aligned(bytes)))
+#define __launch_bounds__(...)
+
+struct Dim {
+  unsigned x;
+};
+struct ulonglong2 {
+  unsigned long long x, y;
+};
+
+static thread_local Dim gridDim, blockDim, blockIdx, threadIdx;
+
+// Threads
+
+struct Barrier {
+  unsigned arrived = 0, round = 0;
+};
+
+struct Block {
+  ucontext_t scheduler;
+  std::vector<ucontext_t> threads;
+  std::vector<bool> done;
+  Barrier whole;
+  std::vector<Barrier> warps;
+  std::vector<unsigned long long> exchange;  // 8 numbers a thread
+};
+
+static thread_local Block block;
+static thread_local void (*kernel_body)(void **);
+static thread_local void **kernel_args;
+static thread_local bool misaligned;
+
+static void give_way() { swapcontext(&block.threads[threadIdx.x], &block.scheduler); }
+
+static void wait_at(Barrier &barrier, unsigned threads) {
+  unsigned round = barrier.round;
+  if (++barrier.arrived == threads) {
+    barrier.arrived = 0;
+    barrier.round++;
+  }
+  while (barrier.round == round) give_way();
+}
+
+static void __syncthreads() { wait_at(block.whole, blockDim.x); }
+static void sync_warp() { wait_at(block.warps[threadIdx.x / 32], 32); }
+
+static void run_thread() {
+  kernel_body(kernel_args);
+  block.done[threadIdx.x] = true;
+  give_way();
+}
+
+// Run a block to its end; false if threads wait for ones that are gone.
+static bool run_block(std::vector<std::unique_ptr<char[]>> &stacks, size_t stack_bytes) {
+  unsigned left = blockDim.x;
+  block.threads.assign(left, {});
+  block.done.assign(left, false);
+  block.whole = {};
+  block.warps.assign((left + 31) / 32, {});
+  block.exchange.assign(8 * left, 0);
+  for (unsigned t = 0; t < blockDim.x; t++) {
+    getcontext(&block.threads[t]);
+    block.threads[t].uc_stack.ss_sp = stacks[t].get();
+    block.threads[t].uc_stack.ss_size = stack_bytes;
+    makecontext(&block.threads[t], run_thread, 0);
+  }
+  for (unsigned idle = 0; left && idle < 4; idle++) {
+    for (unsigned t = 0; t < blockDim.x; t++) {
+      if (block.done[t]) continue;
+      unsigned rounds = block.whole.round + block.warps[t / 32].round;
+      threadIdx.x = t;
+      swapcontext(&block.scheduler, &block.threads[t]);
+      if (block.done[t]) left--;
+      if (block.done[t] || rounds != block.whole.round + block.warps[t / 32].round) idle = 0;
+    }
+  }
+  return left == 0;
+}
+
+// What threads of a warp tell each other
+
+template <typename T>
+static T __shfl_xor_sync(unsigned, T value, int apart) {
+  block.exchange[8 * threadIdx.x] = value;
+  sync_warp();
+  T other = (T)block.exchange[8 * (threadIdx.x ^ apart)];
+  sync_warp();
+  return other;
+}
+
+static unsigned warp_start() { return threadIdx.x / 32 * 32; }
+
+static void load_matrices(unsigned (&out)[4], const void *row) {
+  block.exchange[8 * threadIdx.x] = (unsigned long long)row;
+  sync_warp();
+  unsigned lane = threadIdx.x % 32;
+  for (int m = 0; m < 4; m++) {
+    const char *address = (const char *)block.exchange[8 * (warp_start() + 8 * m + lane / 4)];
+    misaligned |= (unsigned long long)address % 16 != 0;
+    std::memcpy(&out[m], address + lane % 4 * 4, 4);
+  }
+  sync_warp();
+}
+
+// The fragments of mma.m16n8k256, by the PTX manual: register r of lane l has of A row l / 4 + r % 2 * 8 and of B
+// column l / 4, the 32 bits from 32 * (l % 4) + r / 2 * 128 (A) or + r * 128 (B) on.
+static void tensor_and_popcount(int (&counts)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  unsigned lane = threadIdx.x % 32, mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
+  for (int r = 0; r < 6; r++) block.exchange[8 * threadIdx.x + r] = mine[r];
+  sync_warp();
+  for (int c = 0; c < 4; c++) {
+    unsigned row = lane / 4, column = lane % 4 * 2 + c % 2;
+    for (unsigned quarter = 0; quarter < 4; quarter++)
+      for (unsigned half = 0; half < 2; half++) {
+        unsigned from_a = 8 * (warp_start() + 4 * row + quarter) + c / 2 + 2 * half;
+        unsigned from_b = 8 * (warp_start() + 4 * column + quarter) + 4 + half;
+        counts[c] += __builtin_popcount((unsigned)(block.exchange[from_a] & block.exchange[from_b]));
+      }
+  }
+  sync_warp();
+}
+
+// What each thread does alone
+
+static int __popcll(unsigned long long value) { return __builtin_popcountll(value); }
+static int __ffsll(long long value) { return __builtin_ffsll(value); }
+
+static unsigned long long atomicAdd(unsigned long long *address, unsigned long long value) {
+  unsigned long long old = *address;
+  *address += value;
+  return old;
+}
+
+template <int BYTES>
+static void copy_async(void *shared, const void *global, int valid) {
+  misaligned |= (unsigned long long)shared % BYTES || (unsigned long long)global % BYTES;
+  std::memset(shared, 0, BYTES);
+  std::memcpy(shared, global, valid);
+}
+
+static void end_of_copies() {}
+template <int PENDING>
+static void wait_for_copies() {}
+
+#include KERNELS
+
+// Launching
+
+template <auto KERNEL>
+struct Launcher;
+
+template <typename... Args, void (*KERNEL)(Args...)>
+struct Launcher<KERNEL> {
+  template <size_t... I>
+  static void unpacked(void **args, std::index_sequence<I...>) {
+    KERNEL(*(Args *)args[I]...);
+  }
+  static void run(void **args) { unpacked(args, std::index_sequence_for<Args...>()); }
+};
+
+// 0, or 1 for an unknown kernel, 2 for threads that wait forever, 3 for an address that is not aligned as it must be.
+extern "C" int launch(const char *name, unsigned grid, unsigned threads, void **args) {
+  const std::pair<const char *, void (*)(void **)> kernels[] = {
+#define KERNEL(name) {#name, Launcher<name>::run},
+      ALL_KERNELS
+#undef KERNEL
+  };
+  const size_t stack_bytes = 1 << 16;
+  kernel_body = nullptr;
+  for (auto &kernel : kernels)
+    if (!std::strcmp(kernel.first, name)) kernel_body = kernel.second;
+  if (!kernel_body) return 1;
+  kernel_args = args;
+  misaligned = false;
+  std::vector<std::unique_ptr<char[]>> stacks(threads);
+  for (auto &stack : stacks) stack.reset(new char[stack_bytes]);
+  gridDim.x = grid;
+  blockDim.x = threads;
+  for (blockIdx.x = 0; blockIdx.x < grid; blockIdx.x++)
+    if (!run_block(stacks, stack_bytes)) return 2;
+  return misaligned ? 3 : 0;
+}
