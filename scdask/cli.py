@@ -65,7 +65,7 @@ SCHEDULER = (
         default="local",
         show_default=True,
         metavar="local|threads|cuda|ADDRESS|FILE",
-        help="Where to run: a cluster started for the job, this process, a worker for each GPU, or a running scheduler.",
+        help="Where to run: a cluster started for the job, this process, a worker a GPU, or a running scheduler.",
     ),
     click.option("--workers", type=click.IntRange(1), help="Processes of the local cluster."),
     click.option("--threads", type=click.IntRange(1), help="Threads of each process."),

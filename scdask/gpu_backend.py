@@ -19,7 +19,8 @@ import numpy as np
 
 from . import vector_ops
 from ._dispatch import as_numpy
-from .bitstream import Bitstream, to_host, wrap_words
+from .bitstream import Bitstream, wrap_words
+from .bitstream import to_host as to_host
 from .chunked import DeviceMeta
 from .errors import MixedArrayError, UnsupportedArrayError
 from .jit_kernels import ONES, WORD, tail_mask
@@ -34,8 +35,6 @@ try:
     import cupy
 except ImportError:
     cupy = None
-
-__all__ = ["gpu_pack_bitstream", "gpu_popcount", "gpu_vec_and", "gpu_vec_mac", "to_device", "to_host"]
 
 THREADS = 256  # in a block
 BLOCKS = 32  # of a launch, for each multiprocessor
@@ -112,12 +111,10 @@ def _on_its_device(func: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(func)
     def call(*args: Any, **kwargs: Any) -> Any:
-        devices = {arg.device.id: arg.device for arg in (*args, *kwargs.values()) if isinstance(arg, cupy.ndarray)}
-        if len(devices) > 1:
-            raise MixedArrayError(
-                f"{func.__name__} was given arrays on the devices {sorted(devices)}; move them to one"
-            )
-        with devices.popitem()[1]:
+        found = {arg.device.id: arg.device for arg in (*args, *kwargs.values()) if isinstance(arg, cupy.ndarray)}
+        if len(found) > 1:
+            raise MixedArrayError(f"{func.__name__} was given arrays on the devices {sorted(found)}; move them to one")
+        with found.popitem()[1]:
             return func(*args, **kwargs)
 
     return call
@@ -316,10 +313,10 @@ def gate_counts(weights: Any, inputs: Any, gate: Gate) -> Any:
     weights, inputs = as_words(weights), as_words(inputs)
     vector_ops.check_mac(weights, inputs, "and", None)
     width = weights.shape[1] * weights.shape[2]
-    w, x = (cupy.ascontiguousarray(words).reshape(-1, width) if width else None for words in (weights, inputs))
     shape = (*inputs.shape[:-2], len(weights))
     if not width or 0 in shape:
         return cupy.zeros(shape, np.int64)
+    w, x = (cupy.ascontiguousarray(words).reshape(-1, width) for words in (weights, inputs))
     tensor_cores = min(len(w), len(x)) > FEW_ROWS and _properties(cupy.cuda.Device().id)[1]
     return _mac(x, w, gate == "xnor", tensor_cores).reshape(shape)
 
@@ -328,14 +325,12 @@ def _mac(x: Any, w: Any, xor: bool, tensor_cores: bool) -> Any:
     """The counts (rows of x, rows of w) of AND or XOR of rows of words."""
     (rows_x, width), rows_w = x.shape, len(w)
     if tensor_cores:
-        tiles, threads, blocks, shortest = -(-rows_x // TENSOR_TILE) * -(-rows_w // TENSOR_TILE), 256, 2, 128
+        tiles, threads = -(-rows_x // TENSOR_TILE) * -(-rows_w // TENSOR_TILE), 256
+        parts, part_words = _parts(width, tiles, 2 * _multiprocessors(), 128)
     else:
         rows = 1 if rows_x == 1 else 4
-        tiles, threads, blocks, shortest = -(-rows_x // rows) * -(-rows_w // 4), 128, 8, 1024
-    wanted = min(blocks * _multiprocessors() // tiles, width // shortest)
-    part_words = -(-width // max(1, wanted, -(-width // LONGEST_PART)))
-    part_words = -(-part_words // PART_ALIGNMENT) * PART_ALIGNMENT
-    parts = -(-width // part_words)
+        tiles, threads = -(-rows_x // rows) * -(-rows_w // 4), 128
+        parts, part_words = _parts(width, tiles, 8 * _multiprocessors(), 1024)
     counts = (cupy.empty if parts == 1 else cupy.zeros)((rows_x, rows_w), np.int64)
     pairs = width % 2 == 0 and all(words.data.ptr % 16 == 0 for words in (x, w))
     operands = (x, rows_x, w, rows_w, width, parts, part_words)
@@ -346,6 +341,14 @@ def _mac(x: Any, w: Any, xor: bool, tensor_cores: bool) -> Any:
         name, last = f"mac_tile_{rows}_{2 if pairs else 1}", (np.int32(xor), counts)
     _launch(name, min(tiles * parts, 2**30), threads, *operands, *last)
     return counts
+
+
+def _parts(width: int, tiles: int, blocks: int, shortest: int) -> tuple[int, int]:
+    """How many parts rows are cut into, and their words, so that so many blocks have work and no count overflows."""
+    wanted = max(1, min(blocks // tiles, width // shortest), -(-width // LONGEST_PART))
+    part_words = -(-width // wanted)
+    part_words = -(-part_words // PART_ALIGNMENT) * PART_ALIGNMENT
+    return -(-width // part_words), part_words
 
 
 # Encoding
@@ -408,7 +411,8 @@ def as_weights(values: Any) -> Any:
 
 
 def encode_mac(weights: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-    return vector_ops.encode_mac.__wrapped__(to_device(weights), to_device(inputs), *args, **kwargs)
+    generic: Any = vector_ops.encode_mac
+    return generic.__wrapped__(to_device(weights), to_device(inputs), *args, **kwargs)
 
 
 def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:

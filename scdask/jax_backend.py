@@ -25,7 +25,8 @@ from dask.sizeof import sizeof
 from . import chunked, vector_ops
 from ._dispatch import as_numpy
 from ._extras import require
-from .bitstream import Bitstream, to_host, wrap_words
+from .bitstream import Bitstream, wrap_words
+from .bitstream import to_host as to_host
 from .errors import BitstreamError, UnsupportedArrayError
 from .jit_kernels import PAIR_BITS, PARITY, ROTATIONS, ROUNDS, WORD, tail_mask
 

@@ -60,7 +60,6 @@ def _host(value):
 def _wrapped(function):
     """A NumPy function of CuPy arrays."""
 
-    @functools.wraps(function)
     def call(*args, **kwargs):
         return _device(function(*map(_host, args), **{name: _host(value) for name, value in kwargs.items()}))
 
@@ -251,7 +250,7 @@ class RawModule:
         ).stdout
         found = re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)", expanded)
         self.kernels = {name: [" ".join(p.split()) for p in parameters.split(",")] for name, parameters in found}
-        flags = ["-O2", "-std=c++17", "-shared", "-fPIC", f'-DKERNELS="{source}"']
+        flags = ["-O2", "-std=c++17", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", f'-DKERNELS="{source}"']
         all_kernels = "-DALL_KERNELS=" + " ".join(f"KERNEL({name})" for name in self.kernels)
         subprocess.run([compiler, *flags, all_kernels, "-x", "c++", SHIM, "-o", library], check=True)
         self.library = ctypes.CDLL(str(library))
