@@ -28,7 +28,6 @@ def has_gpu():
 
 
 HAS_GPU = has_gpu()
-HAS_CUPY = importlib.util.find_spec("cupy") is not None
 
 if not HAS_GPU and shutil.which("g++"):
     import cupy_on_host

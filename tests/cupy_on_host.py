@@ -210,7 +210,16 @@ def ascontiguousarray(array):
     return array if array.flags.c_contiguous else asarray(np.ascontiguousarray(array._host))
 
 
-concatenate, take, tensordot, broadcast_to = map(_wrapped, (np.concatenate, np.take, np.tensordot, np.broadcast_to))
+for _name in (
+    "broadcast_to",
+    "concatenate",
+    "take",
+    "tensordot",
+    "bitwise_count",
+    "packbits",
+    "unpackbits",
+):
+    globals()[_name] = _wrapped(getattr(np, _name))
 
 
 # The device
@@ -219,10 +228,13 @@ concatenate, take, tensordot, broadcast_to = map(_wrapped, (np.concatenate, np.t
 class cuda:  # noqa: N801
     class Device:
         compute_capability = "90"
-        attributes = {"MultiProcessorCount": 2}  # noqa: RUF012
+        attributes = {"MultiProcessorCount": 2, "ClockRate": 1000}  # noqa: RUF012
 
         def __init__(self, number=0):
             self.id = number
+
+        def synchronize(self):
+            return None
 
         def __enter__(self):
             return self

@@ -58,7 +58,7 @@ def nvrtc():
     folders = importlib.util.find_spec("nvidia").submodule_search_locations
     libraries = [path for folder in folders for path in Path(folder).rglob("libnvrtc.so.*")]
     assert libraries, "the nvidia-cuda-nvrtc wheel has no libnvrtc"
-    return ctypes.CDLL(str(libraries[0]))
+    return ctypes.CDLL(str(max(libraries, key=lambda path: int(path.suffix[1:]))))
 
 
 def log_of(nvrtc, program):
@@ -372,12 +372,15 @@ def test_no_part_of_a_row_is_too_long_for_32_bits(tiles, width):
         assert parts == 1 or part_words >= 128
 
 
-MACS = [(1, 1, 1), (3, 2, 5), (4, 4, 64), (1, 9, 700), (5, 1, 33), (9, 6, 131), (130, 140, 40), (257, 64, 17)]
+MACS = [
+    (tensor_cores, *shape)
+    for tensor_cores in (False, True)
+    for shape in [(1, 1, 1), (3, 2, 5), (4, 4, 64), (1, 9, 700), (5, 1, 33), (9, 6, 131), (22, 17, 40)]
+] + [(True, 130, 140, 40), (True, 257, 64, 17)]
 
 
 @pytest.mark.parametrize("gate", ["and", "xnor"])
-@pytest.mark.parametrize(("batch", "neurons", "width"), MACS)
-@pytest.mark.parametrize("tensor_cores", [False, True])
+@pytest.mark.parametrize(("tensor_cores", "batch", "neurons", "width"), MACS)
 def test_both_kinds_of_kernel_multiply_and_accumulate(
     cupy, rng, monkeypatch, gate, batch, neurons, width, tensor_cores
 ):
@@ -495,6 +498,24 @@ def test_a_cuda_cluster_says_what_to_install(cupy, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingBackendError, match=rf"{package} is not installed.*gpu-cuda13"), open_scheduler("cuda"):
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "start", [pytest.param("", marks=pytest.mark.gpu), pytest.param(ON_HOST, marks=pytest.mark.cuda_on_host)]
+)
+def test_the_benchmark_runs(start, tmp_path):
+    import json
+
+    path = tmp_path / "rows.json"
+    run(
+        start
+        + f"import sys; sys.modules['sc_neurocore'] = None; sys.path.insert(0, {str(TESTS.parent / 'benchmarks')!r})\n"
+        f"import gpu; gpu.main(['--shrink', '1024', '--json', {str(path)!r}], standalone_mode=False)"
+    )
+    rows = json.loads(path.read_text())["rows"]
+    assert len(rows) == 13
+    assert all(row["seconds"] > 0 for row in rows)
 
 
 def test_info_says_what_there_is(cupy):
