@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import cache, lru_cache, wraps
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from warnings import warn
@@ -93,10 +94,12 @@ def to_device(arr: Any) -> Any:
     if isinstance(arr, Bitstream):
         return wrap_words(to_device(arr.words), arr.length, arr.polarity)
     if isinstance(arr, da.Array):
-        return arr.map_blocks(to_device, dtype=arr.dtype, meta=to_device(np.zeros((0,) * arr.ndim, arr.dtype)))
+        meta = to_device(np.zeros((0,) * arr.ndim, arr.dtype))
+        return arr.map_blocks(to_device, dtype=meta.dtype, meta=meta)
     values = as_numpy(vector_ops.on_host(arr) if hasattr(arr, "dtype") else arr, "what goes to a GPU")
     if values.dtype.kind not in "biufc" or values.dtype.itemsize > (16 if values.dtype.kind == "c" else 8):
         raise UnsupportedArrayError(f"CuPy has no arrays of {values.dtype}")
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     reason = why_no_gpu()
     if reason is None:
         return cupy.asarray(values)
@@ -366,7 +369,7 @@ def encode_region(
     p = cupy.ascontiguousarray(probabilities(values, polarity))
     first, last = words
     n_words = last - first
-    out = cupy.empty((*p.shape, n_words), np.uint64)
+    out = cupy.empty((*values.shape, n_words), np.uint64)
     if not out.size:
         return out
     key = sng.key()
@@ -387,7 +390,9 @@ def encode_region(
 def _table(device: int, sng: SNG, length: int, start: int, stop: int) -> tuple[Any, Any]:
     """The numbers of a shared sequence in order, and the stream of each place between them, on the device."""
     ranked, _, _, rows = sng.table(length, start, stop)
-    return cupy.asarray(ranked[: stop - start]), cupy.asarray(rows)
+    table = cupy.asarray(ranked[: stop - start]), cupy.asarray(rows)
+    cupy.cuda.get_current_stream().synchronize()  # other streams will read it
+    return table
 
 
 def probabilities(values: Any, polarity: Polarity) -> Any:
@@ -405,7 +410,7 @@ def probabilities(values: Any, polarity: Polarity) -> Any:
 def as_weights(values: Any) -> Any:
     vector_ops.check_real(values)
     weights = values.astype(np.float64, copy=False)
-    if not bool(np.isfinite(weights).all()):
+    if not bool(cupy.isfinite(weights).all()):
         vector_ops.as_weights(values.get())  # which says where
     return weights
 
@@ -424,9 +429,19 @@ def on_host(array: Any) -> Any:
 
 
 def pick(words: Any, index: tuple[Any, ...]) -> Any:
-    on_the_host = tuple(part.get() if isinstance(part, cupy.ndarray) else part for part in index)
-    np.broadcast_to(False, words.shape)[on_the_host]  # raises an IndexError where CuPy wraps around
-    return words[tuple(cupy.asarray(part) if isinstance(part, np.ndarray | list) else part for part in on_the_host)]
+    known = tuple(part.get() if isinstance(part, cupy.ndarray) else part for part in index)
+    np.broadcast_to(False, words.shape)[known]  # raises an IndexError where CuPy wraps around
+    return words[tuple(chain.from_iterable(map(_index_arrays, known)))]
+
+
+def _index_arrays(part: Any) -> list[Any]:
+    """An index as CuPy takes it: arrays on the device, integers for a mask."""
+    if not isinstance(part, np.ndarray | list):
+        return [part]
+    found = np.asarray(part)
+    if found.dtype == np.bool and found.ndim:
+        return [cupy.asarray(places) for places in found.nonzero()]
+    return [cupy.asarray(found if found.size else found.astype(np.intp))]
 
 
 def from_numpy(like: Any) -> Callable[[Any], Any]:

@@ -193,7 +193,8 @@ def asarray(values, dtype=None):
     if isinstance(values, ndarray):
         return values if dtype is None else values.astype(dtype)
     values = np.asarray(values, dtype)
-    array = empty(values.shape, values.dtype.newbyteorder("="))
+    assert values.dtype.isnative, f"CuPy reads {values.dtype} wrongly"
+    array = empty(values.shape, values.dtype)
     array._host[...] = values
     return array
 
@@ -218,6 +219,7 @@ for _name in (
     "bitwise_count",
     "packbits",
     "unpackbits",
+    "isfinite",
 ):
     globals()[_name] = _wrapped(getattr(np, _name))
 
@@ -241,6 +243,8 @@ class cuda:  # noqa: N801
 
         def __exit__(self, *args):
             return None
+
+    get_current_stream = Device
 
     class runtime:  # noqa: N801
         getDeviceCount = staticmethod(lambda: 1)  # noqa: N815
