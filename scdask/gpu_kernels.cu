@@ -104,46 +104,28 @@ extern "C" __global__ void unpack(const unsigned char *packed, i64 rows, i64 len
 
 enum Gate { AND, OR, XOR, XNOR, NOT, MUX };
 
-template <typename Int>
-__device__ void gate_words(int kind, const word *a, const word *b, const word *c, const i64 *steps, i64 n1,
-                           i64 n2, i64 n_words, i64 total, word last, word *out) {
-  bool rows = n_words < total, broadcast = n1 > 1 || n2 > 1;
-  for (Int i = (Int)thread_number(); i < (Int)total; i += (Int)thread_count()) {
-    Int row = 0, w = i;
-    if (rows) {
-      row = i / (Int)n_words;
-      w = i - row * (Int)n_words;
-    }
-    Int i2 = 0, i1 = 0, i0 = row;
-    if (broadcast) {
-      i2 = row % (Int)n2;
-      i1 = row / (Int)n2 % (Int)n1;
-      i0 = row / (Int)n2 / (Int)n1;
-    }
-    word x = a[i0 * steps[0] + i1 * steps[1] + i2 * steps[2] + w];
-    word y = kind == NOT ? 0 : b[i0 * steps[3] + i1 * steps[4] + i2 * steps[5] + w];
-    word z = kind == MUX ? c[i0 * steps[6] + i1 * steps[7] + i2 * steps[8] + w] : 0;
+// Words (n0, n1, n2, n_words) of up to three operands, whose steps along the first three axes are given, 0 where an
+// operand is broadcast. `last` is what is kept of the last word of a stream.
+extern "C" __global__ void gate(int kind, const word *a, i64 a0, i64 a1, i64 a2, const word *b, i64 b0, i64 b1, i64 b2,
+                                const word *c, i64 c0, i64 c1, i64 c2, i64 n0, i64 n1, i64 n2, i64 n_words, word last,
+                                word *out) {
+  i64 total = n0 * n1 * n2 * n_words;
+  bool rows = n_words < total, broadcast = n1 > 1 || n2 > 1;  // divisions that are not needed cost more than the gate
+  for (i64 i = thread_number(); i < total; i += thread_count()) {
+    i64 row = rows ? i / n_words : 0, w = i - row * n_words;
+    i64 i2 = broadcast ? row % n2 : 0, i01 = broadcast ? row / n2 : row;
+    i64 i1 = broadcast ? i01 % n1 : 0, i0 = broadcast ? i01 / n1 : row;
+    word x = a[i0 * a0 + i1 * a1 + i2 * a2 + w];
+    word y = kind == NOT ? 0 : b[i0 * b0 + i1 * b1 + i2 * b2 + w];
+    word z = kind == MUX ? c[i0 * c0 + i1 * c1 + i2 * c2 + w] : 0;
     word result = kind == AND    ? x & y
                   : kind == OR   ? x | y
                   : kind == XOR  ? x ^ y
                   : kind == XNOR ? ~(x ^ y)
                   : kind == NOT  ? ~x
                                  : (x & y) | (~x & z);
-    out[i] = w == (Int)n_words - 1 ? result & last : result;
+    out[i] = w == n_words - 1 ? result & last : result;
   }
-}
-
-// Words (n0, n1, n2, n_words) of up to three operands, whose steps along the first three axes are given, 0 where an
-// operand is broadcast. `last` is what is kept of the last word of a stream.
-extern "C" __global__ void gate(int kind, const word *a, i64 a0, i64 a1, i64 a2, const word *b, i64 b0,
-                                i64 b1, i64 b2, const word *c, i64 c0, i64 c1, i64 c2, i64 n0, i64 n1,
-                                i64 n2, i64 n_words, word last, word *out) {
-  i64 steps[9] = {a0, a1, a2, b0, b1, b2, c0, c1, c2};
-  i64 total = n0 * n1 * n2 * n_words;
-  if (total + thread_count() < 1ll << 32)  // divisions of 32 bits are several times as fast
-    gate_words<unsigned>(kind, a, b, c, steps, n1, n2, n_words, total, last, out);
-  else
-    gate_words<i64>(kind, a, b, c, steps, n1, n2, n_words, total, last, out);
 }
 
 // popcount

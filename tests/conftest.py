@@ -14,13 +14,14 @@ settings.load_profile("scdask")
 
 REQUIRED = os.environ.get("SCDASK_REQUIRE", "").split(",")
 COMPONENTS = {"zarr": "zarr", "apps": "sklearn", "jax": "optax", "nvrtc": "nvidia", "cupy": "cupy"}
+INSTALLED = {name for name, module in COMPONENTS.items() if importlib.util.find_spec(module)}
 
-if importlib.util.find_spec("optax") is None and "jax" not in REQUIRED:
+if not {"jax"} & {*INSTALLED, *REQUIRED}:
     collect_ignore = ["test_jax_backend.py", "test_snn.py", "test_train.py"]
 
 
 def has_gpu():
-    if importlib.util.find_spec("cupy") is None:
+    if "cupy" not in INSTALLED:
         return False
     import cupy
 
@@ -162,7 +163,7 @@ def pytest_runtest_setup(item):
             _missing("g++", "g++")
     for mark in item.iter_markers("component"):
         (name,) = mark.args
-        if importlib.util.find_spec(COMPONENTS[name]) is None:
+        if name not in INSTALLED:
             _missing(name, COMPONENTS[name])
 
 

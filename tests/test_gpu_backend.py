@@ -221,8 +221,10 @@ def test_lists_and_streams_move_too(cupy):
     assert to_host(stream).popcount().tolist() == [32, 64]
 
 
+@pytest.mark.component("jax")
 def test_arrays_of_jax_move_too(cupy, rng):
-    jax_backend = pytest.importorskip("scdask.jax_backend")
+    from scdask import jax_backend
+
     words = words_of(rng, 3, 4)
     np.testing.assert_array_equal(to_host(to_device(jax_backend.to_jax(words))), words)
     with pytest.raises(MixedArrayError):
@@ -245,8 +247,8 @@ def test_lazy_arrays_move_block_by_block(cupy, rng):
     np.testing.assert_array_equal(back.compute(), words)
 
 
-def test_streams_are_stored_pickled_and_sent_from_a_gpu(cupy, tmp_path):
-    pytest.importorskip("zarr")
+@pytest.mark.component("zarr")
+def test_streams_are_stored_and_pickled(cupy, tmp_path):
     stream = to_device(sc.encode(np.linspace(0, 1, 7), 100))
     copy = pickle.loads(pickle.dumps(stream))
     assert isinstance(copy.words, cupy.ndarray)
@@ -450,8 +452,8 @@ def test_indices_out_of_range_do_not_wrap_around(cupy):
 # where jobs run
 
 
+@pytest.mark.component("apps")
 def test_the_cuda_scheduler_starts_a_cluster_of_gpu_workers(cupy, monkeypatch, tmp_path):
-    pytest.importorskip("sklearn")
     import json
 
     from click.testing import CliRunner
