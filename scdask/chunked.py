@@ -49,9 +49,6 @@ def task_bits(rate: float) -> float:
 class DeviceMeta(np.ndarray):
     """The empty array that stands for CuPy blocks in a graph that is built where there is no GPU."""
 
-    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
-        return array.view(type(self))
-
 
 def _is_numpy(meta: Any) -> bool:
     return isinstance(meta, np.ndarray | np.generic) and not isinstance(meta, DeviceMeta)
@@ -538,15 +535,11 @@ def _most(weights: Any, axis: Any, keepdims: bool) -> Any:
 
 
 def pick(words: da.Array, index: tuple[Any, ...]) -> da.Array:
-    index = tuple(vector_ops.on_host(part)[()] if _is_foreign(part) else part for part in index)
-    if _is_numpy(words._meta) or not any(isinstance(part, list | np.ndarray) for part in index):
+    index = vector_ops.plain_index(index)
+    if _is_numpy(words._meta) or not any(isinstance(part, list | np.ndarray | da.Array) for part in index):
         return words[index]
-    # Dask gathers with np.take, which other libraries refuse.
+    # Dask gathers with np.take, which JAX refuses, and for which CuPy wraps indices around.
     return _like(on_host(words)[index], words)
-
-
-def _is_foreign(part: Any) -> bool:
-    return hasattr(part, "dtype") and not isinstance(part, da.Array | np.ndarray | np.generic)
 
 
 def _like(array: da.Array, other: da.Array) -> da.Array:
@@ -556,8 +549,7 @@ def _like(array: da.Array, other: da.Array) -> da.Array:
 
 
 def on_host(array: da.Array) -> da.Array:
-    if _is_numpy(array._meta):
-        return array
+    # Whatever the meta is: some of Dask's functions lose a DeviceMeta.
     return array.map_blocks(vector_ops.on_host, dtype=array.dtype, meta=np.empty((0,) * array.ndim, array.dtype))
 
 

@@ -94,19 +94,24 @@ def to_device(arr: Any) -> Any:
     if isinstance(arr, Bitstream):
         return wrap_words(to_device(arr.words), arr.length, arr.polarity)
     if isinstance(arr, da.Array):
-        meta = to_device(np.zeros((0,) * arr.ndim, arr.dtype))
+        empty = np.empty((0,) * arr.ndim, _native(arr.dtype))
+        meta = empty.view(DeviceMeta) if why_no_gpu() else cupy.empty(empty.shape, empty.dtype)
         return arr.map_blocks(to_device, dtype=meta.dtype, meta=meta)
     values = as_numpy(vector_ops.on_host(arr) if hasattr(arr, "dtype") else arr, "what goes to a GPU")
-    if values.dtype.kind not in "biufc" or values.dtype.itemsize > (16 if values.dtype.kind == "c" else 8):
-        raise UnsupportedArrayError(f"CuPy has no arrays of {values.dtype}")
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    values = values.astype(_native(values.dtype), copy=False)
     reason = why_no_gpu()
     if reason is None:
         return cupy.asarray(values)
-    if not values.size:  # Dask asks what blocks will be with an empty array, also where none will be computed
-        return values.view(DeviceMeta)
-    _warn_once(reason)
+    if values.size:  # with an empty array Dask asks what a function makes of blocks, maybe on other machines
+        _warn_once(reason)
     return values
+
+
+def _native(dtype: Any) -> Any:
+    """The dtype as CuPy has it."""
+    if dtype.kind not in "biufc" or dtype.itemsize > (16 if dtype.kind == "c" else 8):
+        raise UnsupportedArrayError(f"CuPy has no arrays of {dtype}")
+    return dtype.newbyteorder("=")
 
 
 def _on_its_device(func: Callable[..., Any]) -> Callable[..., Any]:
@@ -429,7 +434,7 @@ def on_host(array: Any) -> Any:
 
 
 def pick(words: Any, index: tuple[Any, ...]) -> Any:
-    known = tuple(part.get() if isinstance(part, cupy.ndarray) else part for part in index)
+    known = vector_ops.plain_index(index)
     np.broadcast_to(False, words.shape)[known]  # raises an IndexError where CuPy wraps around
     return words[tuple(chain.from_iterable(map(_index_arrays, known)))]
 

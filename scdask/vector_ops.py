@@ -771,7 +771,12 @@ def in_64_bits(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
 @array_function
 def pick(words: Any, index: tuple[Any, ...]) -> Any:
     """words[index], by NumPy's rules, as words of the same library."""
-    return words[index]
+    return words[plain_index(index)]
+
+
+def plain_index(index: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The index with arrays of other libraries, but for Dask's, as NumPy's."""
+    return tuple(on_host(part)[()] if hasattr(part, "dtype") and not hasattr(part, "dask") else part for part in index)
 
 
 @array_function

@@ -5,6 +5,7 @@
 #include <ucontext.h>
 
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -30,7 +31,14 @@ struct Barrier {
   unsigned arrived = 0, round = 0;
 };
 
+struct Copy {
+  char *target;
+  const char *source;
+  int bytes, valid;
+};
+
 struct Thread {
+  std::deque<std::vector<Copy>> copies{1};
   ucontext_t start;
   jmp_buf place;
   bool started = false, done = false;
@@ -162,16 +170,25 @@ static unsigned long long atomicAdd(unsigned long long *address, unsigned long l
   return old;
 }
 
+// A copy is done as late as it may be, and until then its target holds nothing of use.
 template <int BYTES>
 static void copy_async(void *shared, const void *global, int valid) {
   misaligned |= (unsigned long long)shared % BYTES || (unsigned long long)global % BYTES;
-  std::memset(shared, 0, BYTES);
-  std::memcpy(shared, global, valid);
+  std::memset(shared, 0xa5, BYTES);
+  block.threads[threadIdx.x].copies.back().push_back({(char *)shared, (const char *)global, BYTES, valid});
 }
 
-static void end_of_copies() {}
+static void end_of_copies() { block.threads[threadIdx.x].copies.emplace_back(); }
+
 template <int PENDING>
-static void wait_for_copies() {}
+static void wait_for_copies() {
+  auto &groups = block.threads[threadIdx.x].copies;  // the last one has not ended
+  for (; groups.size() > PENDING + 1; groups.pop_front())
+    for (const Copy &copy : groups.front()) {
+      std::memset(copy.target, 0, copy.bytes);
+      std::memcpy(copy.target, copy.source, copy.valid);
+    }
+}
 
 #include KERNELS
 

@@ -157,11 +157,14 @@ lazy = da.from_array(p, chunks=(2, 3))
 x = sc.encode(g.to_device(lazy), 200, sng=sc.Sobol(1))
 y = sc.encode(g.to_device(lazy), 200, sng=sc.Bernoulli(3))
 moved = sc.encode(lazy, 200).words.map_blocks(g.to_device)
-plain = sc.encode(p, 200, sng=sc.Sobol(1)) & sc.encode(p, 200, sng=sc.Bernoulli(3))
-for words in (x.words, y.words, moved, (x & y).words, sc.vector_ops.stream_popcount(moved), (~x)[1:, [0, 2]].words):
-    assert type(words._meta) is type(g.to_device(np.empty(0))), words
-    assert words._meta.dtype == words.dtype
+plain_x = sc.encode(p, 200, sng=sc.Sobol(1))
+plain = plain_x & sc.encode(p, 200, sng=sc.Bernoulli(3))
+product = sc.matmul(g.to_device(lazy), p, 200)
+for array in (x.words, y.words, (x & y).words, (~x)[1:, [0, 2]].words, x.decode(), x[1].decode(), product):
+    assert type(array._meta).__name__ == "DeviceMeta", array
+    assert array._meta.dtype == array.dtype and array._meta.ndim == array.ndim
 assert "DeviceMeta" in repr(x.words)
+assert type(g.to_device(np.empty((0, 3)))) is np.ndarray
 kinds = moved.map_blocks(lambda block: np.array([[[type(block).__module__]]]), dtype="U20", chunks=(1, 1, 1))
 results = {
     "gate": (g.to_host((x & y)).words, plain.words),
@@ -169,6 +172,13 @@ results = {
     "decoded": (g.to_host((x & y).decode()), plain.decode()),
     "total": (g.to_host(sc.vector_ops.vec_popcount((x & y).words)), plain.popcount().sum()),
     "mean": (g.to_host((x & y).decode()).mean(), plain.decode().mean()),
+    "sum": (g.to_host((x & y).popcount().sum()), plain.popcount().sum()),
+    "one": (g.to_host((x & y)[1, 2].decode()), plain[1, 2].decode()),
+    "largest": (g.to_host((x & y).popcount().max(axis=1)), plain.popcount().max(axis=1)),
+    "joined": (g.to_host(da.concatenate([x.words, moved])), np.concatenate([plain_x.words, sc.encode(p, 200).words])),
+    "scalar": (g.to_host(sc.encode(g.to_device(da.asarray(0.5)), 64)).words, sc.encode(0.5, 64).words),
+    "empty": (g.to_host(g.to_device(da.zeros((0, 3)))), np.zeros((0, 3))),
+    "masked": (g.to_host((x & y)[lazy > 0.5]).words, plain[p > 0.5].words),
     "packed": (g.to_host(moved), sc.encode(p, 200).words),
     "product": (g.to_host(sc.matmul(g.to_device(lazy), p, 200)), sc.matmul(p, p, 200)),
     "mac": (g.to_host(sc.vector_ops.vec_mac(moved, moved)), sc.vector_ops.vec_mac(*2 * [sc.encode(p, 200).words])),
@@ -449,6 +459,24 @@ def test_indices_out_of_range_do_not_wrap_around(cupy):
     assert to_host(stream[to_device([1, 0, -1])]).shape == (3,)
 
 
+def test_streams_anywhere_are_picked_by_indices_anywhere(cupy, rng):
+    plain = sc.encode(rng.random((4, 5)), 100)
+    places, mask = np.array([2, 0]), rng.random((4, 5)) > 0.5
+    for index in (places, mask, (slice(None), places), (mask[:, 0], 1)):
+        parts = index if isinstance(index, tuple) else (index,)
+        wanted = plain[index].words
+        for move in (to_device, lambda array: da.from_array(array, chunks=2), lambda array: array):
+            moved = tuple(move(part) if isinstance(part, np.ndarray) else part for part in parts)
+            moved = moved if isinstance(index, tuple) else moved[0]
+            for stream in (plain, to_device(plain), plain.rechunk((2, 3)), to_device(plain.rechunk((2, 3)))):
+                if isinstance(stream.words, da.Array) or not any(
+                    isinstance(part, da.Array) for part in (*parts, moved)
+                ):
+                    picked = stream[moved].compute()
+                    assert type(picked.words) is type(stream.compute().words)
+                    np.testing.assert_array_equal(to_host(picked.words), wanted)
+
+
 # where jobs run
 
 
@@ -480,6 +508,21 @@ def test_the_cuda_scheduler_starts_a_cluster_of_gpu_workers(cupy, monkeypatch, t
     assert accuracies[0] == accuracies[1]
     if not conftest.HAS_GPU:
         assert [(options["n_workers"], options["threads_per_worker"]) for options in asked] == [(1, 1)]
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_a_place_with_gpus_computes_there(cupy, rng, monkeypatch, gpu):
+    from scdask.cluster import Place
+    from scdask.jobs.infer import Setting, infer
+
+    launched = []
+    launch = gpu_backend._launch
+    monkeypatch.setattr(gpu_backend, "_launch", lambda name, *args: (launched.append(name), launch(name, *args))[1])
+    x = rng.random((20, 8))
+    model = sc.SCMLP.from_arrays([rng.normal(size=(6, 8))], [np.zeros(6)], calibration=x)
+    result = infer(model, x, model.predict(x, 64), Setting("sobol", 64, 0, "split"), Place("here", 1, gpu=gpu))
+    assert result.accuracy == 1
+    assert set(launched) == ({"look_up", "mac_tensor_16"} if gpu else set())
 
 
 def test_there_is_no_cuda_cluster_without_enough_gpus(cupy):
