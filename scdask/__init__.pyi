@@ -4,6 +4,7 @@ from . import encoding as encoding
 from . import errors as errors
 from . import jit_kernels as jit_kernels
 from . import layers as layers
+from . import mpi_driver as mpi_driver
 from . import vector_ops as vector_ops
 from .bitstream import Bitstream as Bitstream
 from .bitstream import mux as mux
@@ -24,8 +25,11 @@ from .errors import MixedArrayError as MixedArrayError
 from .errors import ScdaskError as ScdaskError
 from .errors import SchedulerError as SchedulerError
 from .errors import UnsupportedArrayError as UnsupportedArrayError
+from .errors import WorldError as WorldError
 from .layers import SCMLP as SCMLP
 from .layers import SCDense as SCDense
 from .layers import matmul as matmul
+from .mpi_driver import MPIDriver as MPIDriver
+from .mpi_driver import mpi_session as mpi_session
 
 __version__: str

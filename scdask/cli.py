@@ -1,4 +1,4 @@
-"""The command line: `scdask infer`, `scdask train`, `scdask bench`, `scdask info`; also `dask scdask ...`."""
+"""The command line: `scdask infer`, `train`, `mpi-run`, `sbatch`, `bench` and `info`; also `dask scdask ...`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,17 @@ if TYPE_CHECKING:
     from .jobs.limits import Limits
     from .layers import SCMLP
 
-OPTIONAL = {"sklearn": "apps", "matplotlib": "apps", "bokeh": "apps", "zarr": "zarr", "jax": "jax", "optax": "jax"}
+OPTIONAL = {
+    "sklearn": "apps",
+    "matplotlib": "apps",
+    "bokeh": "apps",
+    "zarr": "zarr",
+    "jax": "jax",
+    "optax": "jax",
+    "mpi4py": "mpi",
+    "dask_mpi": "mpi",
+    "dask_jobqueue": "slurm",
+}
 BENCHED = ("numpy", "numba", "numkong", "simsimd", "faiss-cpu", "sc-neurocore", "sc-neurocore-engine")
 SIMD = ("sse4.2", "popcnt", "avx2", "avx512f", "avx512bw", "avx512vpopcntdq", "neon", "sve")
 
@@ -64,11 +74,13 @@ SCHEDULER = (
         "--scheduler",
         default="local",
         show_default=True,
-        metavar="local|threads|cuda|ADDRESS|FILE",
-        help="Where to run: a cluster started for the job, this process, a worker a GPU, or a running scheduler.",
+        metavar="local|threads|cuda|mpi|slurm|ADDRESS|FILE",
+        help="Where to run: a cluster started for the job, this process, a worker a GPU, the ranks of this MPI job, "
+        "jobs of Slurm, or a running scheduler.",
     ),
-    click.option("--workers", type=click.IntRange(1), help="Processes of the local cluster."),
+    click.option("--workers", type=click.IntRange(1), help="Processes of the local cluster, or jobs of Slurm."),
     click.option("--threads", type=click.IntRange(1), help="Threads of each process."),
+    click.option("--interface", help="Network interface of mpi and slurm, such as ib0."),
 )
 QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 
@@ -134,6 +146,7 @@ def infer(
     scheduler: str,
     workers: int | None,
     threads: int | None,
+    interface: str | None,
     out: Path,
     quiet: bool,
 ) -> None:
@@ -154,8 +167,8 @@ def infer(
         for package in ("matplotlib", "sklearn") if dataset else ("matplotlib",):
             require(package, "apps")
         status = Console(stderr=True, quiet=quiet)
+        place = stack.enter_context(_place(status, scheduler, workers, threads, interface))
         given = _own(model, data) if data else _digits(model) if model else None
-        place = stack.enter_context(_place(status, scheduler, workers, threads))
         with status.status("training the float perceptron"):
             perceptron, x, y = given or _digits(model)
         check()
@@ -182,12 +195,14 @@ def infer(
 
 
 @contextmanager
-def _place(status: Console, scheduler: str, workers: int | None, threads: int | None) -> Iterator[Place]:
+def _place(
+    status: Console, scheduler: str, workers: int | None, threads: int | None, interface: str | None
+) -> Iterator[Place]:
     from .cluster import open_scheduler
 
     with ExitStack() as stack:
         with status.status(f"waiting for the scheduler: {scheduler}"):
-            place = stack.enter_context(open_scheduler(scheduler, workers, threads))
+            place = stack.enter_context(open_scheduler(scheduler, workers, threads, interface))
         if place.dashboard:
             status.print(f"Dask dashboard: {place.dashboard}", highlight=False, soft_wrap=True)
         yield place
@@ -370,6 +385,7 @@ def train(
     scheduler: str,
     workers: int | None,
     threads: int | None,
+    interface: str | None,
     out: Path,
     quiet: bool,
     **options: Any,
@@ -392,13 +408,13 @@ def train(
         from .jobs import train as job
         from .jobs.digits import load_digits
 
+        status = Console(stderr=True, quiet=quiet)
+        place = stack.enter_context(_place(status, scheduler, workers, threads, interface))
         settings = snn.Settings(hidden=tuple(hidden), **options)
         checkpoint = out / "checkpoint.npz"
         before = snn.load_checkpoint(checkpoint, settings) if resume else None
         resumed = before.epoch if before else 0
         _make_folder(out)
-        status = Console(stderr=True, quiet=quiet)
-        place = stack.enter_context(_place(status, scheduler, workers, threads))
         check()
         with status.status("loading the kernels on the workers"):
             digits = load_digits()
@@ -545,6 +561,56 @@ def _versions(packages: Iterable[str]) -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
+
+
+@main.command("mpi-run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--threads", type=click.IntRange(1), help="Threads of each worker.")
+@click.option("--interface", help="Network interface of the cluster, such as ib0.")
+@click.argument("script", type=click.Path(exists=True, dir_okay=False))
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: str | None) -> None:
+    """Run a Dask script in an MPI job.
+
+    Under mpiexec or srun, one rank runs SCRIPT with its ARGS, and finds the other ranks as the cluster of its
+    `Client()`. Of three ranks or more, one is the scheduler, and all but two are workers.
+    """
+    with _plain_errors(), _stoppable():
+        from .mpi_batch import run_script
+
+        run_script(script, args, threads, interface)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("job", type=click.Choice(["infer", "train"]))
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.option("-N", "--nodes", type=click.IntRange(1), default=1, show_default=True, help="Nodes.")
+@click.option("-n", "--ntasks", type=click.IntRange(1), required=True, help="Ranks.")
+@click.option("-t", "--time", "limit", required=True, help="Time limit, such as 30 (minutes), 2:00:00 or 1-0.")
+@click.option("-c", "--cpus-per-task", type=click.IntRange(1), default=1, show_default=True, help="Cores of each rank.")
+@click.option("--mem", help="Memory of each node, such as 16G.")
+@click.option("-p", "--partition", help="Partition of the cluster.")
+@click.option("-A", "--account", help="Account that pays.")
+@click.option("--launcher", type=click.Choice(["srun", "mpiexec"]), default="srun", show_default=True)
+@click.option("--mpi", "mpi_type", help="What srun knows as --mpi: pmi2, pmix, cray_shasta; see srun --mpi=list.")
+@click.option("--setup", multiple=True, help="A line to run first, such as 'module load mpich'; again for more.")
+@click.option("--script", type=click.Path(dir_okay=False, path_type=Path), help="File to write; by default JOB.sbatch.")
+@click.option("--submit", is_flag=True, help="Submit it too.")
+def sbatch(job: str, args: tuple[str, ...], script: Path | None, submit: bool, **options: Any) -> None:
+    """Write, and submit, a Slurm script that runs a job of scdask in MPI.
+
+    JOB is infer or train, ARGS what it takes, such as `infer digits --repeat 3`. The script runs it with --scheduler
+    mpi, in the environment of this command and the folder from which it is submitted.
+    """
+    with _plain_errors():
+        from . import slurm
+
+        main.commands[job].make_context(f"scdask {job}", list(args))  # refuses options that are wrong
+        path = script or Path(f"{job}.sbatch")
+        with _plain_os_errors(path.parent):
+            path.write_text(slurm.batch_script([job, *args], **options))
+        click.echo(f"Written: {path}", err=True)
+        if submit:
+            click.echo(f"Submitted: job {slurm.submit(path)}")
 
 
 @main.command()

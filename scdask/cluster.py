@@ -129,7 +129,9 @@ def available_cores() -> int:
 
 
 @contextmanager
-def open_scheduler(scheduler: str = "local", workers: int | None = None, threads: int | None = None) -> Iterator[Place]:
+def open_scheduler(
+    scheduler: str = "local", workers: int | None = None, threads: int | None = None, interface: str | None = None
+) -> Iterator[Place]:
     """Make a scheduler Dask's default until the block ends, then close what was started for it.
 
     Parameters
@@ -137,18 +139,29 @@ def open_scheduler(scheduler: str = "local", workers: int | None = None, threads
     scheduler : str
         "local": a cluster of processes on this machine, reachable from it alone. "threads": this process.
         "cuda": a local cluster of a process for each GPU (dask-cuda's LocalCUDACluster).
+        "mpi": the ranks of the MPI job that this process belongs to, as `mpi_batch.mpi_cluster` says: all but one of
+        them leave the program here. "slurm": workers that are jobs of Slurm (dask-jobqueue's SLURMCluster; its options
+        are those of Dask under jobqueue.slurm).
         Otherwise the address of a running scheduler, such as tcp://host:8786, or its scheduler file.
     workers, threads : int, optional
         Processes, and threads in each. By default all cores, up to 8 threads in a process: the kernels release the
-        GIL, so that threads scale, and share what they load. For "cuda" all GPUs, and one thread for each.
+        GIL, so that threads scale, and share what they load. For "cuda" all GPUs, and one thread for each. For "slurm"
+        one job, and the cores of Dask's options or one thread.
+    interface : str, optional
+        Network interface of "mpi" and "slurm", such as "ib0".
 
     Raises
     ------
     SchedulerError
-        If the scheduler cannot be reached, or has no worker after 30 seconds, or there are too few GPUs for "cuda".
+        If the scheduler cannot be reached, or has no worker after 30 seconds, there are too few GPUs for "cuda", or
+        Slurm does not start a worker.
+    WorldError
+        If the ranks of "mpi" do not come together.
     MissingBackendError
-        If CuPy or dask-cuda is not installed for "cuda".
+        If a package that "cuda", "mpi" or "slurm" needs is not installed.
     """
+    if interface is not None and scheduler not in ("mpi", "slurm"):
+        raise SchedulerError(f"the scheduler {scheduler} has no network interface to choose, but {interface} was given")
     if scheduler == "threads":
         if workers is not None:
             raise SchedulerError(f"the threads scheduler has no workers to count, but {workers} were asked for")
@@ -175,6 +188,20 @@ def open_scheduler(scheduler: str = "local", workers: int | None = None, threads
         )
         with cluster, Client(cluster) as client, _quiet_failure():
             yield _place(scheduler, client, gpu=scheduler == "cuda")
+        return
+    if scheduler == "mpi":
+        if workers is not None:
+            raise SchedulerError(f"the workers of an MPI job are its ranks, but {workers} were asked for")
+        from .mpi_batch import mpi_cluster
+
+        with mpi_cluster(threads, interface) as (client, dashboard), _quiet_failure():
+            yield _place(scheduler, client, dashboard)
+        return
+    if scheduler == "slurm":
+        from .slurm import slurm_cluster
+
+        with slurm_cluster(workers, threads, interface) as cluster, Client(cluster) as client, _quiet_failure():
+            yield _place(scheduler, client)
         return
     if workers is not None or threads is not None:
         raise SchedulerError(f"the workers of {scheduler} are there already: leave their number to it")
@@ -214,7 +241,7 @@ def _connect(scheduler: str) -> Client:
             raise SchedulerError(f"{scheduler} is no scheduler file: it names no address") from error
     elif ":" not in scheduler:
         raise SchedulerError(
-            f'{scheduler} is not "local", "threads", "cuda", an address such as tcp://host:8786, or a file'
+            f"{scheduler} is not local, threads, cuda, mpi, slurm, an address such as tcp://host:8786, or a file"
         )
     try:
         client = Client(address, timeout=CONNECT_SECONDS)
@@ -228,9 +255,9 @@ def _connect(scheduler: str) -> Client:
     return client
 
 
-def _place(name: str, client: Client, gpu: bool = False) -> Place:
+def _place(name: str, client: Client, dashboard: str | None = None, gpu: bool = False) -> Place:
     warming = _on_every_worker(client, partial(warm_up, gpu))
-    return Place(name, sum(client.nthreads().values()), client.dashboard_link, warming, client, gpu)
+    return Place(name, sum(client.nthreads().values()), dashboard or client.dashboard_link, warming, client, gpu)
 
 
 def _on_every_worker(client: Client, function: Callable[[], Any]) -> dict[str, Future[Any]]:

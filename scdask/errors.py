@@ -23,3 +23,7 @@ class MissingBackendError(ScdaskError, ImportError):
 
 class SchedulerError(ScdaskError, RuntimeError):
     """The Dask scheduler that a job was sent to cannot be reached."""
+
+
+class WorldError(ScdaskError, RuntimeError):
+    """The ranks of an MPI job that are not what a call needs, or do not do the same."""

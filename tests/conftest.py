@@ -1,8 +1,10 @@
 import importlib.util
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -13,8 +15,22 @@ settings.register_profile("scdask", deadline=None, suppress_health_check=[Health
 settings.load_profile("scdask")
 
 REQUIRED = os.environ.get("SCDASK_REQUIRE", "").split(",")
-COMPONENTS = {"zarr": "zarr", "apps": "sklearn", "jax": "optax", "nvrtc": "nvidia", "cupy": "cupy"}
-INSTALLED = {name for name, module in COMPONENTS.items() if importlib.util.find_spec(module)}
+COMPONENTS = {
+    "zarr": "zarr",
+    "apps": "sklearn",
+    "jax": "optax",
+    "nvrtc": "nvidia",
+    "cupy": "cupy",
+    "mpi": "dask_mpi",
+    "slurm": "dask_jobqueue",
+}
+PROGRAMS = {"mpi": "mpiexec", "slurm": "slurmctld"}  # that a component needs beside its package
+SEARCHED = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])
+INSTALLED = {
+    name
+    for name, module in COMPONENTS.items()
+    if importlib.util.find_spec(module) and (name not in PROGRAMS or shutil.which(PROGRAMS[name], path=SEARCHED))
+}
 
 if not {"jax"} & {*INSTALLED, *REQUIRED}:
     collect_ignore = ["test_jax_backend.py", "test_snn.py", "test_train.py"]
@@ -164,7 +180,7 @@ def pytest_runtest_setup(item):
     for mark in item.iter_markers("component"):
         (name,) = mark.args
         if name not in INSTALLED:
-            _missing(name, COMPONENTS[name])
+            _missing(name, " or ".join(filter(None, (COMPONENTS[name], PROGRAMS.get(name)))))
 
 
 def _missing(name, what):

@@ -1,0 +1,199 @@
+"""A Dask cluster in the ranks of an MPI job, of which one goes on with a program that knows nothing of MPI."""
+
+from __future__ import annotations
+
+import logging
+import runpy
+import signal
+import socket
+import sys
+import threading
+import traceback
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask
+from distributed import Client, Security
+
+from ._extras import require
+from ._mpi import FIELDS, dashboard_of, end_job, exit_code, group_of, share_credentials, watch_threads
+from .errors import WorldError
+from .mpi_driver import CLOSE_SECONDS, START_SECONDS, Watch, open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from distributed import Scheduler
+
+    from ._mpi import Group
+
+CLIENT = 1  # the rank that dask-mpi lets go on
+STOP_SECONDS = 10  # after a signal, for the client to close the cluster
+
+
+@contextmanager
+def mpi_cluster(threads: int | None = None, interface: str | None = None) -> Iterator[tuple[Any, str]]:
+    """Bring a Dask cluster up in the ranks of this job, on dask-mpi. All but one rank leave the program here.
+
+    Of three ranks or more, rank 0 is the scheduler, rank 1 goes on, and the others are workers. Of one or two, rank 0
+    goes on, and all are workers too.
+
+    Parameters
+    ----------
+    threads : int, optional
+        Threads of each worker; by default the cores of a host over its workers.
+    interface : str, optional
+        Network interface such as "ib0" for the cluster; by default the loopback device where all ranks are on one host.
+
+    Yields
+    ------
+    client : distributed.Client
+        Of the cluster; a `Client()` finds it too.
+    dashboard : str
+        Where the dashboard is.
+
+    Raises
+    ------
+    WorldError
+        If the launcher and the MPI library do not know each other, or the workers are not there in time.
+    MissingBackendError
+        If a package of the extra `mpi` is not installed.
+    SystemExit
+        On the other ranks, when the cluster is closed.
+    """
+    require("dask_mpi", "mpi")
+    group = group_of()
+    credentials = share_credentials(group, START_SECONDS)
+    with dask.config.set(_tls(credentials)):
+        start = _on_dask_mpi if group.size > 2 else _on_session
+        with start(group, threads, interface) as client:
+            yield client, "{} (from elsewhere: {})".format(*dashboard_of(client))
+
+
+def _tls(credentials: dict[str, str]) -> dict[str, Any]:
+    """The credentials as options of Dask, which is where dask-mpi and a `Client()` look for them."""
+    options = {FIELDS[field]: path for field, path in credentials.items()}
+    return options | {"distributed.comm.require-encryption": True, "distributed.comm.default-scheme": "tls"}
+
+
+def run_script(script: str, args: Sequence[str], threads: int | None = None, interface: str | None = None) -> None:
+    """Run a Dask script in the ranks of this job, as `python script args` would, on one of them."""
+    sys.path.insert(0, str(Path(script).resolve().parent))  # on all ranks: workers import what lies beside it
+    with mpi_cluster(threads, interface):
+        sys.argv = [script, *args]
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
+
+
+@contextmanager
+def _on_session(group: Group, threads: int | None, interface: str | None) -> Iterator[Any]:
+    where = {"host": None, "interface": interface, "protocol": "tls", "security": Security()}
+    with open_session(group, where, threads, None, START_SECONDS) as session:
+        if session.client is None:
+            _outlive_the_client()
+            group.meet("the end of the job")
+            sys.exit()
+        try:
+            with dask.config.set({"scheduler-address": session.client.scheduler.address}):
+                yield session.client
+        finally:
+            group.meet("the end of the job")
+
+
+@contextmanager
+def _on_dask_mpi(group: Group, threads: int | None, interface: str | None) -> Iterator[Any]:
+    from dask_mpi import initialize
+
+    share = group.share_of_host(first_worker=2, limit=START_SECONDS)
+    if share.one_host and interface is None:
+        interface = _loopback()
+    logging.getLogger("distributed").setLevel(logging.WARNING if group.rank == CLIENT else logging.ERROR)
+    stop_watching = watch_threads()
+    if group.rank != CLIENT:
+        _outlive_the_client()
+    try:
+        with dask.config.set({"distributed.scheduler.preload": [__name__]}):
+            is_client = initialize(
+                interface=interface,
+                nthreads=threads or share.threads,
+                memory_limit=share.memory,
+                dashboard_address="127.0.0.1:0",
+                protocol="tls",
+                worker_class="scdask.mpi_driver.QuietWorker",
+                worker_options={"dashboard": False, "death_timeout": START_SECONDS},
+                comm=group.comm,
+                exit=False,
+            )
+    except BaseException as error:
+        end_job(exit_code(error) or 1, error=error)
+    if not is_client:
+        _check_scheduler(group)
+        group.meet("the end of the job")
+        sys.exit()
+    yield from _with_client(group, stop_watching)
+
+
+def _with_client(group: Group, stop_watching: Any) -> Iterator[Any]:
+    workers = group.size - 2
+    client = Client(timeout=START_SECONDS)
+    code = 0
+    try:
+        try:
+            client.wait_for_workers(workers, timeout=START_SECONDS)
+        except TimeoutError as error:
+            raise WorldError(f"not all {workers} workers are there after {START_SECONDS} seconds: {error}") from error
+        client.run_on_scheduler(_expect, client.id)
+        yield client
+    except BaseException as error:
+        code = exit_code(error)
+        raise
+    finally:
+        stop_watching()
+        watchdog = threading.Timer(2 * CLOSE_SECONDS, end_job, (code or 1, "the cluster does not close"))
+        watchdog.daemon = True
+        watchdog.start()
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        with suppress(Exception):  # the program may have closed it
+            client.shutdown()
+        group.meet("the end of the job")
+        watchdog.cancel()
+
+
+def _loopback() -> str:
+    import psutil
+
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(address.family == socket.AF_INET and address.address == "127.0.0.1" for address in addresses):
+            return str(name)
+    raise WorldError("no network interface has the address 127.0.0.1; name one with interface=")
+
+
+def _outlive_the_client() -> None:
+    """On a signal wait for the client, which gets it too, to close the cluster; but not for ever."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: signal.alarm(STOP_SECONDS))
+
+
+def _check_scheduler(group: Group) -> None:
+    """Tell a cluster that was closed from one whose scheduler died."""
+    if group.rank == 0:
+        for rank in range(2, group.size):
+            group.wait(group.comm.Isend(b"x", rank))
+    else:
+        group.wait(group.comm.Irecv(bytearray(1), 0), CLOSE_SECONDS, "the scheduler")
+
+
+# in the scheduler
+
+
+def dask_setup(scheduler: Scheduler) -> None:
+    """Called by the scheduler as it starts."""
+    scheduler.add_plugin(Watch(scheduler))
+
+
+def _expect(client: str, dask_scheduler: Any) -> None:
+    dask_scheduler.plugins[Watch.name].client = client

@@ -1,0 +1,129 @@
+"""Slurm: batch scripts that run a job of scdask, and workers that are jobs."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask
+
+from ._extras import require
+from .errors import SchedulerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+GRACE = 60  # seconds between the first signal and the time limit
+START_SECONDS = 60  # for a worker whose job runs
+POLL_SECONDS = 1
+WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "RESV_DEL_HOLD", "SUSPENDED"}
+
+
+def batch_script(
+    job: Sequence[str],
+    *,
+    ntasks: int,
+    limit: str,
+    nodes: int = 1,
+    cpus_per_task: int = 1,
+    mem: str | None = None,
+    partition: str | None = None,
+    account: str | None = None,
+    launcher: str = "srun",
+    mpi_type: str | None = None,
+    setup: Sequence[str] = (),
+) -> str:
+    """A script for sbatch that runs `scdask` with the arguments of `job` in MPI, in the environment of this process."""
+    options = {
+        "job-name": f"scdask-{job[0]}",
+        "nodes": nodes,
+        "ntasks": ntasks,
+        "cpus-per-task": cpus_per_task,
+        "time": limit,
+        "mem": mem,
+        "partition": partition,
+        "account": account,
+        "signal": f"TERM@{GRACE}",
+        "output": f"scdask-{job[0]}-%j.log",
+    }
+    lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value is not None]
+    if launcher == "srun":
+        launch = ["srun", "--kill-on-bad-exit=1", f"--cpus-per-task={cpus_per_task}"]
+        launch += [f"--mpi={mpi_type}"] if mpi_type else []
+    else:
+        launch = ["mpiexec", "-n", str(ntasks)]
+    chosen = any(word == "--scheduler" or word.startswith("--scheduler=") for word in job)
+    command = shlex.join([*launch, "python", "-m", "scdask", *job, *([] if chosen else ["--scheduler", "mpi"])])
+    folder = shlex.quote(str(Path(sys.executable).parent))
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            *lines,
+            "",
+            "set -euo pipefail",
+            f"export PATH={folder}:$PATH",
+            *setup,
+            "",
+            f"exec {command}",
+            "",
+        ]
+    )
+
+
+def submit(script: Path) -> str:
+    """Give a script to sbatch, and return the id of the job."""
+    return _slurm("sbatch", "--parsable", str(script)).partition(";")[0]
+
+
+def _slurm(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except FileNotFoundError:
+        raise SchedulerError(f"there is no {command[0]} here: is this machine part of a Slurm cluster?") from None
+    except subprocess.CalledProcessError as error:
+        raise SchedulerError(f"{command[0]} failed: {error.stderr.strip()}") from None
+    return done.stdout.strip()
+
+
+@contextmanager
+def slurm_cluster(workers: int | None, threads: int | None, interface: str | None) -> Iterator[Any]:
+    """Workers as jobs of Slurm, over TLS; wait for the first one, as long as a job waits in the queue."""
+    cluster_of_jobs = require("dask_jobqueue", "slurm").SLURMCluster
+    require("cryptography", "slurm")
+    from distributed import Security
+
+    _slurm("squeue", "--version")
+    options = dask.config.get("jobqueue.slurm")
+    with cluster_of_jobs(
+        cores=threads or options["cores"] or 1,
+        processes=1,
+        memory=options["memory"] or "2 GiB",
+        interface=interface or options["interface"],
+        security=Security.temporary(),
+        shared_temp_directory=options["shared-temp-directory"] or str(Path.cwd()),
+        scheduler_options={"dashboard_address": "127.0.0.1:0"},
+    ) as cluster:
+        cluster.scale(jobs=workers or 1)
+        _wait_for_worker(cluster)
+        yield cluster
+
+
+def _wait_for_worker(cluster: Any) -> None:
+    started = None
+    while not cluster.scheduler_info["workers"]:
+        time.sleep(POLL_SECONDS)
+        jobs = [worker.job_id for worker in cluster.workers.values() if getattr(worker, "job_id", None)]
+        if not jobs:
+            continue
+        states = set(_slurm("squeue", "--noheader", "--format=%T", f"--jobs={','.join(jobs)}").split())
+        started = None if states & WAITING else started or time.monotonic()
+        if started is not None and time.monotonic() - started > START_SECONDS:
+            raise SchedulerError(
+                f"no worker of job {', '.join(jobs)} has come after {START_SECONDS} seconds "
+                f"(Slurm says: {', '.join(states) or 'ended'}); the job's slurm-*.out says why"
+            )

@@ -1,0 +1,91 @@
+"""Programs of several processes, with a time limit, and a look for processes that they leave behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+PROGRAMS = Path(__file__).parent / "mpi"
+LIMIT = 60
+
+
+def launch(*command, limit=LIMIT, **options):
+    """Run a command, and return what it did; fail if it takes too long or leaves a process."""
+    with started(*command, **options) as job:
+        return finish(job, limit)
+
+
+def ranks(n, *program, **options):
+    """Run a program of this folder, or a command, on n ranks."""
+    first, *rest = map(str, program)
+    command = [sys.executable, PROGRAMS / first, *rest] if first.endswith(".py") else [first, *rest]
+    return launch("mpiexec", "-n", n, *command, **options)
+
+
+@contextmanager
+def started(*command, cwd=None, **env):
+    """A command that runs; afterwards all that is left of it is killed."""
+    mark = uuid.uuid4().hex
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    job = subprocess.Popen(
+        [str(part) for part in command],
+        env=os.environ | {"SCDASK_TEST": mark, "PATH": path} | {name: str(value) for name, value in env.items()},
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    job.mark = mark
+    try:
+        yield job
+    finally:
+        for process in [job, *family(mark)]:
+            process.kill()
+        job.wait()
+
+
+def finish(job, limit=LIMIT):
+    """Wait for the end of a command and of all that it started."""
+    try:
+        out, err = job.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        for process in family(job.mark):
+            process.send_signal(signal.SIGKILL)
+        out, err = job.communicate()
+        raise AssertionError(f"still there after {limit} s: {job.args}\n{out}\n{err}") from None
+    end = time.monotonic() + 10
+    while left := family(job.mark):
+        assert time.monotonic() < end, f"left behind: {left}\n{out}\n{err}"
+        time.sleep(0.05)
+    print(out, err, sep="\n")
+    return subprocess.CompletedProcess(job.args, job.returncode, out, err)
+
+
+def family(mark):
+    """The processes with the mark of a command."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("SCDASK_TEST") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            pass
+    return found
+
+
+def pythons(mark):
+    """Those of them that are ranks, in their order."""
+    found = {}
+    for process in family(mark):
+        environment = process.environ()
+        rank = environment.get("PMI_RANK", environment.get("SLURM_PROCID"))
+        if "python" in process.name() and rank is not None:
+            found[int(rank)] = process
+    return [found[rank] for rank in sorted(found)]
