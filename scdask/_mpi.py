@@ -76,6 +76,7 @@ class Group:
         self.comm = comm
         self.rank: int = 0 if comm is None else comm.rank
         self.size: int = 1 if comm is None else comm.size
+        self.meetings = 0  # the same on all ranks, also after an error
 
     def meet(self, operation: str, give: Callable[[], Any] = lambda: None, limit: float | None = None) -> list[Any]:
         """Wait for all ranks, and exchange what each gives.
@@ -99,6 +100,7 @@ class Group:
         WorldError
             If another rank does something else, or its program has ended.
         """
+        self.meetings += 1
         value, error = None, None
         try:
             value = give()
@@ -249,6 +251,7 @@ def end_job(code: int, message: str | None = None, error: BaseException | None =
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # a closed pipe must not keep the job alive
             stream.flush()
+    time.sleep(0.2)  # a launcher does not forward what it has not read before the end
     if "mpi4py.MPI" in sys.modules and not _mpi().Is_finalized():
         _mpi().COMM_WORLD.Abort(code)
     os._exit(code)

@@ -8,7 +8,7 @@ import sys
 import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import accumulate, count
+from itertools import accumulate
 from operator import index
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -378,7 +378,7 @@ class MPISession:
         self.size = group.size
         self.client: Any = None
         self._workers: list[str] = []
-        self._names = (f"{uuid}-{i}" for uuid in group.meet("mpi_session", lambda: uuid4().hex)[:1] for i in count())
+        self._name = group.meet("mpi_session", lambda: uuid4().hex)[0]
 
     def __repr__(self) -> str:
         return f"MPISession(rank={self.rank}, size={self.size})"
@@ -405,7 +405,7 @@ class MPISession:
         UnsupportedArrayError
             If the values are Python objects, or the array is of another library, on every rank.
         """
-        key = next(self._names)
+        key = self._new_key()
         block, layouts = self._driver._describe("from_blocks", lambda: _with_rows(local_block, "local_block"))
         check_fit(layouts)
         layout = layouts[self.rank]
@@ -445,7 +445,8 @@ class MPISession:
             If the values are Python objects, or the array is of another library, on every rank.
         """
         lazy = self._group.meet("scatter", lambda: self.rank == 0 and _is_lazy(array))[0]
-        return self.from_blocks(self.local(array) if lazy else self._driver.scatter_workload(array))
+        rows = self._local("scatter", array, even=True) if lazy else self._driver.scatter_workload(array)
+        return self.from_blocks(rows)
 
     def gather(self, lazy: Any = None) -> Any:
         """Compute on the cluster, and give rank 0 the result. Call it on every rank.
@@ -465,7 +466,7 @@ class MPISession:
         BitstreamError
             If it is no Dask collection, on every rank. What a task raises is raised on every rank too.
         """
-        key = next(self._names)
+        key = self._new_key()
 
         def compute() -> Layout | None:
             if self.rank:
@@ -502,13 +503,16 @@ class MPISession:
             If it is no lazy array with rows of a known number, on every rank. What a task raises is raised on every
             rank too.
         """
-        key = next(self._names)
+        return self._local("local", lazy, even=False)
+
+    def _local(self, operation: str, lazy: Any, even: bool) -> Any:
+        key = self._new_key()
 
         def compute() -> None:
             if self.rank == 0:
-                self._land_on(dict(enumerate(self._rows(lazy))), key)
+                self._land_on(dict(enumerate(self._rows(lazy, even))), key)
 
-        self._group.meet("local", compute)
+        self._group.meet(operation, compute)
         return _LANDED.pop(key)
 
     def barrier(self) -> None:
@@ -518,12 +522,16 @@ class MPISession:
             poll(lambda: all(state.status != "pending" for state in list(futures.values())))
         self._group.meet("barrier")
 
-    def _rows(self, lazy: Any) -> list[Any]:
+    def _new_key(self) -> str:
+        """A key that is the same on all ranks."""
+        return f"{self._name}-{self._group.meetings}"
+
+    def _rows(self, lazy: Any, even: bool) -> list[Any]:
         """The collection of the rows of each rank."""
         words = lazy.words if isinstance(lazy, Bitstream) else lazy
         if not isinstance(words, da.Array) or lazy.ndim < 1:
             raise BitstreamError(f"rows are those of a Dask array with an axis to split, not of {lazy!r}")
-        if len(words.chunks[0]) == self.size:
+        if len(words.chunks[0]) == self.size and not even:
             parts = [words.blocks[rank] for rank in range(self.size)]
         else:
             if np.isnan(words.shape[0]):

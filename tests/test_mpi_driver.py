@@ -1,11 +1,228 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import psutil
 import pytest
-from mpirun import ranks
+from mpirun import LIMIT, PROGRAMS, family, finish, pythons, ranks, started
+
+from scdask import BitstreamError, MPIDriver, WorldError, encode, mpi_session
 
 pytestmark = pytest.mark.component("mpi")
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("n", [1, 2, 4, 8])
 def test_driver(n):
-    done = ranks(n, "driver.py", "jax")
+    done = ranks(n, "driver.py", *["jax"] * (n == 2))
     assert done.returncode == 0
     assert done.stdout.count("fine") == n
+
+
+@pytest.mark.slow
+def test_more_than_two_gibibytes():
+    done = ranks(2, "large.py", limit=240)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 8])
+def test_session(n):
+    done = ranks(n, "session.py", *["jax"] * (n == 2))
+    assert done.returncode == 0
+    assert done.stdout.count("fine") == n
+    assert "Dask dashboard: http://127.0.0.1:" in done.stderr
+    assert "(from elsewhere: ssh -N -L " in done.stderr
+
+
+# a world of one, in this process
+
+
+def test_alone():
+    driver = MPIDriver()
+    values = np.arange(6).reshape(3, 2)
+    assert (driver.rank, driver.size, driver.root) == (0, 1, 0)
+    assert repr(driver) == "MPIDriver(rank=0, size=1, root=0)"
+    assert driver.scatter_workload(values) is values
+    assert driver.gather_results(values) is values
+    stream = encode([0.5], 64)
+    assert driver.scatter_workload(stream) is stream
+    assert driver.barrier() is None
+    with pytest.raises(BitstreamError, match="axis"):
+        driver.scatter_workload(3.0)
+
+
+def run_python(program, **env):
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=LIMIT)
+
+
+WITHOUT_MPI = """
+import sys
+sys.modules["mpi4py"] = None
+import numpy as np, scdask
+driver = scdask.MPIDriver()
+assert driver.size == 1 and driver.gather_results(driver.scatter_workload(np.arange(3))).tolist() == [0, 1, 2]
+driver.barrier()
+with scdask.mpi_session(quiet=True) as mpi:
+    assert mpi.gather(mpi.scatter(np.arange(3)).sum()) == 3
+try:
+    scdask.MPIDriver("world")
+except scdask.WorldError:
+    print("fine")
+"""
+
+
+def test_alone_without_mpi4py():
+    done = run_python(WITHOUT_MPI)
+    assert done.stdout == "fine\n", done.stderr
+
+
+@pytest.mark.parametrize("name", ["PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_ranks_that_do_not_know_each_other(name):
+    """Started by the launcher of another MPI, each would be rank 0 of 1, and all would do everything."""
+    done = run_python("import scdask; scdask.MPIDriver()", **{name: "4"})
+    assert done.returncode == 1
+    assert "WorldError: this process is one of 4 that were launched together" in done.stderr
+    done = run_python("import sys; sys.modules['mpi4py'] = None; import scdask; scdask.MPIDriver()", **{name: "4"})
+    assert done.returncode == 1
+    assert "MissingBackendError: mpi4py is not installed; pip install 'scdask[mpi]' brings it" in done.stderr
+
+
+def test_no_mpi_library():
+    done = run_python("import scdask; scdask.MPIDriver()", MPI4PY_LIBMPI="/nowhere/libmpi.so")
+    assert done.returncode == 1
+    assert "WorldError: mpi4py finds no MPI library; pip install mpich brings one" in done.stderr
+
+
+def test_a_session_alone_leaves_errors_to_python():
+    with pytest.raises(ZeroDivisionError), mpi_session(quiet=True) as mpi:
+        assert mpi.size == 1
+        raise ZeroDivisionError
+    with pytest.raises(WorldError, match="Intracomm"), mpi_session("world"):
+        pass
+
+
+# failures
+
+CAUGHT = {"raise": 1, "exit": 3, "message": 1, "interrupt": 130, "thread": 1}
+SHOWN = {"raise": "Unpicklable: this and that", "message": "no more", "thread": "ZeroDivisionError"}
+
+
+MATRIX = {"raise": [0, 1, 2], "exit": [0, 1], "message": [0], "interrupt": [1], "thread": [0, 2], "kill": [0, 1, 2]}
+MATRIX["segfault"] = [1]
+
+
+@pytest.mark.parametrize(("what", "culprit"), [(what, rank) for what, culprits in MATRIX.items() for rank in culprits])
+def test_a_rank_that_fails_ends_the_job(what, culprit):
+    done = ranks(3, "failures.py", what, culprit)
+    assert "done" not in done.stdout
+    assert done.returncode == CAUGHT[what] if what in CAUGHT else done.returncode != 0
+    assert SHOWN.get(what, "") in done.stderr
+
+
+@pytest.mark.parametrize(("n", "what"), [(2, "raise"), (2, "kill"), (4, "kill")])
+def test_worlds_of_other_sizes_end_too(n, what):
+    done = ranks(n, "failures.py", what, n - 1)
+    assert "done" not in done.stdout
+    assert done.returncode != 0
+
+
+OUTSIDE = {"before": [("raise", 1), ("leave", 0)], "after": [("raise", -1), ("leave", -1)]}
+OUTSIDE["driver"] = [("raise", 0), ("exit", 1), ("leave", 1), ("kill", 1)]
+
+
+@pytest.mark.parametrize(("place", "what", "culprit"), [(place, *case) for place in OUTSIDE for case in OUTSIDE[place]])
+def test_also_outside_of_the_session(place, what, culprit):
+    done = ranks(3, "failures.py", what, culprit, place)
+    assert "done" not in done.stdout
+    assert done.returncode != 0
+    if what == "leave":
+        rank = abs(culprit)
+        assert f"rank {rank} has ended its program" in done.stderr
+    if what == "raise":
+        assert done.returncode == 1
+        assert "Unpicklable: this and that" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["kill", "raise"])
+def test_a_task_that_fails(what):
+    done = ranks(3, "failures.py", what, -1, "graph")
+    assert "done" not in done.stdout
+    assert done.returncode != 0
+    if what == "raise":
+        assert done.returncode == 1
+        assert "Unpicklable: this and that" in done.stderr
+
+
+def test_a_rank_that_ends_the_program_early_waits_for_the_others():
+    done = ranks(3, "failures.py", "leave", 1)
+    assert done.returncode != 0
+    assert "rank 1 has ended its program" in done.stderr or "the end of the session" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_to_the_launcher(number):
+    with started("mpiexec", "-n", 3, sys.executable, PROGRAMS / "failures.py", "wait", -1) as job:
+        wait_for(job, "up", 3)
+        job.send_signal(number)
+        start = time.monotonic()
+        done = finish(job)
+        assert done.returncode != 0
+        assert time.monotonic() - start < 15
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_killed_rank_ends_a_job_whose_launcher_does_not_care(rank):
+    """As under srun without --kill-on-bad-exit, the survivors must notice by themselves."""
+    with started("mpiexec", "-disable-auto-cleanup", "-n", 3, sys.executable, PROGRAMS / "failures.py", "wait", -1) as job:
+        wait_for(job, "up", 3)
+        pythons(job.mark)[rank].kill()
+        done = finish(job)
+        assert done.returncode != 0
+        assert "is lost" in done.stderr or "has stopped" in done.stderr
+
+
+def wait_for(job, word, count):
+    """Read what ranks print, perhaps on one line, until each has printed the word."""
+    timer = threading.Timer(LIMIT, lambda: [process.kill() for process in family(job.mark)])
+    timer.start()
+    while count > 0:
+        read = job.stdout.readline()
+        assert read, job.communicate()
+        count -= read.count(word)
+    timer.cancel()
+
+
+def test_a_missing_rank_is_not_awaited_for_ever():
+    program = "import scdask, time; d = scdask.MPIDriver(); d.rank and time.sleep(1000)\nwith scdask.mpi_session(timeout=3): pass"
+    done = ranks(3, sys.executable, "-c", program)
+    assert done.returncode == 1
+    assert "waited 3 seconds" in done.stderr
+
+
+# security
+
+
+def test_what_the_session_opens(tmp_path):
+    """All that listens is on the loopback device, speaks TLS, and refuses foreigners; no key is on disk or in /dev/shm."""
+    done = ranks(3, "security.py", TMPDIR=tmp_path, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.count("fine") == 3
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or b"PRIVATE KEY" not in path.read_bytes()
+
+
+def test_a_waiting_rank_burns_no_core():
+    with started("mpiexec", "-n", 2, sys.executable, PROGRAMS / "waiting.py") as job:
+        wait_for(job, "waiting", 1)
+        waiting = pythons(job.mark)[0]
+        time.sleep(1)
+        before, start = sum(waiting.cpu_times()[:2]), time.monotonic()
+        time.sleep(5)
+        used = (sum(psutil.Process(waiting.pid).cpu_times()[:2]) - before) / (time.monotonic() - start)
+        assert used < 0.1  # 3 % in the benchmark, on a machine that does nothing else
+        assert finish(job).returncode == 0
+    assert not family(job.mark)

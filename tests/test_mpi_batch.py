@@ -1,0 +1,149 @@
+import json
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+from mpirun import LIMIT, PROGRAMS, finish, pythons, ranks, started
+from test_mpi_driver import wait_for
+
+pytestmark = [pytest.mark.component("mpi"), pytest.mark.component("apps")]
+INFER = ["infer", "digits", "--sng", "sobol,lfsr,bernoulli", "--length", "64", "--quiet"]
+
+
+def results(folder):
+    return [
+        {name: value for name, value in result.items() if "second" not in name}
+        for result in json.loads((folder / "results.json").read_text())["results"]
+    ]
+
+
+@pytest.fixture(scope="module")
+def local_results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("local")
+    ranks(1, "scdask", *INFER, "--scheduler", "threads", "--out", folder)
+    return results(folder)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_infer(tmp_path, local_results, n):
+    """The job is the local one, bit for bit, and quiet."""
+    done = ranks(n, "scdask", *INFER, "--scheduler", "mpi", "--out", tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert results(tmp_path) == local_results
+    assert json.loads((tmp_path / "results.json").read_text())["scheduler"] == "mpi"
+
+
+@pytest.mark.component("jax")
+def test_train(tmp_path):
+    args = ["train", "digits", "--epochs", 1, "--hidden", 20, "--quiet", "--out"]
+    for n, scheduler, folder in ((1, "threads", "local"), (4, "mpi", "mpi")):
+        done = ranks(n, "scdask", *args, tmp_path / folder, "--scheduler", scheduler)
+        assert (done.returncode, done.stderr) == (0, "")
+    local, of_mpi = (np.load(tmp_path / folder / "weights.npz") for folder in ("local", "mpi"))
+    assert local.files
+    for name in local.files:
+        np.testing.assert_array_equal(local[name], of_mpi[name])
+
+
+def test_the_dashboard_and_how_to_reach_it(tmp_path):
+    done = ranks(3, "scdask", *INFER[:-1], "--scheduler", "mpi", "--out", tmp_path)
+    assert done.stderr.startswith("Dask dashboard: http://127.0.0.1:")
+    assert "(from elsewhere: ssh -N -L " in done.stderr
+    assert len(done.stderr.splitlines()) < 10
+
+
+@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--out", __file__], 2, "is a file"),
+        (["--out", f"{__file__}/x"], 1, "cannot write to"),
+        (["--workers", "2"], 1, "its ranks"),
+        (["--interface", "eth77"], 1, "eth77"),
+    ],
+)
+def test_errors(tmp_path, n, options, code, message):
+    done = ranks(n, "scdask", *INFER, "--scheduler", "mpi", "--out", tmp_path, *options)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def mpi_run(n, *args):
+    return ranks(n, "scdask", "mpi-run", PROGRAMS / "script.py", *args)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_a_script(n):
+    done = mpi_run(n, "one", "--two")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"up {max(n - 2, 1) if n > 2 else n}" in done.stdout
+    assert done.stdout.endswith(f"done ['one', '--two'] {PROGRAMS / 'script.py'}\n")
+
+
+@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize(
+    ("what", "code", "message"),
+    [
+        ("raise", 1, "ValueError: the script"),
+        ("exit", 3, ""),
+        ("raise in task", 1, "ZeroDivisionError"),
+        ("die", None, ""),
+        ("task", None, ""),
+    ],
+)
+def test_a_script_that_fails(n, what, code, message):
+    done = mpi_run(n, what)
+    assert done.returncode == code if code else done.returncode != 0
+    assert message in done.stderr
+    assert "done" not in done.stdout
+
+
+def test_a_script_that_closes_its_cluster():
+    done = mpi_run(4, "shutdown")
+    assert done.returncode == 0
+    assert "done" in done.stdout
+
+
+@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_to_the_launcher(n, number):
+    with started("mpiexec", "-n", n, "scdask", "mpi-run", PROGRAMS / "script.py", "wait") as job:
+        wait_for(job, "up", 1)
+        time.sleep(0.5)
+        job.send_signal(number)
+        start = time.monotonic()
+        done = finish(job)
+        assert done.returncode == 128 + number
+        assert f"Stopped by {number.name}." in done.stderr
+        assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2, 3])
+def test_a_killed_rank_ends_a_job_whose_launcher_does_not_care(rank):
+    command = ["scdask", "mpi-run", PROGRAMS / "script.py", "wait"]
+    with started("mpiexec", "-disable-auto-cleanup", "-n", 4, *command) as job:
+        wait_for(job, "up", 1)
+        time.sleep(0.5)
+        pythons(job.mark)[rank].kill()
+        assert finish(job, 2 * LIMIT).returncode != 0
+
+
+def test_ports_that_are_taken(tmp_path):
+    """Dask's usual ports do not matter."""
+    import socket
+
+    with socket.socket() as scheduler, socket.socket() as dashboard:
+        for taken, port in ((scheduler, 8786), (dashboard, 8787)):
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind(("127.0.0.1", port))
+        assert mpi_run(3).returncode == 0
+
+
+def test_a_job_without_the_packages(tmp_path):
+    program = "import sys; sys.modules['dask_mpi'] = None; sys.argv = ['scdask', *sys.argv[1:]]; import scdask.cli as c; c.main()"
+    done = ranks(2, sys.executable, "-c", program, *INFER, "--scheduler", "mpi", "--out", tmp_path)
+    assert done.returncode == 1
+    assert "pip install 'scdask[mpi]' brings it" in done.stderr
