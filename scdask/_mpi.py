@@ -136,11 +136,24 @@ class Group:
         if not poll(request.Test, limit):
             end_job(1, f"rank {self.rank} waited {limit:g} seconds for {what}: a rank is missing")
 
-    def share_of_host(self, first_worker: int = 0, limit: float | None = None) -> Share:
-        """What this rank may use, if the ranks from `first_worker` on are workers; call it on all ranks."""
+    def share_of_host(self, first_worker: int = 0, limit: float | None = None, interface: str | None = None) -> Share:
+        """What this rank may use, if the ranks from `first_worker` on are workers; call it on all ranks.
+
+        Raises
+        ------
+        WorldError
+            If a host has no such network interface, on every rank.
+        """
         mine = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
         host = socket.gethostname()
-        ranks = self.meet("a look at the hosts", lambda: (host, mine), limit)
+
+        def look() -> tuple[str, set[int]]:
+            there = [name for _, name in socket.if_nameindex()]
+            if interface not in (None, *there):
+                raise WorldError(f"{host} has no network interface {interface}, only {', '.join(there)}")
+            return host, mine
+
+        ranks = self.meet("a look at the hosts", look, limit)
         cores = set().union(*(theirs for name, theirs in ranks if name == host))
         workers = max(1, sum(name == host for name, _ in ranks[first_worker:]))
         threads = max(1, min(len(mine), len(cores) // workers))
@@ -257,8 +270,13 @@ def end_job(code: int, message: str | None = None, error: BaseException | None =
     os._exit(code)
 
 
+def is_foreign(error: BaseException) -> bool:
+    """Whether an error was raised on another rank, which shows it."""
+    return FOREIGN in vars(error)
+
+
 def _show(error: BaseException) -> None:
-    if FOREIGN in vars(error):
+    if is_foreign(error):
         time.sleep(1)  # so that the rank that raised it is the one that shows it
         print(f"scdask: {type(error).__name__} of rank {vars(error)[FOREIGN]}: {error}", file=sys.stderr)
     elif isinstance(error, SystemExit):

@@ -319,10 +319,14 @@ def _print_table(console: Console, results: Sequence[Result], exact: float) -> N
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Our errors as one line instead of a traceback."""
+    """Our errors as one line instead of a traceback; that of another rank is shown there."""
     try:
         yield
     except ScdaskError as error:
+        from ._mpi import is_foreign
+
+        if is_foreign(error):
+            sys.exit(1)
         raise click.ClickException(str(error)) from error
 
 

@@ -108,7 +108,7 @@ def _on_session(group: Group, threads: int | None, interface: str | None) -> Ite
 def _on_dask_mpi(group: Group, threads: int | None, interface: str | None) -> Iterator[Any]:
     from dask_mpi import initialize
 
-    share = group.share_of_host(first_worker=2, limit=START_SECONDS)
+    share = group.share_of_host(first_worker=2, limit=START_SECONDS, interface=interface)
     if share.one_host and interface is None:
         interface = _loopback()
     logging.getLogger("distributed").setLevel(logging.WARNING if group.rank == CLIENT else logging.ERROR)
@@ -123,7 +123,7 @@ def _on_dask_mpi(group: Group, threads: int | None, interface: str | None) -> It
                 memory_limit=share.memory,
                 dashboard_address="127.0.0.1:0",
                 protocol="tls",
-                worker_class="scdask.mpi_driver.QuietWorker",
+                worker_class="scdask.mpi_driver.RankWorker",
                 worker_options={"dashboard": False, "death_timeout": START_SECONDS},
                 comm=group.comm,
                 exit=False,
@@ -157,8 +157,9 @@ def _with_client(group: Group, stop_watching: Any) -> Iterator[Any]:
         watchdog.daemon = True
         watchdog.start()
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
-        with suppress(Exception):  # the program may have closed it
-            client.shutdown()
+        with suppress(Exception):
+            if client.status == "running":  # the program has not closed the cluster
+                client.shutdown()
         group.meet("the end of the job")
         watchdog.cancel()
 

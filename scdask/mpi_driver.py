@@ -329,11 +329,16 @@ def _flat(nested: Any) -> Iterator[Any]:
         yield nested
 
 
-class QuietWorker(Worker):  # type: ignore[misc]
-    """A worker that serves no HTTP."""
+class RankWorker(Worker):  # type: ignore[misc]
+    """A worker of a rank: it serves no HTTP, and does not wait for tasks that run when the job ends."""
 
     def start_http_server(self, *args: Any, **kwargs: Any) -> None:
         """Start none."""
+
+    async def close(self, *args: Any, executor_wait: bool = False, **kwargs: Any) -> str | None:
+        """Close the worker."""
+        closed: str | None = await super().close(*args, executor_wait=executor_wait, **kwargs)
+        return closed
 
 
 class Watch(SchedulerPlugin):  # type: ignore[misc]
@@ -649,7 +654,7 @@ def open_session(
 
     The ranks must leave the block together.
     """
-    share = group.share_of_host(limit=timeout)
+    share = group.share_of_host(limit=timeout, interface=where["interface"])
     if share.one_host and where["host"] is None and where["interface"] is None:
         where = where | {"host": "127.0.0.1"}
     memory = share.memory if memory_limit is None else memory_limit
@@ -726,7 +731,7 @@ class _Cluster:
     async def _start_worker(self, address: str, options: dict[str, Any]) -> Any:
         # A paused worker would wait for memory that the program of its rank holds.
         with dask.config.set({"distributed.worker.memory.pause": False}):
-            worker = await QuietWorker(address, **options, dashboard=False, death_timeout=self.timeout)
+            worker = await RankWorker(address, **options, dashboard=False, death_timeout=self.timeout)
         self.watching = asyncio.ensure_future(self._watch(worker))
         return worker
 

@@ -80,12 +80,12 @@ def family(mark):
     return found
 
 
-def pythons(mark):
+def rank_processes(mark):
     """Those of them that are ranks, in their order."""
     found = {}
     for process in family(mark):
         environment = process.environ()
         rank = environment.get("PMI_RANK", environment.get("SLURM_PROCID"))
-        if "python" in process.name() and rank is not None:
+        if rank is not None and process.name() not in ("mpiexec", "hydra_pmi_proxy", "srun", "slurmstepd"):
             found[int(rank)] = process
     return [found[rank] for rank in sorted(found)]

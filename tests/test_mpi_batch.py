@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from mpirun import LIMIT, PROGRAMS, finish, pythons, ranks, started
+from mpirun import LIMIT, PROGRAMS, finish, rank_processes, ranks, started
 from test_mpi_driver import wait_for
 
 pytestmark = [pytest.mark.component("mpi"), pytest.mark.component("apps")]
@@ -127,7 +127,7 @@ def test_a_killed_rank_ends_a_job_whose_launcher_does_not_care(rank):
     with started("mpiexec", "-disable-auto-cleanup", "-n", 4, *command) as job:
         wait_for(job, "up", 1)
         time.sleep(0.5)
-        pythons(job.mark)[rank].kill()
+        rank_processes(job.mark)[rank].kill()
         assert finish(job, 2 * LIMIT).returncode != 0
 
 

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import psutil
 import pytest
-from mpirun import LIMIT, PROGRAMS, family, finish, pythons, ranks, started
+from mpirun import LIMIT, PROGRAMS, family, finish, rank_processes, ranks, started
 
 from scdask import BitstreamError, MPIDriver, WorldError, encode, mpi_session
 
@@ -179,7 +179,7 @@ def test_a_killed_rank_ends_a_job_whose_launcher_does_not_care(rank):
     """As under srun without --kill-on-bad-exit, the survivors must notice by themselves."""
     with started("mpiexec", "-disable-auto-cleanup", "-n", 3, sys.executable, PROGRAMS / "failures.py", "wait", -1) as job:
         wait_for(job, "up", 3)
-        pythons(job.mark)[rank].kill()
+        rank_processes(job.mark)[rank].kill()
         done = finish(job)
         assert done.returncode != 0
         assert "is lost" in done.stderr or "has stopped" in done.stderr
@@ -218,7 +218,7 @@ def test_what_the_session_opens(tmp_path):
 def test_a_waiting_rank_burns_no_core():
     with started("mpiexec", "-n", 2, sys.executable, PROGRAMS / "waiting.py") as job:
         wait_for(job, "waiting", 1)
-        waiting = pythons(job.mark)[0]
+        waiting = rank_processes(job.mark)[0]
         time.sleep(1)
         before, start = sum(waiting.cpu_times()[:2]), time.monotonic()
         time.sleep(5)

@@ -34,7 +34,7 @@ if __name__ == "__main__":
         if what == "wait":
             client.submit(time.sleep, 1000).result()
         x = sc.encode(da.linspace(0, 1, 101, chunks=20), 256, sng=sc.Sobol(1))
-        assert float(x.decode().mean().compute()) == 0.5
+        assert abs(float(x.decode().mean().compute()) - 0.5) < 0.01
         assert client.submit(double, 21).result() == 42
         if what == "shutdown":
             client.shutdown()
