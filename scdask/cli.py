@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from contextlib import ExitStack, contextmanager, suppress
@@ -61,6 +62,23 @@ class CommaList(click.ParamType):  # type: ignore[type-arg]
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """What stands for the value in the help."""
         return f"{self.item.name.upper()}[,...]"
+
+
+class Matching(click.ParamType):  # type: ignore[type-arg]
+    """Text that a regular expression matches as a whole."""
+
+    def __init__(self, name: str, pattern: str) -> None:
+        self.name = name
+        self.pattern = pattern
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the text as it is."""
+        return value if re.fullmatch(self.pattern, value) else self.fail(f"{value!r} is no {self.name}", param, ctx)
+
+
+SLURM_TIME = Matching("time", r"\d+(:\d\d?){0,2}|\d+-\d\d?(:\d\d?){0,2}")
+SLURM_MEMORY = Matching("memory", r"\d+[KMGT]?")
+SLURM_NAME = Matching("name", r"[\w.,@+-]+")
 
 
 @click.group("scdask", context_settings={"help_option_names": ["-h", "--help"]})
@@ -589,13 +607,17 @@ def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: 
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.option("-N", "--nodes", type=click.IntRange(1), default=1, show_default=True, help="Nodes.")
 @click.option("-n", "--ntasks", type=click.IntRange(1), required=True, help="Ranks.")
-@click.option("-t", "--time", "limit", required=True, help="Time limit, such as 30 (minutes), 2:00:00 or 1-0.")
+@click.option(
+    "-t", "--time", "limit", type=SLURM_TIME, required=True, help="Time limit, such as 30 (minutes), 2:00:00 or 1-0."
+)
 @click.option("-c", "--cpus-per-task", type=click.IntRange(1), default=1, show_default=True, help="Cores of each rank.")
-@click.option("--mem", help="Memory of each node, such as 16G.")
-@click.option("-p", "--partition", help="Partition of the cluster.")
-@click.option("-A", "--account", help="Account that pays.")
+@click.option("--mem", type=SLURM_MEMORY, help="Memory of each node, such as 16G.")
+@click.option("-p", "--partition", type=SLURM_NAME, help="Partition of the cluster.")
+@click.option("-A", "--account", type=SLURM_NAME, help="Account that pays.")
 @click.option("--launcher", type=click.Choice(["srun", "mpiexec"]), default="srun", show_default=True)
-@click.option("--mpi", "mpi_type", help="What srun knows as --mpi: pmi2, pmix, cray_shasta; see srun --mpi=list.")
+@click.option(
+    "--mpi", "mpi_type", type=SLURM_NAME, help="What srun knows as --mpi: pmi2, pmix, cray_shasta; see srun --mpi=list."
+)
 @click.option("--setup", multiple=True, help="A line to run first, such as 'module load mpich'; again for more.")
 @click.option("--script", type=click.Path(dir_okay=False, path_type=Path), help="File to write; by default JOB.sbatch.")
 @click.option("--submit", is_flag=True, help="Submit it too.")
@@ -608,6 +630,8 @@ def sbatch(job: str, args: tuple[str, ...], script: Path | None, submit: bool, *
     with _plain_errors():
         from . import slurm
 
+        if options["nodes"] > options["ntasks"]:
+            raise click.UsageError(f"{options['ntasks']} ranks cannot be on {options['nodes']} nodes")
         main.commands[job].make_context(f"scdask {job}", list(args))  # refuses options that are wrong
         path = script or Path(f"{job}.sbatch")
         with _plain_os_errors(path.parent):

@@ -52,26 +52,15 @@ def batch_script(
         "output": f"scdask-{job[0]}-%j.log",
     }
     lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value is not None]
+    launch = ["mpiexec", "-n", str(ntasks)]
     if launcher == "srun":
         launch = ["srun", "--kill-on-bad-exit=1", f"--cpus-per-task={cpus_per_task}"]
         launch += [f"--mpi={mpi_type}"] if mpi_type else []
-    else:
-        launch = ["mpiexec", "-n", str(ntasks)]
     chosen = any(word == "--scheduler" or word.startswith("--scheduler=") for word in job)
-    command = shlex.join([*launch, "python", "-m", "scdask", *job, *([] if chosen else ["--scheduler", "mpi"])])
-    folder = shlex.quote(str(Path(sys.executable).parent))
+    command = [*launch, sys.executable, "-m", "scdask", *job, *([] if chosen else ["--scheduler", "mpi"])]
+    path = f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
     return "\n".join(
-        [
-            "#!/bin/bash",
-            *lines,
-            "",
-            "set -euo pipefail",
-            f"export PATH={folder}:$PATH",
-            *setup,
-            "",
-            f"exec {command}",
-            "",
-        ]
+        ["#!/bin/bash", *lines, "", "set -eo pipefail", path, *setup, "", f"exec {shlex.join(command)}", ""]
     )
 
 

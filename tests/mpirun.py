@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -43,12 +43,14 @@ def started(*command, cwd=None, **env):
         start_new_session=True,
     )
     job.mark = mark
+    before = shared_memory()
     try:
         yield job
     finally:
         for process in [job, *family(mark)]:
             process.kill()
         job.wait()
+        remove_shared_memory(before)
 
 
 def finish(job, limit=LIMIT):
@@ -89,3 +91,19 @@ def rank_processes(mark):
         if rank is not None and process.name() not in ("mpiexec", "hydra_pmi_proxy", "srun", "slurmstepd"):
             found[int(rank)] = process
     return [found[rank] for rank in sorted(found)]
+
+
+def shared_memory():
+    return set(Path("/dev/shm").glob("mpich_shm_*"))
+
+
+def remove_shared_memory(before):
+    """MPICH leaves that of a job which did not end by itself; what is in it is no secret."""
+    used = ""
+    for process in psutil.pids():
+        with suppress(OSError):
+            used += Path(f"/proc/{process}/maps").read_text()
+    for path in shared_memory() - before:
+        if str(path) not in used:
+            assert b"PRIVATE KEY" not in path.read_bytes()
+            path.unlink()

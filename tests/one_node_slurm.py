@@ -1,6 +1,7 @@
 """A Slurm of one node, this machine, reachable from it alone."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ SlurmdUser={user}
 AuthType=auth/munge
 CryptoType=crypto/munge
 AuthInfo=socket={folder}/munge/munge.sock
+FirstJobId={first_job}
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -55,10 +57,14 @@ def running(folder):
     key.chmod(0o400)
     config = folder / "slurm.conf"
     controller, node = free_ports(2)
-    config.write_text(CONFIG.format(folder=folder, host=host, user="root", controller=controller, node=node))
+    ports = {"controller": controller, "node": node}
+    first_job = random.randrange(1000, 1_000_000)  # MPICH names shared memory after it, and may have left some behind
+    config.write_text(CONFIG.format(folder=folder, host=host, user="root", first_job=first_job, **ports))
     (folder / "cgroup.conf").write_text(CGROUP)
     environment = {"SLURM_CONF": str(config)}
-    munge = [f"--{name}={folder}/munge/munge.{name.partition('-')[0]}" for name in ("pid-file", "log-file", "seed-file")]
+    munge = [
+        f"--{name}={folder}/munge/munge.{name.partition('-')[0]}" for name in ("pid-file", "log-file", "seed-file")
+    ]
     munge += [f"--key-file={key}", f"--socket={folder}/munge/munge.sock"]
     daemons = [["munged", "--force", *munge], ["slurmctld", "-f", config], ["slurmd", "-N", host, "-f", config]]
     try:

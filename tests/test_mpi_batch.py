@@ -54,14 +54,14 @@ def test_the_dashboard_and_how_to_reach_it(tmp_path):
     assert len(done.stderr.splitlines()) < 10
 
 
-@pytest.mark.parametrize("n", [2, 4])
 @pytest.mark.parametrize(
-    ("options", "code", "message"),
+    ("n", "options", "code", "message"),
     [
-        (["--out", __file__], 2, "is a file"),
-        (["--out", f"{__file__}/x"], 1, "cannot write to"),
-        (["--workers", "2"], 1, "its ranks"),
-        (["--interface", "eth77"], 1, "eth77"),
+        (4, ["--out", __file__], 2, "is a file"),
+        (4, ["--out", f"{__file__}/x"], 1, "cannot write to"),
+        (2, ["--model", __file__], 1, "npz"),
+        (2, ["--workers", "2"], 1, "its ranks"),
+        (4, ["--interface", "eth77"], 1, "no network interface eth77"),
     ],
 )
 def test_errors(tmp_path, n, options, code, message):
@@ -83,15 +83,16 @@ def test_a_script(n):
     assert done.stdout.endswith(f"done ['one', '--two'] {PROGRAMS / 'script.py'}\n")
 
 
-@pytest.mark.parametrize("n", [2, 4])
 @pytest.mark.parametrize(
-    ("what", "code", "message"),
+    ("n", "what", "code", "message"),
     [
-        ("raise", 1, "ValueError: the script"),
-        ("exit", 3, ""),
-        ("raise in task", 1, "ZeroDivisionError"),
-        ("die", None, ""),
-        ("task", None, ""),
+        (2, "raise", 1, "ValueError: the script"),
+        (4, "raise", 1, "ValueError: the script"),
+        (4, "exit", 3, ""),
+        (4, "raise in task", 1, "ZeroDivisionError"),
+        (2, "die", None, ""),
+        (4, "die", None, ""),
+        (4, "task", None, ""),
     ],
 )
 def test_a_script_that_fails(n, what, code, message):
@@ -107,8 +108,7 @@ def test_a_script_that_closes_its_cluster():
     assert "done" in done.stdout
 
 
-@pytest.mark.parametrize("n", [2, 4])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("n", "number"), [(2, signal.SIGTERM), (4, signal.SIGTERM), (4, signal.SIGINT)])
 def test_signals_to_the_launcher(n, number):
     with started("mpiexec", "-n", n, "scdask", "mpi-run", PROGRAMS / "script.py", "wait") as job:
         wait_for(job, "up", 1)
@@ -143,7 +143,7 @@ def test_ports_that_are_taken(tmp_path):
 
 
 def test_a_job_without_the_packages(tmp_path):
-    program = "import sys; sys.modules['dask_mpi'] = None; sys.argv = ['scdask', *sys.argv[1:]]; import scdask.cli as c; c.main()"
+    program = "import sys; sys.modules['dask_mpi'] = None; from scdask.cli import main; main()"
     done = ranks(2, sys.executable, "-c", program, *INFER, "--scheduler", "mpi", "--out", tmp_path)
     assert done.returncode == 1
     assert "pip install 'scdask[mpi]' brings it" in done.stderr

@@ -13,14 +13,14 @@ from scdask import MPIDriver, mpi_session
 what, culprit = sys.argv[1], int(sys.argv[2])
 
 
-class Unpicklable(Exception):
+class UnpicklableError(Exception):
     def __init__(self, a, b):
         super().__init__(f"{a} and {b}")
 
 
 def go_wrong(what):
     if what == "raise":
-        raise Unpicklable("this", "that")
+        raise UnpicklableError("this", "that")
     if what == "exit":
         sys.exit(3)
     if what == "message":

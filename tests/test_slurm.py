@@ -1,0 +1,268 @@
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from click.testing import CliRunner
+from mpirun import PROGRAMS, family, launch
+
+from scdask import SchedulerError
+from scdask.cli import main
+from scdask.slurm import batch_script, submit
+
+INFER = ["infer", "digits", "--sng", "sobol,lfsr", "--length", "64", "--quiet"]
+LONG = ["infer", "digits", "--length", "4096", "--repeat", "100000"]
+
+
+def write(*args, expect=0):
+    result = CliRunner().invoke(main, ["sbatch", *map(str, args)])
+    assert result.exit_code == expect, result.output
+    return result.output
+
+
+# the script
+
+
+def test_a_script_says_what_it_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    resources = [
+        "--nodes",
+        "2",
+        "--ntasks",
+        "8",
+        "--time",
+        "1:00:00",
+        "--cpus-per-task",
+        "4",
+        "--mem",
+        "16G",
+        "--partition",
+        "big",
+        "--account",
+        "me",
+    ]
+    extra = ["--mpi", "pmi2", "--setup", "module load mpich", "--setup", "ulimit -c 0", "--script", "my job.sbatch"]
+    output = write(*resources, *extra, "infer", "digits", "--out", "the results", "--repeat", 3)
+    assert "Written: my job.sbatch" in output
+    lines = (tmp_path / "my job.sbatch").read_text().splitlines()
+    assert lines[0] == "#!/bin/bash"
+    assert [line for line in lines if line.startswith("#SBATCH")] == [
+        "#SBATCH --job-name=scdask-infer",
+        "#SBATCH --nodes=2",
+        "#SBATCH --ntasks=8",
+        "#SBATCH --cpus-per-task=4",
+        "#SBATCH --time=1:00:00",
+        "#SBATCH --mem=16G",
+        "#SBATCH --partition=big",
+        "#SBATCH --account=me",
+        "#SBATCH --signal=TERM@60",
+        "#SBATCH --output=scdask-infer-%j.log",
+    ]
+    assert lines.index("module load mpich") < lines.index("ulimit -c 0") < len(lines) - 1
+    assert lines[-1] == (
+        f"exec srun --kill-on-bad-exit=1 --cpus-per-task=4 --mpi=pmi2 {sys.executable} -m scdask infer digits "
+        "--out 'the results' --repeat 3 --scheduler mpi"
+    )
+    subprocess.run(["bash", "-n", "my job.sbatch"], check=True)
+
+
+def test_other_launchers_and_schedulers():
+    script = batch_script(["train", "digits", "--scheduler=local"], ntasks=4, limit="5", launcher="mpiexec")
+    assert script.endswith(f"exec mpiexec -n 4 {sys.executable} -m scdask train digits --scheduler=local\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["infer", "digits"], "--ntasks"),
+        (["infer", "digits", "-n", 4], "--time"),
+        (["infer", "digits", "-n", 0, "-t", 5], "0"),
+        (["bench", "-n", 4, "-t", 5], "bench"),
+        (["infer", "letters", "-n", 4, "-t", 5], "letters"),
+        (["infer", "digits", "-n", 4, "-t", 5, "--lenght", 16], "--lenght"),
+        (["infer", "digits", "-n", 4, "-t", 5, "--length", "many"], "many"),
+        (["infer", "digits", "-n", 4, "-t", "soon"], "soon"),
+        (["infer", "digits", "-n", 4, "-t", 5, "--mem", "1 G\n#SBATCH --exclusive"], "is no memory"),
+        (["infer", "digits", "-n", 2, "-N", 4, "-t", 5], "2 ranks cannot be on 4 nodes"),
+    ],
+)
+def test_wrong_options(tmp_path, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in write(*args, expect=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_slurm_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SchedulerError, match="there is no sbatch here"):
+        submit(tmp_path / "x.sbatch")
+
+
+# on a Slurm of one node
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    import one_node_slurm
+
+    with one_node_slurm.running(tmp_path_factory.mktemp("slurm")) as environment:
+        os.environ |= environment
+        yield
+        for name in environment:
+            del os.environ[name]
+
+
+needs_slurm = [pytest.mark.component(name) for name in ("slurm", "mpi", "apps")]
+
+
+def on_slurm(test):
+    for mark in [*needs_slurm, pytest.mark.usefixtures("slurm")]:
+        test = mark(test)
+    return test
+
+
+def scdask(folder, *args):
+    done = launch("scdask", *args, cwd=folder)
+    assert done.returncode == 0
+    return done.stdout
+
+
+def state_of(job):
+    shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=True).stdout
+    return re.search(r"JobState=(\S+)", shown)[1], re.search(r"ExitCode=(\S+)", shown)[1]
+
+
+def wait_for_end(job, limit=60):
+    end = time.monotonic() + limit
+    while state_of(job)[0] in ("PENDING", "RUNNING", "COMPLETING"):
+        assert time.monotonic() < end, state_of(job)
+        time.sleep(0.2)
+    return state_of(job)
+
+
+def accuracies(folder):
+    return [r["accuracy"] for r in json.loads((folder / "results.json").read_text())["results"]]
+
+
+@on_slurm
+@pytest.mark.parametrize("launcher", ["srun", "mpiexec"])
+def test_submit_and_read_the_results(tmp_path, launcher):
+    resources = ["--ntasks", 4, "--time", 5, "--launcher", launcher, "--mpi", "pmi2"]
+    output = scdask(tmp_path, "sbatch", *INFER, *resources, "--out", "batch", "--submit")
+    job = re.search(r"Submitted: job (\d+)", output)[1]
+    assert wait_for_end(job) == ("COMPLETED", "0:0")
+    assert (tmp_path / f"scdask-infer-{job}.log").read_text() == ""
+    scdask(tmp_path, *INFER, "--out", "local", "--scheduler", "threads")
+    assert accuracies(tmp_path / "batch") == accuracies(tmp_path / "local")
+
+
+def start_long_job(folder, launcher, mark):
+    """Submit a job that goes on for hours, and wait until it computes."""
+    os.environ["SCDASK_TEST"] = mark
+    try:
+        resources = ["--ntasks", "4", "--time", "5", "--launcher", launcher, "--mpi", "pmi2", "--submit"]
+        command = [sys.executable, "-m", "scdask", "sbatch", *LONG, *resources]
+        job = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.split()[-1]
+    finally:
+        del os.environ["SCDASK_TEST"]
+    log = folder / f"scdask-infer-{job}.log"
+    end = time.monotonic() + 60
+    while not log.exists() or "Dask dashboard" not in log.read_text():
+        assert time.monotonic() < end, state_of(job)
+        time.sleep(0.2)
+    time.sleep(3)
+    assert state_of(job)[0] == "RUNNING"
+    assert len(family(mark)) > 4
+    return job, log
+
+
+def nothing_is_left(mark):
+    _, alive = psutil.wait_procs(family(mark), timeout=15)
+    return not alive
+
+
+@on_slurm
+@pytest.mark.parametrize("launcher", ["srun", "mpiexec"])
+def test_cancel(tmp_path, launcher):
+    job, log = start_long_job(tmp_path, launcher, f"cancel-{launcher}-{os.getpid()}")
+    subprocess.run(["scancel", job], check=True)
+    assert wait_for_end(job)[0] == "CANCELLED"
+    assert nothing_is_left(f"cancel-{launcher}-{os.getpid()}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["infer.sbatch", "results", log.name]
+    assert not list((tmp_path / "results").iterdir())
+
+
+@on_slurm
+@pytest.mark.parametrize("launcher", ["srun", "mpiexec"])
+def test_the_signal_before_the_time_limit(tmp_path, launcher):
+    """What --signal=TERM@60 has Slurm do."""
+    mark = f"term-{launcher}-{os.getpid()}"
+    job, log = start_long_job(tmp_path, launcher, mark)
+    subprocess.run(["scancel", "--signal=TERM", job], check=True)
+    assert wait_for_end(job) == ("FAILED", "143:0")
+    assert nothing_is_left(mark)
+    assert "Stopped by SIGTERM." in log.read_text()
+    assert not list((tmp_path / "results").iterdir())
+
+
+@on_slurm
+@pytest.mark.parametrize("program", ["driver.py", "session.py"])
+def test_srun(program):
+    done = launch("srun", "-n", 3, "--mpi=pmi2", sys.executable, PROGRAMS / program)
+    assert done.returncode == 0
+    assert done.stdout.count("fine") == 3
+
+
+@on_slurm
+@pytest.mark.parametrize(
+    ("what", "culprit"),
+    [("raise", 1), ("exit", 0), ("kill", 0), ("kill", 1), ("kill", 2), ("thread", 1), ("leave", 1)],
+)
+def test_failures_under_srun(what, culprit):
+    """Without --kill-on-bad-exit; the exit code of srun is the highest of all ranks."""
+    done = launch("srun", "-n", 3, "--mpi=pmi2", sys.executable, PROGRAMS / "failures.py", what, culprit)
+    assert "done" not in done.stdout
+    assert done.returncode != 0
+
+
+@on_slurm
+@pytest.mark.parametrize("rank", [0, 1, 2, 3])
+def test_a_script_that_dies_under_srun(rank):
+    import mpirun
+
+    command = ["srun", "-n", 4, "--mpi=pmi2", "scdask", "mpi-run", PROGRAMS / "script.py", "wait"]
+    with mpirun.started(*command) as job:
+        assert "up" in job.stdout.readline()
+        mpirun.rank_processes(job.mark)[rank].kill()
+        assert mpirun.finish(job, 100).returncode != 0
+
+
+@on_slurm
+def test_ranks_that_do_not_know_each_other_under_srun():
+    done = launch("srun", "-n", 2, "--mpi=none", sys.executable, "-c", "import scdask; scdask.MPIDriver()")
+    assert done.returncode == 1
+    assert "one of 2 that were launched together" in done.stderr
+
+
+@on_slurm
+def test_a_batch_script_is_no_rank():
+    """Slurm says the number of tasks there too."""
+    command = f"{sys.executable} -c 'import scdask; print(scdask.MPIDriver().size)'"
+    done = launch("sbatch", "-n", 4, "--wait", "--output=/dev/null", f"--wrap={command}")
+    assert done.returncode == 0
+
+
+@on_slurm
+def test_workers_that_are_jobs(tmp_path):
+    scdask(tmp_path, *INFER, "--out", "slurm", "--scheduler", "slurm", "--workers", 2, "--interface", "lo")
+    scdask(tmp_path, *INFER, "--out", "local", "--scheduler", "threads")
+    assert accuracies(tmp_path / "slurm") == accuracies(tmp_path / "local")
+    assert not [path for path in tmp_path.rglob("*") if ".pem" in path.name or ".crt" in path.name]
+    end = time.monotonic() + 20
+    while subprocess.run(["squeue", "--noheader"], capture_output=True, check=True).stdout:
+        assert time.monotonic() < end
+        time.sleep(0.2)
