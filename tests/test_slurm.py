@@ -29,7 +29,8 @@ def write(*args, expect=0):
 
 def test_a_script_says_what_it_was_asked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    resources = [
+    resources = ["--nodes", 2, "--ntasks", 8, "--time", "1:00:00", "--cpus-per-task", 4, "--mem", "16G"]
+    resources += ["--partition", "big", "--account", "me"]
         "--nodes",
         "2",
         "--ntasks",
