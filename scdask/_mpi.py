@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FIRST_BURST = 2e-3
 BURST = 1e-4
 SHORTEST_PAUSE = 1e-4
-LONGEST_PAUSE = 1e-2
+LONGEST_PAUSE = 2e-2
 FOREIGN = "_scdask_rank"  # the attribute of an error that came from another rank
 ENDED = -1  # the size of the message of a rank whose program ends
 INTERRUPTED = 130  # exit code after Ctrl-C

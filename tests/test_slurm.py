@@ -31,21 +31,6 @@ def test_a_script_says_what_it_was_asked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     resources = ["--nodes", 2, "--ntasks", 8, "--time", "1:00:00", "--cpus-per-task", 4, "--mem", "16G"]
     resources += ["--partition", "big", "--account", "me"]
-        "--nodes",
-        "2",
-        "--ntasks",
-        "8",
-        "--time",
-        "1:00:00",
-        "--cpus-per-task",
-        "4",
-        "--mem",
-        "16G",
-        "--partition",
-        "big",
-        "--account",
-        "me",
-    ]
     extra = ["--mpi", "pmi2", "--setup", "module load mpich", "--setup", "ulimit -c 0", "--script", "my job.sbatch"]
     output = write(*resources, *extra, "infer", "digits", "--out", "the results", "--repeat", 3)
     assert "Written: my job.sbatch" in output
