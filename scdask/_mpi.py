@@ -12,10 +12,11 @@ import threading
 import time
 import traceback
 from array import array
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from distributed.system import MEMORY_LIMIT
@@ -24,7 +25,7 @@ from ._extras import require
 from .errors import MissingBackendError, WorldError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 # Seconds of looking at what MPI waits for, and between.
 FIRST_BURST = 2e-3
@@ -54,7 +55,7 @@ def load_mpi() -> Any:
     except (ImportError, RuntimeError) as error:
         raise WorldError(f"mpi4py finds no MPI library; pip install mpich brings one: {error}") from error
     if mpi.COMM_WORLD.size < launched:
-        library = mpi.Get_library_version().split("\n")[0].strip("\0 ")
+        library = " ".join(mpi.Get_library_version().partition("\n")[0].strip("\0").split())
         raise WorldError(
             f"this process is one of {launched} that were launched together, but its MPI library ({library}) sees "
             f"{mpi.COMM_WORLD.size}: the launcher belongs to another MPI, so take the one of this library, or for srun "
@@ -145,12 +146,14 @@ class Group:
             If a host has no such network interface, on every rank.
         """
         mine = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-        host = socket.gethostname()
+        host = socket.gethostname(), ""
+        with suppress(OSError):  # hosts may have the same name
+            host = socket.gethostname(), Path("/proc/sys/kernel/random/boot_id").read_text()
 
-        def look() -> tuple[str, set[int]]:
+        def look() -> tuple[tuple[str, str], set[int]]:
             there = [name for _, name in socket.if_nameindex()]
             if interface not in (None, *there):
-                raise WorldError(f"{host} has no network interface {interface}, only {', '.join(there)}")
+                raise WorldError(f"{host[0]} has no network interface {interface}, only {', '.join(there)}")
             return host, mine
 
         ranks = self.meet("a look at the hosts", look, limit)
@@ -205,6 +208,8 @@ def group_of(comm: Any = None) -> Group:
     WorldError
         If it is no intracommunicator, or the launcher and the MPI library do not know each other.
     """
+    if isinstance(comm, Group):
+        return comm
     mpi = load_mpi()
     if mpi is None:
         if comm is not None:
@@ -355,16 +360,17 @@ FIELDS = {"tls_ca_file": "distributed.comm.tls.ca-file"} | {
 }
 
 
-def share_credentials(group: Group, limit: float | None = None) -> dict[str, str]:
+@contextmanager
+def shared_credentials(group: Group, limit: float | None = None) -> Iterator[dict[str, str]]:
     """Make the TLS credentials of a job on rank 0, and hand them to every rank.
 
     They travel sealed, each rank's with a key that only it and rank 0 know (X25519, HKDF, ChaCha20-Poly1305), because
-    MPI leaves what it sends readable in shared memory. A rank keeps them in a file in memory, since TLS takes files.
+    MPI leaves what it sends readable in shared memory. A rank keeps them in files in memory, since TLS takes files.
 
-    Returns
-    -------
+    Yields
+    ------
     dict
-        The arguments of distributed's Security. Each is the path of a file in memory.
+        The arguments of distributed's Security. Each is the path of a file in memory, until the block ends.
     """
     require("cryptography", "mpi")
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -391,17 +397,23 @@ def share_credentials(group: Group, limit: float | None = None) -> dict[str, str
     letters: Sequence[bytes] = group.meet("handing out of credentials", seal, limit)[0]
     letter = letters[group.rank]
     texts: dict[str, str] = pickle.loads(lock(0).decrypt(letter[:12], letter[12:], None))
-    files = {text: _in_memory(text) for text in set(texts.values())}
-    return {field: files[text] for field, text in texts.items()}
+    with ExitStack() as stack:
+        files = {text: stack.enter_context(_in_memory(text)) for text in set(texts.values())}
+        yield {field: files[text] for field, text in texts.items()}
 
 
-def _in_memory(text: str) -> str:
+@contextmanager
+def _in_memory(text: str) -> Iterator[str]:
     """The path of a file that is on no disk, or the text itself where there are no such files, which TLS takes too."""
     if not hasattr(os, "memfd_create"):
-        return text
+        yield text
+        return
     number = os.memfd_create("scdask")
-    os.write(number, text.encode())
-    return f"/proc/self/fd/{number}"
+    try:
+        os.write(number, text.encode())
+        yield f"/proc/self/fd/{number}"
+    finally:
+        os.close(number)
 
 
 def dashboard_of(client: Any) -> tuple[str, str]:

@@ -17,7 +17,7 @@ import dask
 from distributed import Client, Security
 
 from ._extras import require
-from ._mpi import FIELDS, dashboard_of, end_job, exit_code, group_of, share_credentials, watch_threads
+from ._mpi import FIELDS, dashboard_of, end_job, exit_code, group_of, shared_credentials, watch_threads
 from .errors import WorldError
 from .mpi_driver import CLOSE_SECONDS, START_SECONDS, Watch, open_session
 
@@ -64,8 +64,7 @@ def mpi_cluster(threads: int | None = None, interface: str | None = None) -> Ite
     """
     require("dask_mpi", "mpi")
     group = group_of()
-    credentials = share_credentials(group, START_SECONDS)
-    with dask.config.set(_tls(credentials)):
+    with shared_credentials(group, START_SECONDS) as credentials, dask.config.set(_tls(credentials)):
         start = _on_dask_mpi if group.size > 2 else _on_session
         with start(group, threads, interface) as client:
             yield client, "{} (from elsewhere: {})".format(*dashboard_of(client))
@@ -116,7 +115,8 @@ def _on_dask_mpi(group: Group, threads: int | None, interface: str | None) -> It
     if group.rank != CLIENT:
         _outlive_the_client()
     try:
-        with dask.config.set({"distributed.scheduler.preload": [__name__]}):
+        preloaded = [*dask.config.get("distributed.scheduler.preload"), __name__]
+        with dask.config.set({"distributed.scheduler.preload": preloaded}):
             is_client = initialize(
                 interface=interface,
                 nthreads=threads or share.threads,

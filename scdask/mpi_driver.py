@@ -22,7 +22,7 @@ from distributed.utils import silence_logging_cmgr
 
 from . import vector_ops
 from ._dispatch import as_numpy
-from ._mpi import dashboard_of, end_job, exit_code, group_of, poll, share_credentials, watch_threads, yield_core
+from ._mpi import dashboard_of, end_job, exit_code, group_of, poll, shared_credentials, watch_threads, yield_core
 from .bitstream import Bitstream, to_host, wrap_words
 from .errors import BitstreamError, UnsupportedArrayError, WorldError
 
@@ -378,7 +378,7 @@ class MPISession:
 
     def __init__(self, group: Group) -> None:
         self._group = group
-        self._driver = MPIDriver(group.comm)
+        self._driver = MPIDriver(group)
         self.rank = group.rank
         self.size = group.size
         self.client: Any = None
@@ -637,9 +637,13 @@ def mpi_session(
     `sys.exit(n)` with n; so does the loss of a worker.
     """
     group = group_of(comm)
-    security = Security(require_encryption=True, **share_credentials(group, timeout)) if encrypted else None
-    where = {"host": host, "interface": interface, "protocol": "tls" if encrypted else "tcp", "security": security}
-    with open_session(group, where, threads, memory_limit, timeout) as session:
+    with ExitStack() as stack:
+        security = None
+        if encrypted:
+            credentials = stack.enter_context(shared_credentials(group, timeout))
+            security = Security(require_encryption=True, **credentials)
+        where = {"host": host, "interface": interface, "protocol": "tls" if encrypted else "tcp", "security": security}
+        session = stack.enter_context(open_session(group, where, threads, memory_limit, timeout))
         if session.client is not None and not quiet:
             print("Dask dashboard: {} (from elsewhere: {})".format(*dashboard_of(session.client)), file=sys.stderr)
         with _together(group):
@@ -662,6 +666,8 @@ def open_session(
         if group.size > 1:
             stack.callback(watch_threads())
         stack.enter_context(silence_logging_cmgr(logging.WARNING))
+        logger = logging.getLogger("distributed")
+        stack.callback(logger.setLevel, logger.level)
         loop = _Loop()
         stack.callback(loop.close)
         session = MPISession(group)
@@ -763,3 +769,5 @@ class _Cluster:
         with suppress(Exception):
             if self.scheduler is not None:
                 self.loop.run(self.scheduler.close(), CLOSE_SECONDS)
+        for key in [key for key in _LENT if key.startswith(self.session._name)]:  # of tasks that never ran
+            del _LENT[key]

@@ -35,6 +35,7 @@ def test_infer(tmp_path, local_results, n):
     assert json.loads((tmp_path / "results.json").read_text())["scheduler"] == "mpi"
 
 
+@pytest.mark.slow
 @pytest.mark.component("jax")
 def test_train(tmp_path):
     args = ["train", "digits", "--epochs", 1, "--hidden", 20, "--quiet", "--out"]

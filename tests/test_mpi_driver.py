@@ -14,8 +14,10 @@ from scdask import BitstreamError, MPIDriver, WorldError, encode, mpi_session
 
 pytestmark = pytest.mark.component("mpi")
 
+SLOW_EIGHT = pytest.param(8, marks=pytest.mark.slow)
 
-@pytest.mark.parametrize("n", [1, 2, 4, 8])
+
+@pytest.mark.parametrize("n", [1, 2, 4, SLOW_EIGHT])
 def test_driver(n):
     done = ranks(n, "driver.py", *["jax"] * (n == 2))
     assert done.returncode == 0
@@ -28,7 +30,7 @@ def test_more_than_two_gibibytes():
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, SLOW_EIGHT])
 def test_session(n):
     done = ranks(n, "session.py", *["jax"] * (n == 2))
     assert done.returncode == 0

@@ -15,6 +15,7 @@ from scdask.cli import main
 from scdask.slurm import batch_script, submit
 
 INFER = ["infer", "digits", "--sng", "sobol,lfsr", "--length", "64", "--quiet"]
+LAUNCHERS = ["srun", pytest.param("mpiexec", marks=pytest.mark.slow)]
 LONG = ["infer", "digits", "--length", "4096", "--repeat", "100000"]
 
 
@@ -135,7 +136,7 @@ def accuracies(folder):
 
 
 @on_slurm
-@pytest.mark.parametrize("launcher", ["srun", "mpiexec"])
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_submit_and_read_the_results(tmp_path, launcher):
     resources = ["--ntasks", 4, "--time", 5, "--launcher", launcher, "--mpi", "pmi2"]
     output = scdask(tmp_path, "sbatch", *INFER, *resources, "--out", "batch", "--submit")
@@ -172,7 +173,7 @@ def nothing_is_left(mark):
 
 
 @on_slurm
-@pytest.mark.parametrize("launcher", ["srun", "mpiexec"])
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_cancel(tmp_path, launcher):
     job, log = start_long_job(tmp_path, launcher, f"cancel-{launcher}-{os.getpid()}")
     subprocess.run(["scancel", job], check=True)
@@ -183,7 +184,7 @@ def test_cancel(tmp_path, launcher):
 
 
 @on_slurm
-@pytest.mark.parametrize("launcher", ["srun", "mpiexec"])
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_the_signal_before_the_time_limit(tmp_path, launcher):
     """What --signal=TERM@60 has Slurm do."""
     mark = f"term-{launcher}-{os.getpid()}"
@@ -216,7 +217,7 @@ def test_failures_under_srun(what, culprit):
 
 
 @on_slurm
-@pytest.mark.parametrize("rank", [0, 1, 2, 3])
+@pytest.mark.parametrize("rank", [1, *(pytest.param(rank, marks=pytest.mark.slow) for rank in (0, 2, 3))])
 def test_a_script_that_dies_under_srun(rank):
     import mpirun
 

@@ -154,6 +154,10 @@ def errors(mpi):
             mpi.from_blocks(np.zeros((2, mpi.rank)))
         with pytest.raises(WorldError, match="all ranks do the same"):
             mpi.barrier() if first else mpi.gather()
+        with pytest.raises(WorldError, match="all ranks do the same"):
+            mpi.barrier() if first else mpi.from_blocks(np.zeros(2))
+        with pytest.raises(WorldError, match="all ranks do the same"):
+            sc.MPIDriver().scatter_workload(np.zeros(2)) if first else mpi.scatter()
 
 
 def slow(i):
