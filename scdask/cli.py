@@ -664,7 +664,6 @@ def info() -> None:
     checks = {"NumPy": _check_numpy, "Dask": _check_dask, "CuPy": _check_cupy, "JAX": _check_jax}
     for name, check in checks.items():
         table.add_row(f"{name} arrays", escape(_outcome(check)))
-    table.add_row("MPI", escape(_outcome(_check_mpi)))
     table.add_section()
     for package, extra in OPTIONAL.items():
         table.add_row(package, escape(_installed(package, extra)))
@@ -718,14 +717,6 @@ def _check_jax() -> str:
 
     _check_device(jax_backend.to_jax)
     return f"works on {', '.join(str(device) for device in jax_backend.jax.devices())}"
-
-
-def _check_mpi() -> str:
-    from ._extras import require
-
-    require("mpi4py", "mpi").rc.initialize = False
-    library: str = require("mpi4py.MPI", "mpi").Get_library_version()
-    return " ".join(library.partition("\n")[0].strip("\0").split())
 
 
 def _outcome(check: Callable[[], str | None]) -> str:
