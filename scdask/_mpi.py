@@ -107,18 +107,20 @@ class Group:
             value = give()
         except Exception as raised:
             error = raised
+        except BaseException as stopped:
+            self._end_if_awaited(stopped)
+            raise
         if self.size == 1:
             if error:
                 raise error
             return [value]
-        note = pickle.dumps((operation, value, error and _portable(error)))
-        sizes = self._start_meeting(len(note), limit)
-        if ENDED in sizes:
-            raise WorldError(f"rank {sizes.index(ENDED)} has ended its program, but rank {self.rank} is at {operation}")
-        notes = bytearray(sum(sizes))
-        self.wait(self.comm.Iallgatherv(note, [notes, sizes]), limit, operation)
-        ends = list(accumulate(sizes))
-        found = [_unpack(notes[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
+        try:
+            found = self._exchange_notes(operation, pickle.dumps((operation, value, error and _portable(error))), limit)
+        except WorldError:
+            raise
+        except BaseException as stopped:
+            self._end_if_awaited(stopped)
+            raise
         for rank, (other, _, _) in enumerate(found):
             if other != found[0][0]:
                 raise WorldError(f"all ranks do the same, but rank 0 is at {found[0][0]} and rank {rank} at {other}")
@@ -126,6 +128,20 @@ class Group:
             if theirs is not None:
                 raise _from_rank(theirs, rank) if error is None or rank != self.rank else error
         return [given for _, given, _ in found]
+
+    def _end_if_awaited(self, stopped: BaseException) -> None:
+        """End the job, if this rank leaves a meeting in which the others wait, or the next one would be another."""
+        if self.size > 1:
+            end_job(exit_code(stopped) or 1, error=stopped)
+
+    def _exchange_notes(self, operation: str, note: bytes, limit: float | None) -> list[Any]:
+        sizes = self._start_meeting(len(note), limit)
+        if ENDED in sizes:
+            raise WorldError(f"rank {sizes.index(ENDED)} has ended its program, but rank {self.rank} is at {operation}")
+        notes = bytearray(sum(sizes))
+        self.wait(self.comm.Iallgatherv(note, [notes, sizes]), limit, operation)
+        ends = list(accumulate(sizes))
+        return [_unpack(notes[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
 
     def _start_meeting(self, size: int, limit: float | None) -> list[int]:
         sizes = array("q", [0]) * self.size
@@ -266,13 +282,17 @@ def end_job(code: int, message: str | None = None, error: BaseException | None =
         print(f"scdask: {message}", file=sys.stderr)
     if error is not None:
         _show(error)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # a closed pipe must not keep the job alive
-            stream.flush()
+    _flush()
     time.sleep(0.2)  # a launcher does not forward what it has not read before the end
     if "mpi4py.MPI" in sys.modules and not _mpi().Is_finalized():
         _mpi().COMM_WORLD.Abort(code)
     os._exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # a closed pipe must not keep the job alive
+            stream.flush()
 
 
 def is_foreign(error: BaseException) -> bool:
@@ -294,16 +314,23 @@ def _show(error: BaseException) -> None:
 @cache
 def watch_errors() -> None:
     """From now on an error that nothing catches ends the job, and so does a rank that leaves the others waiting."""
-    sys.excepthook = lambda kind, error, trace: end_job(exit_code(error), error=error)
-    atexit.register(_end_together, os.getpid())
+    show, pid = sys.excepthook, os.getpid()
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if os.getpid() != pid:  # of a child, which is no rank
+            show(kind, error, trace)
+            return
+        end_job(exit_code(error), error=error)
+
+    sys.excepthook = hook
+    atexit.register(_end_together, pid)
 
 
 def _end_together(pid: int) -> None:
     """Wait for the others at the end of the program; if they wait for this rank elsewhere, end the job."""
     if os.getpid() != pid or _mpi().Is_finalized():
         return
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    _flush()
     meetings = []
     for group in _GROUPS:
         sizes = array("q", [0]) * group.size

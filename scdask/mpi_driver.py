@@ -273,6 +273,8 @@ class MPIDriver:
                 requests += [move([piece, len(piece), row_type], self.root) for piece in _pieces(_bytes(part, row))]
             while not MPI.Request.Testall(requests):
                 yield_core()  # Waitall would keep it from a rank that has to send
+        except BaseException as error:  # the others are in the middle of it
+            end_job(exit_code(error) or 1, error=error)
         finally:
             row_type.Free()
 
@@ -449,6 +451,7 @@ class MPISession:
         UnsupportedArrayError
             If the values are Python objects, or the array is of another library, on every rank.
         """
+        self._new_key()
         lazy = self._group.meet("scatter", lambda: self.rank == 0 and _is_lazy(array))[0]
         rows = self._local("scatter", array, even=True) if lazy else self._driver.scatter_workload(array)
         return self.from_blocks(rows)
@@ -529,6 +532,8 @@ class MPISession:
 
     def _new_key(self) -> str:
         """A key that is the same on all ranks."""
+        if not self._workers:
+            raise WorldError("the session is closed")
         return f"{self._name}-{self._group.meetings}"
 
     def _rows(self, lazy: Any, even: bool) -> list[Any]:
@@ -574,8 +579,14 @@ class _Loop:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, name="scdask-session", daemon=True)
+        self.thread = threading.Thread(target=self._go_on, name="scdask-session", daemon=True)
         self.thread.start()
+
+    def _go_on(self) -> None:
+        try:
+            self.loop.run_forever()
+        except BaseException as error:  # a task has raised SystemExit or KeyboardInterrupt
+            end_job(exit_code(error) or 1, "a task has ended its worker", error)
 
     def run(self, coroutine: Coroutine[Any, Any, Any], limit: float | None = None) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(limit)
@@ -636,6 +647,8 @@ def mpi_session(
     An error in the block, on any rank or in any of its threads, is printed and ends the job with exit code 1,
     `sys.exit(n)` with n; so does the loss of a worker.
     """
+    if threads is not None and index(threads) < 1:
+        raise WorldError(f"a worker has at least one thread, not {threads}")
     group = group_of(comm)
     with ExitStack() as stack:
         security = None
@@ -757,6 +770,7 @@ class _Cluster:
         """Close what there is, on all ranks in step."""
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         self.closing = True
+        self.session._workers = []
         if self.watch is not None:
             self.watch.closing = True
         self.group.meet("the close of the session", limit=CLOSE_SECONDS)

@@ -99,6 +99,16 @@ def test_no_mpi_library():
     assert "WorldError: mpi4py finds no MPI library; pip install mpich brings one" in done.stderr
 
 
+def test_a_session_that_is_closed():
+    with mpi_session(quiet=True) as mpi:
+        lazy = mpi.from_blocks([1, 2])
+    for call in (mpi.from_blocks, mpi.scatter, mpi.gather, mpi.local):
+        with pytest.raises(WorldError, match="the session is closed"):
+            call(lazy)
+    with pytest.raises(WorldError, match="at least one thread, not 0"), mpi_session(threads=0):
+        pass
+
+
 def test_a_session_alone_leaves_errors_to_python():
     with pytest.raises(ZeroDivisionError), mpi_session(quiet=True) as mpi:
         1 / (mpi.size - 1)
@@ -148,14 +158,19 @@ def test_also_outside_of_the_session(place, what, culprit):
         assert "UnpicklableError: this and that" in done.stderr
 
 
-@pytest.mark.parametrize("what", ["kill", "raise"])
+@pytest.mark.parametrize("what", ["kill", "raise", "exit"])
 def test_a_task_that_fails(what):
     done = ranks(3, "failures.py", what, -1, "graph")
     assert "done" not in done.stdout
-    assert done.returncode != 0
-    if what == "raise":
-        assert done.returncode == 1
-        assert "UnpicklableError: this and that" in done.stderr
+    assert done.returncode == CAUGHT[what] if what in CAUGHT else done.returncode != 0
+    assert SHOWN.get(what, "") in done.stderr
+
+
+def test_an_interrupted_call_ends_the_job():
+    """Also where the program goes on: its next call would meet that which the others are still in."""
+    done = ranks(3, "failures.py", "interrupt", -1, "caught")
+    assert done.returncode == 130
+    assert "done" not in done.stdout
 
 
 def test_a_rank_that_ends_the_program_early_waits_for_the_others():

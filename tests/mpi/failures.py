@@ -5,8 +5,11 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
+from dask import delayed
+from dask.array import from_delayed
 
 from scdask import MPIDriver, mpi_session
 
@@ -56,6 +59,13 @@ else:
         if "graph" in sys.argv:  # the culprit is a task
             where = mpi._workers[-1] if mpi.client else None
             mpi.client and mpi.client.submit(go_wrong, what, workers=[where]).result()
+        if "caught" in sys.argv:  # in the middle of a call that the others are in
+            driver = MPIDriver()
+            with suppress(BaseException):
+                driver.gather_results(
+                    from_delayed(delayed(go_wrong)(what), (3,), float) if mpi.rank == -culprit else np.zeros(3)
+                )
+            driver.gather_results(np.zeros(3))
         if what == "wait":
             time.sleep(1000)
         mpi.barrier()
