@@ -258,9 +258,13 @@ def _portable(error: Exception) -> Exception:
     try:
         if repr(pickle.loads(pickle.dumps(error))) == repr(error):
             return error
+        return WorldError(f"{type(error).__name__}: {error}")
     except Exception:  # whatever a foreign class raises there
         pass
-    return WorldError(f"{type(error).__name__}: {error}")
+    try:
+        return WorldError(f"{type(error).__name__}: {error}")
+    except Exception:
+        return WorldError(type(error).__name__)
 
 
 def _unpack(note: bytearray) -> Any:

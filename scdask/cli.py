@@ -175,8 +175,7 @@ def infer(
     n_inputs), bias_0, weights_1, ..., and, if the labels are not 0, 1, ..., classes; and one of x (samples, n_inputs)
     in [0, 1] and the labels y (samples,).
     """
-    if (dataset is None) == (data is None) or (data is not None and model is None):
-        raise click.UsageError("give either the dataset digits, or both --model and --data; digits may have a --model")
+    _check_inputs(dataset, model, data)
     with _plain_errors(), _stoppable() as check, ExitStack() as stack:
         from rich.console import Console
 
@@ -210,6 +209,11 @@ def infer(
         name = " ".join(Path(given).name for given in (dataset, model) if given)
         _save(out, results, exact, name, len(x), place)
         status.print(f"Written: {out / 'results.json'}, {out / 'accuracy.png'}", highlight=False, soft_wrap=True)
+
+
+def _check_inputs(dataset: str | None, model: str | None, data: str | None) -> None:
+    if (dataset is None) == (data is None) or (data is not None and model is None):
+        raise click.UsageError("give either the dataset digits, or both --model and --data; digits may have a --model")
 
 
 @contextmanager
@@ -632,7 +636,11 @@ def sbatch(job: str, args: tuple[str, ...], script: Path | None, submit: bool, *
 
         if options["nodes"] > options["ntasks"]:
             raise click.UsageError(f"{options['ntasks']} ranks cannot be on {options['nodes']} nodes")
-        main.commands[job].make_context(f"scdask {job}", list(args))  # refuses options that are wrong
+        given = main.commands[job].make_context(f"scdask {job}", list(args)).params  # refuses options that are wrong
+        if given["scheduler"] not in ("local", "mpi") or given["workers"] is not None:
+            raise click.UsageError("a job in MPI takes no --scheduler and no --workers: its ranks are the workers")
+        if job == "infer":
+            _check_inputs(given["dataset"], given["model"], given["data"])
         path = script or Path(f"{job}.sbatch")
         with _plain_os_errors(path.parent):
             path.write_text(slurm.batch_script([job, *args], **options))

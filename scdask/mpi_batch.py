@@ -83,9 +83,9 @@ def run_script(script: str, args: Sequence[str], threads: int | None = None, int
         sys.argv = [script, *args]
         try:
             runpy.run_path(script, run_name="__main__")
-        except Exception:
+        except (Exception, KeyboardInterrupt) as error:
             traceback.print_exc()
-            sys.exit(1)
+            sys.exit(exit_code(error))
 
 
 @contextmanager
@@ -156,7 +156,8 @@ def _with_client(group: Group, stop_watching: Any) -> Iterator[Any]:
         watchdog = threading.Timer(2 * CLOSE_SECONDS, end_job, (code or 1, "the cluster does not close"))
         watchdog.daemon = True
         watchdog.start()
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        for name in ("distributed", "distributed.client"):  # of clients that the program leaves open
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         with suppress(Exception):
             if client.status == "running":  # the program has not closed the cluster
                 client.shutdown()

@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 from contextlib import ExitStack, contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import index
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 START_SECONDS = 120  # for all ranks to come, and for their workers to be there
 CLOSE_SECONDS = 20
+# The cores of a rank are its program's.
+SELDOM = {"distributed.admin.tick.interval": "200ms", "distributed.worker.profile.interval": "100ms"}
 ROWS_A_MESSAGE = 2**30  # MPI before version 4 counts in 32 bits
 
 
@@ -309,14 +312,22 @@ def _only_at_the_root() -> None:
     raise WorldError("only rank 0 has the graph of a session; mpi.gather on every rank computes it there")
 
 
-def _land(key: str, finish: Callable[..., Any], args: tuple[Any, ...], blocks: list[Any]) -> None:
+def _land(key: str, dtype: Any, finish: Callable[..., Any], args: tuple[Any, ...], blocks: list[Any]) -> None:
     """Put the result of a graph where the program of this rank finds it, as a copy of its own."""
     result = finish(blocks, *args)
     words = result.words if isinstance(result, Bitstream) else result
-    if isinstance(words, np.ndarray) and any(_shares(words, block) for block in _flat(blocks)):
+    if not isinstance(words, np.ndarray):
+        _LANDED[key] = result if _is_array(words) else deepcopy(result)
+        return
+    if any(_shares(words, block) for block in _flat(blocks)):
         words = words.copy()
-        result = wrap_words(words, result.length, result.polarity) if isinstance(result, Bitstream) else words
-    _LANDED[key] = result
+    if dtype is not None:
+        words = words.astype(dtype, copy=False)  # NumPy concatenates to the byte order of the machine
+    _LANDED[key] = wrap_words(words, result.length, result.polarity) if isinstance(result, Bitstream) else words
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, type)
 
 
 def _shares(array: NDArray[Any], other: Any) -> bool:
@@ -421,14 +432,9 @@ class MPISession:
         if self.rank in ranks:
             _LENT[key] = plain
         self._group.meet("from_blocks")
-        parts = []
-        for rank in ranks:
-            part: Any = dask.delayed(_only_at_the_root)()
-            if self.client is not None:
-                part = self._submit(rank, _take, key)
-            shape = layouts[rank].shape
-            parts.append(da.from_delayed(part, shape=shape, dtype=layout.dtype, meta=_empty(plain)))
-        words = da.concatenate(parts) if len(parts) > 1 else parts[0]
+        shapes = [layouts[rank].shape for rank in ranks]
+        chunks = (tuple(shape[0] for shape in shapes), *((size,) for size in layout.shape[1:]))
+        words = self._driver._make("from_blocks", lambda: self._pinned(key, ranks, chunks, _empty(plain)))
         return words if layout.stream is None else wrap_words(words, *layout.stream)
 
     def scatter(self, array: Any = None) -> Any:
@@ -484,7 +490,7 @@ class MPISession:
             self._land_on({0: lazy}, key)
             result = _LANDED[key]
             words = result.words if isinstance(result, Bitstream) else result
-            return Layout.of(result) if hasattr(words, "dtype") and hasattr(words, "shape") else None
+            return Layout.of(result) if _is_array(words) else None
 
         layout = self._group.meet("gather", compute)[0]
         if self.rank == 0:
@@ -526,8 +532,13 @@ class MPISession:
     def barrier(self) -> None:
         """Wait until all ranks are here and rank 0's graphs are computed, without burning a core."""
         if self.client is not None:
-            futures = self.client.futures
-            poll(lambda: all(state.status != "pending" for state in list(futures.values())))
+            client = self.client
+            poll(
+                lambda: (
+                    client.status != "running"
+                    or all(state.status != "pending" for state in list(client.futures.values()))
+                )
+            )
         self._group.meet("barrier")
 
     def _new_key(self) -> str:
@@ -558,12 +569,25 @@ class MPISession:
             futures = {future.key: future for future in futures_of(collection)}
             finish, args = collection.__dask_postcompute__()
             blocks = _replace(collection.__dask_keys__(), futures)
-            landings.append(self._submit(rank, _land, key, finish, args, blocks))
+            dtype = getattr(collection, "dtype", None)
+            landings.append(self._submit(rank, _land, key, dtype, finish, args, blocks))
         self.client.gather(landings)
 
-    def _submit(self, rank: int, function: Callable[..., Any], *args: Any) -> Any:
-        workers = [self._workers[rank]]
-        return self.client.submit(function, *args, workers=workers, allow_other_workers=False, pure=False)
+    def _pinned(self, key: str, ranks: list[int], chunks: tuple[tuple[int, ...], ...], meta: Any) -> Any:
+        """What the ranks have lent, as a Dask array."""
+        name = f"block-{key}"
+        graph: dict[Any, Any] = {}
+        for i, rank in enumerate(ranks):
+            block = (name, i, *[0] * (len(chunks) - 1))
+            if self.client is None:
+                graph[block] = (_only_at_the_root,)
+            else:
+                graph[block] = self._submit(rank, _take, key, key=block)
+        return da.Array(graph, name, chunks, meta=meta)
+
+    def _submit(self, rank: int, function: Callable[..., Any], *args: Any, key: Any = None) -> Any:
+        where = {"workers": [self._workers[rank]], "allow_other_workers": False}
+        return self.client.submit(function, *args, key=key, pure=False, **where)
 
 
 def _replace(keys: Any, futures: dict[Any, Any]) -> Any:
@@ -700,7 +724,7 @@ def _together(group: Group) -> Iterator[None]:
         if group.size == 1:
             raise
         code = exit_code(error)
-        if code or not isinstance(error, SystemExit):
+        if not isinstance(error, GeneratorExit) and (code or not isinstance(error, SystemExit)):
             end_job(code or 1, error=error)
         leaving = error
     group.meet("the end of the session")
@@ -741,7 +765,8 @@ class _Cluster:
         self.group.meet("the start of the client", client, self.timeout)
 
     async def _start_scheduler(self, where: dict[str, Any]) -> Any:
-        scheduler = await Scheduler(**where, port=0, dashboard=True, dashboard_address="127.0.0.1:0")
+        with dask.config.set(SELDOM):
+            scheduler = await Scheduler(**where, port=0, dashboard=True, dashboard_address="127.0.0.1:0")
         if self.group.size > 1:
             self.watch = Watch(scheduler)
             scheduler.add_plugin(self.watch)
@@ -749,7 +774,7 @@ class _Cluster:
 
     async def _start_worker(self, address: str, options: dict[str, Any]) -> Any:
         # A paused worker would wait for memory that the program of its rank holds.
-        with dask.config.set({"distributed.worker.memory.pause": False}):
+        with dask.config.set({"distributed.worker.memory.pause": False} | SELDOM):
             worker = await RankWorker(address, **options, dashboard=False, death_timeout=self.timeout)
         self.watching = asyncio.ensure_future(self._watch(worker))
         return worker

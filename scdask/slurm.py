@@ -56,8 +56,7 @@ def batch_script(
     if launcher == "srun":
         launch = ["srun", "--kill-on-bad-exit=1", f"--cpus-per-task={cpus_per_task}"]
         launch += [f"--mpi={mpi_type}"] if mpi_type else []
-    chosen = any(word == "--scheduler" or word.startswith("--scheduler=") for word in job)
-    command = [*launch, sys.executable, "-m", "scdask", *job, *([] if chosen else ["--scheduler", "mpi"])]
+    command = [*launch, sys.executable, "-m", "scdask", *job, "--scheduler", "mpi"]
     path = f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
     return "\n".join(
         ["#!/bin/bash", *lines, "", "set -eo pipefail", path, *setup, "", f"exec {shlex.join(command)}", ""]

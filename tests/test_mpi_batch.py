@@ -90,6 +90,8 @@ def test_a_script(n):
         (2, "raise", 1, "ValueError: the script"),
         (4, "raise", 1, "ValueError: the script"),
         (4, "exit", 3, ""),
+        (2, "exit in task", 4, ""),
+        (4, "exit in task", 4, ""),
         (4, "raise in task", 1, "ZeroDivisionError"),
         (2, "die", None, ""),
         (4, "die", None, ""),
@@ -101,6 +103,12 @@ def test_a_script_that_fails(n, what, code, message):
     assert done.returncode == code if code else done.returncode != 0
     assert message in done.stderr
     assert "done" not in done.stdout
+
+
+@pytest.mark.parametrize("what", ["leave open", "close"])
+def test_a_script_that_does_not_tidy_up(what):
+    done = mpi_run(4, what)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_script_that_closes_its_cluster():

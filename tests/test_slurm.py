@@ -57,9 +57,9 @@ def test_a_script_says_what_it_was_asked_for(tmp_path, monkeypatch):
     subprocess.run(["bash", "-n", "my job.sbatch"], check=True)
 
 
-def test_other_launchers_and_schedulers():
-    script = batch_script(["train", "digits", "--scheduler=local"], ntasks=4, limit="5", launcher="mpiexec")
-    assert script.endswith(f"exec mpiexec -n 4 {sys.executable} -m scdask train digits --scheduler=local\n")
+def test_another_launcher():
+    script = batch_script(["train", "digits"], ntasks=4, limit="5", launcher="mpiexec")
+    assert script.endswith(f"exec mpiexec -n 4 {sys.executable} -m scdask train digits --scheduler mpi\n")
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,9 @@ def test_other_launchers_and_schedulers():
         (["infer", "digits", "-n", 4, "-t", 5, "--length", "many"], "many"),
         (["infer", "digits", "-n", 4, "-t", "soon"], "soon"),
         (["infer", "digits", "-n", 4, "-t", 5, "--mem", "1 G\n#SBATCH --exclusive"], "is no memory"),
+        (["infer", "-n", 4, "-t", 5], "give either the dataset"),
+        (["infer", "digits", "-n", 4, "-t", 5, "--workers", 2], "its ranks are the workers"),
+        (["train", "digits", "-n", 4, "-t", 5, "--scheduler", "threads"], "takes no --scheduler"),
         (["infer", "digits", "-n", 2, "-N", 4, "-t", 5], "2 ranks cannot be on 4 nodes"),
     ],
 )

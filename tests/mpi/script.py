@@ -18,6 +18,7 @@ def die():
 
 if __name__ == "__main__":
     what = sys.argv[1] if len(sys.argv) > 1 else ""
+    left_open = Client() if what == "leave open" else None
     with Client() as client:
         assert client.scheduler.address.startswith("tls://127.0.0.1:")
         print("up", len(client.nthreads()), flush=True)
@@ -29,6 +30,8 @@ if __name__ == "__main__":
             die()
         if what == "task":
             client.submit(die).result()
+        if what == "exit in task":
+            client.submit(sys.exit, 4).result()
         if what == "raise in task":
             client.submit(divmod, 1, 0).result()
         if what == "wait":
@@ -38,4 +41,7 @@ if __name__ == "__main__":
         assert client.submit(double, 21).result() == 42
         if what == "shutdown":
             client.shutdown()
-    print("done", sys.argv[1:], __file__, flush=True)
+    if what == "close":
+        sys.stdout.close()
+    else:
+        print("done", sys.argv[1:], __file__, flush=True)

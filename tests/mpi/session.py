@@ -127,6 +127,15 @@ def lazy_ones(mpi):
     np.testing.assert_array_equal(mpi.local(lazy), np.array_split(np.arange(10) ** 2, mpi.size)[mpi.rank])
     total = mpi.gather(dask.delayed(sum)([1, 2, 3]) if mpi.rank == 0 else None)
     assert total == (6 if mpi.rank == 0 else None)
+    kind = mpi.gather(dask.delayed(np.dtype)("f4") if mpi.rank == 0 else None)
+    assert kind == (np.dtype("f4") if mpi.rank == 0 else None)
+    mine = mpi.from_blocks(np.array([mpi.rank, 3], ">u4"))
+    inside = mpi.gather(dask.delayed(list)([mine.to_delayed()[0]]) if mpi.rank == 0 else None)
+    if mpi.rank == 0:
+        inside[0][:] = 99
+    whole = mpi.gather(mine)
+    assert whole.dtype == ">u4"
+    assert whole.tolist() == ([number for rank in range(mpi.size) for number in (rank, 3)] if mpi.rank == 0 else [])
     mean = mpi.gather(lazy.mean())
     assert mean == 28.5 if mpi.rank == 0 else mean.shape == (0,)
 
