@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import getpass
+import logging
 import os
 import pickle
 import socket
@@ -53,7 +54,8 @@ def load_mpi() -> Any:
             raise
         return None
     except (ImportError, RuntimeError) as error:
-        raise WorldError(f"mpi4py finds no MPI library; pip install mpich brings one: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise WorldError(f"mpi4py finds no MPI library ({reason}); pip install mpich brings one") from error
     if mpi.COMM_WORLD.size < launched:
         library = " ".join(mpi.Get_library_version().partition("\n")[0].strip("\0").split())
         raise WorldError(
@@ -445,6 +447,12 @@ def _in_memory(text: str) -> Iterator[str]:
         yield f"/proc/self/fd/{number}"
     finally:
         os.close(number)
+
+
+def hush() -> None:
+    """Keep what closes, and clients that the program leaves open, from complaining of each other."""
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def dashboard_of(client: Any) -> tuple[str, str]:

@@ -17,7 +17,7 @@ import dask
 from distributed import Client, Security
 
 from ._extras import require
-from ._mpi import FIELDS, dashboard_of, end_job, exit_code, group_of, shared_credentials, watch_threads
+from ._mpi import FIELDS, dashboard_of, end_job, exit_code, group_of, hush, shared_credentials, watch_threads
 from .errors import WorldError
 from .mpi_driver import CLOSE_SECONDS, START_SECONDS, Watch, open_session
 
@@ -66,8 +66,11 @@ def mpi_cluster(threads: int | None = None, interface: str | None = None) -> Ite
     group = group_of()
     with shared_credentials(group, START_SECONDS) as credentials, dask.config.set(_tls(credentials)):
         start = _on_dask_mpi if group.size > 2 else _on_session
-        with start(group, threads, interface) as client:
-            yield client, "{} (from elsewhere: {})".format(*dashboard_of(client))
+        try:
+            with start(group, threads, interface) as client:
+                yield client, "{} (from elsewhere: {})".format(*dashboard_of(client))
+        finally:
+            hush()
 
 
 def _tls(credentials: dict[str, str]) -> dict[str, Any]:
@@ -156,8 +159,7 @@ def _with_client(group: Group, stop_watching: Any) -> Iterator[Any]:
         watchdog = threading.Timer(2 * CLOSE_SECONDS, end_job, (code or 1, "the cluster does not close"))
         watchdog.daemon = True
         watchdog.start()
-        for name in ("distributed", "distributed.client"):  # of clients that the program leaves open
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        hush()
         with suppress(Exception):
             if client.status == "running":  # the program has not closed the cluster
                 client.shutdown()

@@ -23,7 +23,7 @@ from distributed.utils import silence_logging_cmgr
 
 from . import vector_ops
 from ._dispatch import as_numpy
-from ._mpi import dashboard_of, end_job, exit_code, group_of, poll, shared_credentials, watch_threads, yield_core
+from ._mpi import dashboard_of, end_job, exit_code, group_of, hush, poll, shared_credentials, watch_threads, yield_core
 from .bitstream import Bitstream, to_host, wrap_words
 from .errors import BitstreamError, UnsupportedArrayError, WorldError
 
@@ -703,8 +703,8 @@ def open_session(
         if group.size > 1:
             stack.callback(watch_threads())
         stack.enter_context(silence_logging_cmgr(logging.WARNING))
-        logger = logging.getLogger("distributed")
-        stack.callback(logger.setLevel, logger.level)
+        for logger in map(logging.getLogger, ("distributed", "distributed.client")):
+            stack.callback(logger.setLevel, logger.level)
         loop = _Loop()
         stack.callback(loop.close)
         session = MPISession(group)
@@ -793,7 +793,7 @@ class _Cluster:
 
     def close(self) -> None:
         """Close what there is, on all ranks in step."""
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        hush()
         self.closing = True
         self.session._workers = []
         if self.watch is not None:

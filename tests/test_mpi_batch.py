@@ -105,9 +105,9 @@ def test_a_script_that_fails(n, what, code, message):
     assert "done" not in done.stdout
 
 
-@pytest.mark.parametrize("what", ["leave open", "close"])
-def test_a_script_that_does_not_tidy_up(what):
-    done = mpi_run(4, what)
+@pytest.mark.parametrize(("n", "what"), [(1, "leave open"), (4, "leave open"), (4, "close")])
+def test_a_script_that_does_not_tidy_up(n, what):
+    done = mpi_run(n, what)
     assert (done.returncode, done.stderr) == (0, "")
 
 

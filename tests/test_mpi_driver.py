@@ -96,7 +96,7 @@ def test_ranks_that_do_not_know_each_other(name):
 def test_no_mpi_library():
     done = run_python("import scdask; scdask.MPIDriver()", MPI4PY_LIBMPI="/nowhere/libmpi.so")
     assert done.returncode == 1
-    assert "WorldError: mpi4py finds no MPI library; pip install mpich brings one" in done.stderr
+    assert "WorldError: mpi4py finds no MPI library (" in done.stderr
 
 
 def test_a_session_that_is_closed():
