@@ -113,6 +113,7 @@ def mac_once(gibibytes, rounds):
     def plain():
         part = np.empty((neurons // comm.size, N_INPUTS, N_WORDS), "u8")
         comm.Scatter(weights, part)
+        comm.Barrier()
         yield
         counts = np.ascontiguousarray(vector_ops.vec_mac(part, inputs).T)
         found = np.empty((neurons, BATCH), counts.dtype) if comm.rank == 0 else None

@@ -12,12 +12,12 @@ import sys
 import threading
 import time
 import traceback
-from array import array
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
+from struct import Struct
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from distributed.system import MEMORY_LIMIT
@@ -34,6 +34,8 @@ BURST = 1e-4
 SHORTEST_PAUSE = 1e-4
 LONGEST_PAUSE = 2e-2
 FOREIGN = "_scdask_rank"  # the attribute of an error that came from another rank
+SIZE = Struct("q")
+HEAD = 1024  # bytes of the first message of a meeting: the size of the note, and the note if it is short
 ENDED = -1  # the size of the message of a rank whose program ends
 INTERRUPTED = 130  # exit code after Ctrl-C
 
@@ -137,18 +139,18 @@ class Group:
             end_job(exit_code(stopped) or 1, error=stopped)
 
     def _exchange_notes(self, operation: str, note: bytes, limit: float | None) -> list[Any]:
-        sizes = self._start_meeting(len(note), limit)
+        # In one step where the notes are short: who comes last need not wait until the others look again.
+        heads = bytearray(HEAD * self.size)
+        self.wait(self.comm.Iallgather(_head(len(note), note), heads), limit, operation)
+        sizes = _sizes(heads)
         if ENDED in sizes:
             raise WorldError(f"rank {sizes.index(ENDED)} has ended its program, but rank {self.rank} is at {operation}")
+        if max(sizes) <= HEAD - SIZE.size:
+            return [_unpack(heads[i * HEAD + SIZE.size : i * HEAD + SIZE.size + n]) for i, n in enumerate(sizes)]
         notes = bytearray(sum(sizes))
         self.wait(self.comm.Iallgatherv(note, [notes, sizes]), limit, operation)
         ends = list(accumulate(sizes))
         return [_unpack(notes[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
-
-    def _start_meeting(self, size: int, limit: float | None) -> list[int]:
-        sizes = array("q", [0]) * self.size
-        self.wait(self.comm.Iallgather(array("q", [size]), sizes), limit, "a meeting of all ranks")
-        return sizes.tolist()
 
     def wait(self, request: Any, limit: float | None = None, what: str = "") -> None:
         """Wait for a request of MPI without burning a core; end the job after `limit` seconds."""
@@ -255,6 +257,14 @@ def _attribute() -> int:
     return number
 
 
+def _head(size: int, note: bytes = b"") -> bytes:
+    return (SIZE.pack(size) + note).ljust(HEAD, b"\0")[:HEAD]
+
+
+def _sizes(heads: bytearray) -> list[int]:
+    return [SIZE.unpack_from(heads, start)[0] for start in range(0, len(heads), HEAD)]
+
+
 def _portable(error: Exception) -> Exception:
     """The error, if it survives being sent."""
     try:
@@ -339,15 +349,14 @@ def _end_together(pid: int) -> None:
     _flush()
     meetings = []
     for group in _GROUPS:
-        sizes = array("q", [0]) * group.size
-        mine = array("q", [ENDED])
-        meetings.append((group, group.comm.Iallgather(mine, sizes), sizes, mine))
+        heads = bytearray(HEAD * group.size)
+        meetings.append((group, group.comm.Iallgather(_head(ENDED), heads), heads))
 
     def all_ended() -> bool:
-        for group, request, sizes, _ in meetings:
+        for group, request, heads in meetings:
             if not request.Test():
                 return False
-            waiting = [str(rank) for rank, size in enumerate(sizes) if size != ENDED]
+            waiting = [str(rank) for rank, size in enumerate(_sizes(heads)) if size != ENDED]
             if waiting:
                 end_job(1, f"rank {group.rank} has ended its program, but rank {', '.join(waiting)} waits for it")
         return True

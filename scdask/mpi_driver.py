@@ -17,7 +17,7 @@ from uuid import uuid4
 import dask
 import dask.array as da
 import numpy as np
-from distributed import Client, Scheduler, Security, Worker, futures_of
+from distributed import Client, Scheduler, Security, Worker, futures_of, wait
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.utils import silence_logging_cmgr
 
@@ -571,7 +571,10 @@ class MPISession:
             blocks = _replace(collection.__dask_keys__(), futures)
             dtype = getattr(collection, "dtype", None)
             landings.append(self._submit(rank, _land, key, dtype, finish, args, blocks))
-        self.client.gather(landings)
+        wait(landings)
+        for landing in landings:
+            if landing.status != "finished":
+                landing.result()
 
     def _pinned(self, key: str, ranks: list[int], chunks: tuple[tuple[int, ...], ...], meta: Any) -> Any:
         """What the ranks have lent, as a Dask array."""
