@@ -11,21 +11,17 @@ from bokeh.core.properties import without_property_validation
 from bokeh.layouts import column, row
 from bokeh.models import (
     ColumnDataSource,
-    DataTable,
     Div,
     HoverTool,
     Legend,
     LegendItem,
-    NumberFormatter,
     Range1d,
-    StringFormatter,
-    TableColumn,
 )
 from bokeh.plotting import figure
 from dask.utils import format_bytes
 from distributed.dashboard.components.scheduler import BOKEH_THEME, env
 
-from .dashboard import HISTORY, SAMPLE_SECONDS, Monitor
+from .dashboard import Monitor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +35,9 @@ UPDATE_MILLISECONDS = 1000
 LINES = 7  # workers that have a line of their own: as many as there are colours that everybody tells apart
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")  # Okabe and Ito
 GIGA = 1e9
+SHORTEST = 60  # seconds that the axis of time shows at the least
 MUTED = "#595959"
+TEXTS = ("operation", "worker", "backend", "SIMD")  # columns of tables that are no numbers
 
 
 def show(scheduler: Scheduler, extra: dict[str, Any], doc: Document) -> None:
@@ -67,9 +65,10 @@ class _Page:
         self.cards = Div(sizing_mode="stretch_width")
         self.lines = [ColumnDataSource({"x": [], "y": [], "worker": []}) for _ in range(LINES + 1)]
         self.rates, self.legend = _rates(self.lines)
-        self.operations = ColumnDataSource({name: [] for name in OPERATIONS})
+        self.operations = ColumnDataSource({name: [] for name in ("name", "percent", "text")})
         self.shares = _shares(self.operations)
-        self.workers = ColumnDataSource({name: [] for name in WORKERS})
+        self.operation_table = Div(sizing_mode="stretch_width")
+        self.worker_table = Div(sizing_mode="stretch_width")
         self.epochs = ColumnDataSource({name: [] for name in ("epoch", "loss", "train", "test")})
         self.run = Div(text=_title("Training"))
         self.training = column(
@@ -80,11 +79,10 @@ class _Page:
             self.empty,
             self.cards,
             row(self.rates, self.shares, sizing_mode="stretch_width"),
-            self.training,
             Div(text=_title("Operations", "since the cluster has this page")),
-            _table(self.operations, OPERATIONS),
+            self.operation_table,
             Div(text=_title("Workers")),
-            _table(self.workers, WORKERS),
+            self.worker_table,
             sizing_mode="stretch_width",
             styles={"padding": "8px 12px", "box-sizing": "border-box"},
         )
@@ -127,6 +125,7 @@ class _Page:
         shown = sorted(busiest, key=self._label)
         x = [then - now for then, _ in history]
         total = [sum(rates.values()) / GIGA for _, rates in history]
+        self.rates.x_range.start = min(-SHORTEST, *x, 0)
         self.lines[0].data = {"x": x, "y": total, "worker": ["all workers"] * len(x)}
         for place, lines in enumerate(self.lines[1:]):
             if place < len(shown):
@@ -142,27 +141,26 @@ class _Page:
 
     def _update_operations(self, totals: Totals) -> None:
         shares = self.monitor.shares()
-        rows = []
-        for (operation, kernels), total in sorted(totals.items()):
-            share = shares.get((operation, kernels), nan)
-            rows.append(
-                {
-                    "name": f"{operation} ({kernels})",
-                    "operation": operation,
-                    "backend": kernels,
-                    "bits": _scaled(total.bitops, "bit"),
-                    "seconds": total.seconds,
-                    "rate": total.bitops / total.seconds / GIGA if total.seconds else nan,
-                    "percent": 100 * share,
-                    "share": "" if share != share else f"{share:.0%}",
-                }
-            )
-        self.operations.data = {name: [r[name] for r in rows] for name in OPERATIONS}
-        names = [str(r["name"]) for r in reversed(rows)]
-        if self.shares.y_range.factors != names:
-            self.shares.y_range.factors = names
-        most = max((p for p in self.operations.data["percent"] if p == p), default=0)
-        self.shares.x_range.end = max(100, most) * 1.12
+        operations = sorted(totals)
+        percent = [100 * shares.get(key, nan) for key in operations]
+        texts = ["" if p != p else f"{p:.0f} %" for p in percent]
+        names = [f"{operation} ({kernels})" for operation, kernels in operations]
+        self.operations.data = {"name": names, "percent": percent, "text": texts}
+        if self.shares.y_range.factors != names[::-1]:
+            self.shares.y_range.factors = names[::-1]
+        self.shares.x_range.end = 1.12 * max(100, *(p for p in percent if p == p), 0)
+        rows = [
+            {
+                "operation": key[0],
+                "backend": key[1],
+                "bits": _scaled(totals[key].bitops, "bit"),
+                "time in kernels": f"{totals[key].seconds:,.2f} s",
+                "speed of a thread": _scaled(totals[key].bitops / max(totals[key].seconds, 1e-9), "bit/s"),
+                "share of the limit": text,
+            }
+            for key, text in zip(operations, texts, strict=True)
+        ]
+        self.operation_table.text = _table("operations", rows)
 
     def _update_workers(self) -> None:
         rows = []
@@ -173,19 +171,18 @@ class _Page:
                 {
                     "worker": self._label(address),
                     "backend": ", ".join(sorted({kernels for _, kernels in totals})) or "nothing yet",
-                    "simd": report.simd[-1] if report and report.simd else "",
+                    "SIMD": report.simd[-1] if report and report.simd else "",
                     "threads": worker.nthreads,
-                    "rate": report.rate / GIGA if report else 0.0,
-                    "bits": _scaled(sum(total.bitops for total in totals.values()), "bit"),
-                    "held": format_bytes(report.held if report else 0),
+                    "speed now": _scaled(report.rate if report else 0, "bitop/s"),
+                    "bits so far": _scaled(sum(total.bitops for total in totals.values()), "bit"),
+                    "words held": format_bytes(report.held if report else 0),
                 }
             )
         rows.sort(key=lambda r: str(r["worker"]))
-        self.workers.data = {name: [r[name] for r in rows] for name in WORKERS}
+        self.worker_table.text = _table("workers", rows)
 
     def _update_training(self) -> None:
         events = self.monitor.epochs()
-        self.training.visible = bool(events)
         if events:
             last = events[-1]
             epochs = [event for event in events if event["run"] == last["run"]]
@@ -194,6 +191,8 @@ class _Page:
             self.epochs.data = {
                 name: [nan if event[key] is None else event[key] for event in epochs] for name, key in columns.items()
             }
+            if self.training not in self.root.children:  # a log axis has no range before there is a loss
+                self.root.children.insert(3, self.training)
 
     def _label(self, address: str) -> str:
         worker = self.scheduler.workers.get(address)
@@ -201,60 +200,30 @@ class _Page:
         return host if worker is None or worker.name == address else f"{worker.name} at {host}"
 
 
-# A column of a table: its title, how it is aligned or its number formatted, and its width; None for what only a figure
-# shows.
-Columns = dict[str, tuple[str, str, int] | None]
-OPERATIONS: Columns = {
-    "name": None,
-    "operation": ("operation", "left", 100),
-    "backend": ("backend", "left", 90),
-    "bits": ("bits", "right", 110),
-    "seconds": ("time in kernels (s)", "0,0.00", 130),
-    "rate": ("speed of a thread (Gbit/s)", "0,0.0", 160),
-    "percent": None,
-    "share": ("share of the limit", "right", 120),
-}
-WORKERS: Columns = {
-    "worker": ("worker", "left", 200),
-    "backend": ("backend", "left", 90),
-    "simd": ("SIMD", "left", 130),
-    "threads": ("threads", "0", 60),
-    "rate": ("speed now (Gbitop/s)", "0,0.0", 140),
-    "bits": ("bits so far", "right", 110),
-    "held": ("words held", "right", 100),
-}
+def _table(name: str, rows: Sequence[dict[str, Any]]) -> str:
+    """An HTML table of the columns that begin with a title; the first is on the left, numbers on the right."""
+    head = "".join(_cell("th", title, "") for title in rows[0]) if rows else ""
+    body = "".join(f"<tr>{''.join(_cell('td', *item) for item in r.items())}</tr>" for r in rows)
+    return f"<table data-table='{name}' style='border-collapse: collapse; width: 100%'><tr>{head}</tr>{body}</table>"
 
 
-def _table(source: ColumnDataSource, columns: Columns) -> DataTable:
-    shown = []
-    for name, given in columns.items():
-        if given is not None:
-            title, style, width = given
-            if style in ("left", "right"):
-                formatter = StringFormatter(text_align=style)
-            else:
-                formatter = NumberFormatter(format=style, text_align="right", nan_format="")
-            shown.append(TableColumn(field=name, title=title, formatter=formatter, width=width))
-    return DataTable(
-        source=source,
-        columns=shown,
-        index_position=None,
-        autosize_mode="fit_viewport",
-        sizing_mode="stretch_width",
-        height=170,
-        selectable=False,
-    )
+def _cell(tag: str, title: str, value: Any) -> str:
+    side = "left" if title in TEXTS else "right"
+    text = title if tag == "th" else value
+    style = f"text-align: {side}; padding: 3px 10px; border-bottom: 1px solid #ddd; font-size: 13px"
+    return f"<{tag} style='{style}'>{escape(str(text))}</{tag}>"
 
 
 def _rates(lines: Sequence[ColumnDataSource]) -> tuple[Any, Legend]:
     plot = figure(
         title="Bit operations a second",
-        height=260,
+        height=280,
         sizing_mode="stretch_width",
-        x_range=Range1d(-HISTORY * SAMPLE_SECONDS, 0),
+        x_range=Range1d(-SHORTEST, 0),
         x_axis_label="time before now (s)",
         y_axis_label="Gbitop/s",
         tools="",
+        toolbar_location=None,
         min_border_left=60,
     )
     plot.y_range.start = 0
@@ -262,9 +231,9 @@ def _rates(lines: Sequence[ColumnDataSource]) -> tuple[Any, Legend]:
     for source, colour, width in zip(lines, ("black", *COLOURS), (3, *[1.5] * LINES), strict=True):
         line = plot.line("x", "y", source=source, color=colour, line_width=width)
         items.append(LegendItem(label={"value": ""}, renderers=[line]))
-    legend = Legend(items=items, location="top_left", label_text_font_size="11px", spacing=0, padding=4)
-    legend.background_fill_alpha = 0.8
-    plot.add_layout(legend)
+    legend = Legend(items=items, orientation="horizontal", ncols=3, label_text_font_size="11px", padding=0, margin=2)
+    legend.border_line_alpha = 0
+    plot.add_layout(legend, "below")
     plot.add_tools(HoverTool(tooltips=[("worker", "@worker"), ("Gbitop/s", "@y{0.0}")]))
     return plot, legend
 
@@ -278,18 +247,19 @@ def _shares(operations: ColumnDataSource) -> Any:
         x_range=Range1d(0, 112),
         x_axis_label="time at the limit / time taken (%)",
         tools="",
+        toolbar_location=None,
     )
     plot.hbar(y="name", right="percent", height=0.6, source=operations, color=COLOURS[0])
     plot.text(
         x="percent",
         y="name",
-        text="share",
+        text="text",
         source=operations,
         x_offset=4,
         text_baseline="middle",
         text_font_size="12px",
     )
-    plot.add_tools(HoverTool(tooltips=[("operation", "@name"), ("share", "@share"), ("Gbit/s a thread", "@rate{0.0}")]))
+    plot.add_tools(HoverTool(tooltips=[("operation", "@name"), ("share of the limit", "@text")]))
     return plot
 
 
@@ -302,6 +272,7 @@ def _losses(epochs: ColumnDataSource) -> Any:
         x_axis_label="epoch",
         y_axis_label="cross-entropy (nats)",
         tools="",
+        toolbar_location=None,
     )
     plot.line("epoch", "loss", source=epochs, color=COLOURS[0], line_width=2, legend_label="training")
     plot.scatter("epoch", "loss", source=epochs, color=COLOURS[0], size=6)
@@ -316,6 +287,7 @@ def _accuracies(epochs: ColumnDataSource) -> Any:
         x_axis_label="epoch",
         y_axis_label="share of images that are right",
         tools="",
+        toolbar_location=None,
     )
     for name, label, colour, marker in (
         ("train", "training", COLOURS[0], "circle"),
