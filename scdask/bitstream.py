@@ -376,7 +376,7 @@ def check_alike(*streams: Bitstream, names: tuple[str, ...] = ("length", "polari
     """Raise unless they are Bitstreams of one length and one polarity."""
     for stream in streams:
         if not isinstance(stream, Bitstream):
-            raise BitstreamError(f"a gate takes Bitstreams, not {type(stream).__name__}")
+            raise BitstreamError(f"only Bitstreams combine, not {type(stream).__name__}")
     for name in names:
         found = {getattr(stream, name): None for stream in streams}
         if len(found) > 1:
