@@ -32,6 +32,9 @@ DASHES = ("--", ":", "-.")
 ZERO = "#DCE6EC"  # a bit that is 0
 WIDEST, MOST = 256, 64  # bits and streams of a picture
 NUMBERED = 8  # streams up to which a correlation matrix shows its numbers
+READABLE = 4.5  # points of a letter
+NARROW = 250  # points of the width of axes
+SEPARATED = 32  # streams up to which a line is drawn between two of a picture
 
 
 def plot_accuracy(results: Sequence[Result], float_accuracy: float | None = None, *, ax: Any = None) -> Any:
@@ -66,7 +69,7 @@ def plot_accuracy(results: Sequence[Result], float_accuracy: float | None = None
             ax.fill_between(lengths, low, high, color=style["color"], alpha=0.2, linewidth=0)
     _length_axis(ax, [result.length for result in results])
     ax.set_ylabel("accuracy (share right)")
-    ax.legend(title="number generator", loc="lower right")
+    _legend(ax, title="number generator", loc="lower right")
     return ax
 
 
@@ -110,13 +113,13 @@ def plot_rmse(
             edge = ax.get_xaxis_transform()
             points = {"color": style["color"], "marker": style["marker"], "linestyle": "", "clip_on": False}
             ax.plot(exact, np.zeros(len(exact)), transform=edge, **points)
-            ax.annotate("exactly 0", (exact[0], 0), (0, 6), edge, "offset points", ha="center", fontsize="small")
+            ax.annotate("exactly 0", (exact[-1], 0), (-6, 4), edge, "offset points", ha="right", fontsize="small")
     for (name, values), dashes in zip(formulas.items(), cycle(DASHES), strict=False):
         ax.plot(n, values, color="black", linestyle=dashes, linewidth=1, label=name)
     _length_axis(ax, n.tolist())
     _plain_log_ticks(ax.yaxis)
     ax.set_ylabel("RMSE")
-    ax.legend()
+    _legend(ax)
     return ax
 
 
@@ -137,8 +140,7 @@ def plot_raster(spikes: Any, *, ax: Any = None) -> Any:
         raise BitstreamError(f"a raster is one of spikes (steps, n_neurons), not {train.shape}")
     ax = _axes(ax)
     steps, neurons = train.shape
-    points = ax.get_window_extent().width * 72 / ax.figure.dpi
-    width = min(3.0, max(0.5, 0.6 * points / max(1, steps)))
+    width = min(3.0, max(0.5, 0.6 * _points(ax)[0] / max(1, steps)))
     if neurons:
         ax.eventplot([row.nonzero()[0] for row in train.T], linelengths=0.8, linewidths=width, colors="black")
     ax.set(xlim=(-0.7, steps - 0.3), ylim=(-1, neurons), xlabel="time step", ylabel="neuron")
@@ -153,7 +155,7 @@ def plot_scc(matrix: Any, labels: Sequence[str] | None = None, *, ax: Any = None
     Parameters
     ----------
     matrix : array of float, shape (n, n)
-        -1 to 1. Its numbers are shown for up to 8 streams.
+        -1 to 1. Its numbers are shown for up to 8 streams, if there is room for them.
     labels : sequence of str, optional
         Names of the n streams.
     ax : matplotlib Axes, optional
@@ -169,11 +171,12 @@ def plot_scc(matrix: Any, labels: Sequence[str] | None = None, *, ax: Any = None
     ax = _axes(ax)
     image = ax.imshow(values, vmin=-1, vmax=1, cmap="RdBu_r")
     ax.figure.colorbar(image, ax=ax, label="SCC", ticks=[-1, -0.5, 0, 0.5, 1])
-    if len(values) <= NUMBERED:
+    size = min(9.0, 0.2 * min(_points(ax)) / max(1, len(values)))
+    if len(values) <= NUMBERED and size >= READABLE:
         for (row, column), value in np.ndenumerate(values):
             text = f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
             colour = "white" if abs(value) > 0.6 else "black"
-            ax.text(column, row, text, ha="center", va="center", color=colour, fontsize="small")
+            ax.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
     if labels is not None:
         ax.set_xticks(range(len(values)), labels, rotation=45, ha="right", rotation_mode="anchor")
         ax.set_yticks(range(len(values)), labels)
@@ -212,9 +215,11 @@ def plot_stream(stream: Bitstream, *, ax: Any = None) -> Any:
     colours = require("matplotlib.colors", "apps").ListedColormap([ZERO, BLUE])
     extent = (-0.5, length - 0.5, len(bits) - 0.5, -0.5)
     ax.imshow(bits, colours, aspect="auto", vmin=0, vmax=1, extent=extent, interpolation_stage="rgba")
-    ax.hlines(np.arange(1, len(bits)) - 0.5, -0.5, length - 0.5, colors="white", linewidths=1)
+    if len(bits) <= SEPARATED:
+        ax.hlines(np.arange(1, len(bits)) - 0.5, -0.5, length - 0.5, colors="white", linewidths=1)
     ax.set_xticks(range(0, length, 64 if length > 128 else 16 if length > 16 else 1))
-    ax.yaxis.get_major_locator().set_params(integer=True)
+    if len(bits) <= NUMBERED:
+        ax.set_yticks(range(len(bits)))
     bits_shown = f"first {length} of {stream.length:,}; dark: 1" if stream.length > length else "dark: 1"
     streams_shown = f"\n(first {len(bits)} of {stream.size:,})" if stream.size > len(bits) else ""
     ax.set(xlabel=f"bit ({bits_shown})", ylabel=f"stream{streams_shown}")
@@ -264,7 +269,7 @@ def plot_training_accuracy(state: State, *, ax: Any = None) -> Any:
             epochs = range(1, len(accuracies) + 1)
             ax.plot(epochs, accuracies, label=f"{name} ({accuracies[-1]:.3f})", marker=_few(state, marker), **style)
     ax.set_ylabel("accuracy (share right)")
-    ax.legend(loc="lower right")
+    _legend(ax, loc="lower right")
     return ax
 
 
@@ -334,6 +339,17 @@ def _few(state: State, marker: str) -> str:
 
 def _styles() -> Iterator[dict[str, Any]]:
     return ({"color": colour, "marker": marker} for colour, marker in zip(cycle(COLOURS), cycle(MARKERS)))
+
+
+def _legend(ax: Any, **options: Any) -> None:
+    narrow = _points(ax)[0] < NARROW
+    ax.legend(**options, fontsize="x-small" if narrow else None, title_fontsize="x-small" if narrow else None)
+
+
+def _points(ax: Any) -> tuple[float, float]:
+    """Width and height of the axes, before the labels around them take their room."""
+    box = ax.get_window_extent()
+    return box.width * 72 / ax.figure.dpi, box.height * 72 / ax.figure.dpi
 
 
 def _length_axis(ax: Any, lengths: Sequence[int]) -> None:
