@@ -207,6 +207,8 @@ def plot_stream(stream: Bitstream, *, ax: Any = None) -> Any:
         raise BitstreamError(f"the picture of a stream is that of a Bitstream, not {type(stream).__name__}")
     if any(np.isnan(n) for n in stream.shape):
         raise BitstreamError("the number of streams is not known: call words.compute_chunk_sizes() first")
+    if not stream.size:
+        raise BitstreamError(f"a picture takes at least one stream, but the shape is {stream.shape}")
     length = min(stream.length, WIDEST)
     words = stream.words[..., : vector_ops.words_for(length)]
     words = _on_host(words.reshape(stream.size, words.shape[-1])[:MOST])
