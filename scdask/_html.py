@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,10 @@ def facts(title: str, values: Mapping[str, Any], picture: str = "") -> str:
         f"<tr><th style='{LEFT}'>{escape(name)}</th><td style='{LEFT}'>{escape(str(value))}</td></tr>"
         for name, value in values.items()
     )
-    facts = f"<table>{_caption(title)}<tbody>{rows}</tbody></table>"
+    left = f"<table>{_caption(title)}<tbody>{rows}</tbody></table>"
     if not picture:
-        return facts
-    cells = "".join(f"<td style='{BARE}; vertical-align: top'>{cell}</td>" for cell in (facts, picture))
+        return left
+    cells = "".join(f"<td style='{BARE}; vertical-align: top'>{cell}</td>" for cell in (left, picture))
     return f"<table style='{BARE}'><tr style='{BARE}'>{cells}</tr></table>"
 
 
@@ -40,7 +41,7 @@ def in_colours_of_page(svg: str) -> str:
 
 def size(n_bytes: float) -> str:
     """So many bytes, as a number and, from 1 KiB on, in a unit that is easy to read."""
-    if n_bytes != n_bytes:
+    if math.isnan(n_bytes):
         return "not known"
     exact, value, unit = f"{n_bytes:,} bytes", n_bytes, ""
     for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
