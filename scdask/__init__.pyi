@@ -1,11 +1,13 @@
 from . import bitstream as bitstream
 from . import chunked as chunked
+from . import correlation as correlation
 from . import dashboard as dashboard
 from . import encoding as encoding
 from . import errors as errors
 from . import jit_kernels as jit_kernels
 from . import layers as layers
 from . import mpi_driver as mpi_driver
+from . import plotting as plotting
 from . import progress as progress
 from . import vector_ops as vector_ops
 from .bitstream import Bitstream as Bitstream
@@ -13,6 +15,8 @@ from .bitstream import mux as mux
 from .bitstream import open_zarr as open_zarr
 from .bitstream import xnor as xnor
 from .cluster import compute as compute
+from .correlation import scc as scc
+from .correlation import scc_matrix as scc_matrix
 from .encoding import LFSR as LFSR
 from .encoding import SNG as SNG
 from .encoding import Bernoulli as Bernoulli

@@ -229,10 +229,71 @@ def test_html():
     eager, lazy = streams()[0], streams(lazy=True)[0]
     for stream in (eager, lazy):
         html = stream._repr_html_()
-        for text in ("(3, 4)", "100 bits", "unipolar", "192 bytes"):
+        for text in ("(3, 4)", "100 bits", "unipolar", "192 bytes", "not known"):
             assert text in html
     assert "<svg" in lazy._repr_html_()
     assert "<svg" not in eager._repr_html_()
+    assert "Sobol(dimension=1)" in sc.encode([0.5], 10, sng=A)._repr_html_()
+    assert "1.2 MiB (1,250,000 bytes)" in sc.encode(np.zeros(1250), 8000)._repr_html_()
+    for odd in (lazy[:0], lazy[0, 0], lazy[lazy.popcount() > 50], eager[..., None, None]):
+        assert "100 bits" in odd._repr_html_()
+
+
+def test_html_has_the_colours_of_the_page():
+    import re
+
+    html = streams(lazy=True)[0]._repr_html_()
+    assert "rgb(" not in html
+    assert not re.search(r"color: *(#|black|white)", html)
+    assert all("currentColor" in text for text in re.findall("<text [^>]*>", html))
+
+
+def test_html_is_escaped():
+    class Odd(Sobol):
+        def __repr__(self):
+            return "<script>"
+
+    html = sc.encode([0.5], 10, sng=Odd())._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_the_generator_is_kept_where_the_streams_are(backend):
+    stream = sc.encode(backend.array([0.25, 0.5, 0.75]), 100, sng=A)
+    kept = [
+        stream,
+        stream[1:],
+        stream[0],
+        stream.rechunk(2),
+        stream.compute(),
+        stream.persist(),
+        sc.bitstream.to_host(stream),
+    ]
+    kept += [
+        *dask.compute(stream),
+        *dask.persist(stream),
+        pickle.loads(pickle.dumps(stream)),
+        copy.copy(stream),
+        *stream,
+    ]
+    assert all(same.sng == A for same in kept)
+    for other in (stream & stream, ~stream, sc.xnor(stream, stream), sc.mux(stream, stream, stream)):
+        assert other.sng is None
+    assert Bitstream(stream.words, 100).sng is None
+    assert dask.base.tokenize(stream) == dask.base.tokenize(sc.bitstream.wrap_words(stream.words, 100, "unipolar"))
+    assert "sng" not in repr(stream)
+
+
+@pytest.mark.component("jax")
+def test_the_generator_is_no_part_of_a_pytree():
+    import jax
+
+    from scdask.jax_backend import to_jax
+
+    a, b = (to_jax(sc.encode([0.5], 100, sng=sng)) for sng in (A, B))
+    assert (a.sng, b.sng) == (A, B)
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    assert jax.tree.map(lambda words: words, a).sng is None
 
 
 # Zarr

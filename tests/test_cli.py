@@ -13,7 +13,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from scdask import SCMLP, SchedulerError
+from scdask import SCMLP, BitstreamError, SchedulerError
 from scdask.cli import main
 from scdask.cluster import as_place, open_scheduler
 from scdask.jobs.digits import load_digits, train_perceptron
@@ -75,6 +75,44 @@ EXPECTED = {
     ("sobol", "bipolar"): {256: 0.963, 1024: 0.972, 4096: 0.970},
     ("bernoulli", "bipolar"): {1024: 0.883, 4096: 0.961},
 }
+
+
+def test_results_are_a_sequence_with_a_table():
+    from scdask.jobs.infer import Result, Results
+
+    runs = [
+        Result("<b>", 64, 0, "split", 0.9, 0.5, 10**9),
+        Result("sobol", 16, 0, "split", 0.75, 0.25, 10**9),
+        Result("<b>", 64, 1, "split", 0.8, 1.5, 3 * 10**9),
+    ]
+    results = Results(iter(runs), 0.95)
+    assert list(results) == runs
+    assert (len(results), results[-1], results[1:][0]) == (3, runs[2], runs[1])
+    assert results[:1].float_accuracy == 0.95
+    assert results.rows() == [
+        ("<b>", "64", "2", "0.8500 ± 0.0707", "-0.1000", "2.00", "2.000"),
+        ("sobol", "16", "1", "0.7500", "-0.2000", "4.00", "0.250"),
+    ]
+    html = results._repr_html_()
+    assert "<b>" not in html
+    for text in ("&lt;b&gt;", "0.8500 ± 0.0707", "Gbitop/s", "Float accuracy 0.9500", "SC inference, split"):
+        assert text in html
+    assert "SC inference" in Results([], 0.95)._repr_html_()
+    with pytest.raises(BitstreamError, match="bipolar and split"):
+        Results([runs[0], Result("sobol", 16, 0, "bipolar", 0.9, 1, 1)], 0.95)
+
+
+def test_a_run_yields_each_result_when_it_is_there(digits):
+    from scdask.jobs.infer import infer, run, settings
+
+    model, data = digits
+    x, y = data.x_test[:20], data.y_test[:20]
+    todo = settings(["sobol"], [16, 64], "split")
+    with open_scheduler("threads") as place:
+        running = run(model, x, y, iter(todo), place)
+        assert next(running).length == 16
+        (last,) = running
+        assert last.accuracy == infer(model, x, y, todo[1], place).accuracy
 
 
 @pytest.mark.parametrize(("sng", "mode"), EXPECTED)

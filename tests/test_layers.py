@@ -329,3 +329,15 @@ def test_lengths_of_any_integer_type(data, kind):
 def test_what_cannot_work_is_refused_at_once(data, make, message):
     with pytest.raises(sc.ScdaskError, match=message):
         make(*data)
+
+
+def test_html():
+    layer = SCDense(np.ones((3, 5)), np.zeros(3), x_sng=Sobol(3))
+    for text in ("SCDense", "Sobol(dimension=3)", "split", "144 bytes"):
+        assert text in layer._repr_html_()
+    model = SCMLP((layer, SCDense(np.ones((2, 3)), np.zeros(2), input_scale=2.5)), np.array(["<a>", "b"]))
+    html = model._repr_html_()
+    for text in ("2.5", "2 classes", "&lt;a&gt;", "Sobol(dimension=3)"):
+        assert text in html
+    assert "<a>" not in html
+    assert html.count("<tr>") == 3

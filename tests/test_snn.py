@@ -464,3 +464,11 @@ def test_jax_waits_until_it_is_needed():
     code = "import json, sys, scdask, scdask.cli, scdask.layers; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert not {"jax", "optax", "sklearn", "matplotlib", "rich"} & set(json.loads(done.stdout))
+
+
+def test_html(reference):
+    html = reference[-1]._repr_html_()
+    for text in ("6-7-5-3", "92, 368 bytes", "a", "Epochs", f"{reference[-1].losses[-1]:.4f} nats"):
+        assert text in html
+    begun = replace(reference[-1], losses=(), train_accuracies=(), test_accuracies=())
+    assert "loss" not in begun._repr_html_()

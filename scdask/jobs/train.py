@@ -47,4 +47,4 @@ def figure(state: snn.State, settings: snn.Settings, digits: Digits, title: str)
     _, hidden = snn.forward(state.weights, spikes, settings)
     trains = [np.asarray(layer)[:, 0] for layer in (spikes, *hidden)]
     image = f"test image 0, a {digits.y_test[0]}"
-    return training_figure(state.losses, state.train_accuracies, state.test_accuracies, trains, title, image)
+    return training_figure(state, trains, title, image)

@@ -1,0 +1,90 @@
+"""Correlation of bitstreams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import vector_ops
+from .bitstream import Bitstream, check_alike
+from .errors import BitstreamError
+
+LONGEST = 2**32  # bits for which products of counts, at most N**2 / 4 in the end, fit into int64
+
+
+def scc(a: Bitstream, b: Bitstream) -> Any:
+    """The stochastic computing correlation (SCC) of two streams, -1 to 1.
+
+    +1 where the ones overlap as much as they can, -1 where they do so as little as they can, and 0 where they overlap
+    as those of independent streams do on average [1]_. A stream of only zeros or only ones has no correlation with
+    any: 0 is returned.
+
+    Parameters
+    ----------
+    a, b : Bitstream
+        Of one length, up to 2**32 bits, and any polarity; shapes broadcast.
+
+    Returns
+    -------
+    array of float64, of the broadcast shape
+        Lazy if the words of `a` or `b` are a Dask array.
+
+    Raises
+    ------
+    BitstreamError
+        If they are no Bitstreams, differ in length or are too long, or their shapes do not broadcast.
+
+    References
+    ----------
+    .. [1] Alaghi and Hayes: Exploiting correlation in stochastic circuit design. ICCD 2013.
+
+    Examples
+    --------
+    >>> from scdask import Sobol, encode
+    >>> a, b = (encode(p, 256, sng=Sobol(1)) for p in (0.75, 0.5))
+    >>> float(scc(a, b)), float(scc(a, ~b))
+    (1.0, -1.0)
+    """
+    check_alike(a, b, names=("length",))
+    both = vector_ops.stream_popcount(vector_ops.vec_and(a.words, b.words))
+    return _scc(both, vector_ops.stream_popcount(a.words), vector_ops.stream_popcount(b.words), a.length)
+
+
+def scc_matrix(streams: Bitstream) -> Any:
+    """The SCC of each stream with each: `scc`, without the pairs in memory.
+
+    Parameters
+    ----------
+    streams : Bitstream, shape (n,)
+
+    Returns
+    -------
+    array of float64, shape (n, n)
+        Symmetric, with 1 on the diagonal, or 0 for a constant stream. Lazy if the words are a Dask array.
+
+    Raises
+    ------
+    BitstreamError
+        If it is no Bitstream of one axis, or the streams are longer than 2**32 bits.
+    """
+    check_alike(streams)
+    if streams.ndim != 1:
+        raise BitstreamError(f"a correlation matrix is that of streams of shape (n,), not {streams.shape}")
+    rows, ones = streams.words[:, None], vector_ops.stream_popcount(streams.words)
+    return _scc(vector_ops.vec_mac(rows, rows), ones[:, None], ones[None, :], streams.length)
+
+
+def _scc(both: Any, ones_a: Any, ones_b: Any, length: int) -> Any:
+    if length > LONGEST:
+        raise BitstreamError(f"the SCC is that of streams of up to {LONGEST} bits, not {length}")
+    return vector_ops.exactly(_from_counts, both, ones_a, ones_b, length=length)
+
+
+def _from_counts(both: Any, ones_a: Any, ones_b: Any, length: int) -> Any:
+    with np.errstate(over="ignore"):  # a difference of products that wrap is right if it fits itself
+        covariance = both * length - ones_a * ones_b
+    ones_b = ones_b + (length - 2 * ones_b) * (covariance <= 0)  # SCC(a, b) is -SCC(a, NOT b)
+    smaller = ones_a + (ones_b - ones_a) * (ones_b < ones_a)
+    larger = ones_a + ones_b - smaller
+    return vector_ops.divide(covariance, vector_ops.or_one(smaller * (length - larger)))
