@@ -1,0 +1,102 @@
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+import scdask as sc
+from scdask import progress
+
+LOOP = """
+import sys, time
+from scdask.progress import track
+assert list(track(range(3), description="counting", unit="things", quiet={quiet})) == [0, 1, 2]
+"""
+
+
+def test_a_log_has_lines_without_control_characters():
+    done = subprocess.run(
+        [sys.executable, "-c", LOOP.format(quiet=False)],
+        capture_output=True,
+        check=True,
+        env=os.environ | {"TERM": "xterm-256color"},
+    )
+    assert done.stdout == b""
+    text = done.stderr.decode()
+    assert re.fullmatch(r"counting: 3/3 things, [\d.,]+ things/s, [\d.]+ s\n", text)
+
+
+def test_quiet_shows_nothing():
+    done = subprocess.run([sys.executable, "-c", LOOP.format(quiet=True)], capture_output=True, check=True)
+    assert done.stdout == done.stderr == b""
+
+
+def test_a_terminal_has_a_bar_with_rate_and_time_left():
+    ours, theirs = pty.openpty()
+    terminal = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100"}
+    job = subprocess.Popen([sys.executable, "-c", LOOP.format(quiet=False)], stderr=theirs, env=terminal)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    assert job.wait() == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert "counting" in text
+    assert "3/3" in text
+    assert "things/s" in text
+    assert "0:00:00" in text
+
+
+def test_a_line_tells_the_time_left(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    shown = []
+    line = progress._Line(shown.append, 5, 2, 12, "epochs", "")
+    for now[0], done, description in [(1, 3, None), (10, 4, None), (70, 9, "loss 0.5"), (3700, 12, None)]:
+        line.update(done, description)
+    assert shown == [
+        "epochs: 4/12, 0.2/s, 40 s left, 10 s",
+        "loss 0.5: 9/12, 0.1/s, 30 s left, 1:10 min",
+        "loss 0.5: 12/12, 0.0027/s, 1:01:40 h",
+    ]
+
+
+def test_an_iterator_without_length():
+    assert list(progress.track(iter("ab"), quiet=True)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous", "distributed"])
+def test_compute_shows_its_tasks(cluster, monkeypatch, scheduler):
+    lines = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", lines)
+    stream = sc.encode([0.25, 0.5, 0.75], 64, sng=sc.Sobol(1), chunks=(1, 1))
+    counts = stream.popcount()
+    with cluster.as_current():
+        options = {"scheduler": cluster} if scheduler == "distributed" else {"scheduler": scheduler}
+        computed, five = sc.compute(counts, 5, progress=True, **options)
+    assert computed.tolist() == [16, 32, 48]
+    assert five == 5
+    assert re.fullmatch(r"sc-popcount: (\d+)/\1 tasks, .*\n", lines.getvalue())
+
+
+@pytest.mark.slow
+@pytest.mark.component("notebooks")
+def test_a_notebook_keeps_the_last_line(tmp_path):
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LOOP.format(quiet=False))])
+    NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    (output,) = notebook.cells[0].outputs
+    assert output.output_type == "display_data"
+    assert re.fullmatch(r"counting: 3/3 things, [\d.,]+ things/s, [\d.]+ s", output.data["text/plain"])
