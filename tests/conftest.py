@@ -23,6 +23,7 @@ COMPONENTS = {
     "cupy": "cupy",
     "mpi": "dask_mpi",
     "slurm": "dask_jobqueue",
+    "notebooks": "nbclient",
 }
 PROGRAMS = {"mpi": "mpiexec", "slurm": "slurmctld"}  # that a component needs beside its package
 SEARCHED = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])
