@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any, get_args
@@ -13,7 +12,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from . import vector_ops
+from . import _html, vector_ops
 from ._dispatch import as_numpy
 from ._extras import require
 from .errors import BitstreamError
@@ -21,6 +20,8 @@ from .vector_ops import Polarity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from .encoding import SNG
 
 FORMAT = 1  # of the attributes of a Zarr store
 
@@ -41,6 +42,11 @@ class Bitstream:
     polarity : {"unipolar", "bipolar"}
         Whether a stream stands for its share of ones p, or for 2p - 1.
 
+    Attributes
+    ----------
+    sng : SNG or None
+        The generator that `encode` was given, for display: None where it is not known, such as after a gate.
+
     Raises
     ------
     BitstreamError
@@ -51,6 +57,7 @@ class Bitstream:
     words: Any
     length: int
     polarity: Polarity = "unipolar"
+    sng: SNG | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.polarity not in get_args(Polarity):
@@ -61,7 +68,7 @@ class Bitstream:
             raise BitstreamError(f"a bitstream has at least one bit, not {self.length}")
 
     def _with(self, words: Any) -> Bitstream:
-        return wrap_words(words, self.length, self.polarity)
+        return wrap_words(words, self.length, self.polarity, self.sng)
 
     # as an array of streams
 
@@ -122,22 +129,21 @@ class Bitstream:
         return f"Bitstream(shape={self.shape}, length={self.length}, polarity={self.polarity!r}{chunks})"
 
     def _repr_html_(self) -> str:
-        rows = {
+        facts = {
             "Shape": self.shape,
-            "Length": f"{self.length} bits",
+            "Length": f"{self.length:,} bits",
             "Polarity": self.polarity,
-            "Words": f"{self.words.shape} uint64, {self.nbytes:,} bytes",
+            "SNG": self.sng or "not known",
+            "Words": f"{self.words.shape} uint64",
+            "Memory": _html.size(self.nbytes),
         }
         picture = ""
         if self.chunks:
-            rows["Chunks"] = f"{self.words.chunksize} in {self.words.npartitions} blocks"
-            known = not any(np.isnan(n) for n in self.shape)
-            picture = self.words.to_svg(size=120) if known else ""
-        cells = "".join(
-            f"<tr><th style='text-align: left'>{name}</th><td>{escape(str(value))}</td></tr>"
-            for name, value in rows.items()
-        )
-        return f"<table><tr><td><table><caption>Bitstream</caption>{cells}</table></td><td>{picture}</td></tr></table>"
+            largest = _html.size(8 * math.prod(self.words.chunksize))
+            facts["Chunks"] = f"{self.words.npartitions:,} of up to {self.words.chunksize} words, {largest}"
+            if all(n > 0 for n in self.words.shape):  # not for NaN either
+                picture = _html.in_colours_of_page(self.words.to_svg(size=120))
+        return _html.facts("Bitstream", facts, picture)
 
     # gates
 
@@ -145,7 +151,7 @@ class Bitstream:
         if not isinstance(other, Bitstream):
             return NotImplemented
         check_alike(self, other)
-        return self._with(gate(self.words, other.words))
+        return wrap_words(gate(self.words, other.words), self.length, self.polarity)
 
     def __and__(self, other: Any) -> Any:
         """AND: the product of independent unipolar streams."""
@@ -161,7 +167,7 @@ class Bitstream:
 
     def __invert__(self) -> Bitstream:
         """NOT: 1 - p of unipolar streams, -v of bipolar ones."""
-        return self._with(vector_ops.vec_not(self.words, self.length))
+        return wrap_words(vector_ops.vec_not(self.words, self.length), self.length, self.polarity)
 
     # reading out
 
@@ -177,6 +183,12 @@ class Bitstream:
     def unpack(self) -> Any:
         """The bits, uint8 of shape (*shape, length)."""
         return vector_ops.unpack_bitstream(self.words, self.length)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the bits as a picture, a row a stream, on Matplotlib's axes: see `scdask.plotting.plot_stream`."""
+        from .plotting import plot_stream
+
+        return plot_stream(self, ax=ax)
 
     # as a Dask collection
 
@@ -348,10 +360,10 @@ def open_zarr(store: Any) -> Bitstream:
     return Bitstream(words, ours.get("length", 0), ours.get("polarity", ""))
 
 
-def wrap_words(words: Any, length: int, polarity: Polarity) -> Bitstream:
+def wrap_words(words: Any, length: int, polarity: Polarity, sng: SNG | None = None) -> Bitstream:
     """A Bitstream of words that an operation of ours made, without checking their padding again."""
     stream = object.__new__(Bitstream)
-    stream.__dict__.update(words=words, length=length, polarity=polarity)
+    stream.__dict__.update(words=words, length=length, polarity=polarity, sng=sng)
     return stream
 
 
@@ -368,7 +380,7 @@ def to_host(arr: Any) -> Any:
         Of the same shape and dtype; read-only if it comes from JAX. A NumPy array is returned as it is.
     """
     if isinstance(arr, Bitstream):
-        return wrap_words(to_host(arr.words), arr.length, arr.polarity)
+        return wrap_words(to_host(arr.words), arr.length, arr.polarity, arr.sng)
     return vector_ops.on_host(arr) if hasattr(arr, "dtype") else as_numpy(arr, "what comes from a device")
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .jobs.bench import Speed
-    from .jobs.infer import Result
+    from .jobs.infer import Results
     from .jobs.limits import Limits
     from .layers import SCMLP
 
@@ -190,7 +190,7 @@ def infer(
             perceptron, x, y = given or _digits(model)
         check()
         with status.status("loading the kernels on the workers"):
-            from .jobs.infer import float_accuracy, infer, settings
+            from .jobs.infer import Results, float_accuracy, run, settings
 
             exact = float_accuracy(perceptron, x, y)
             place.wait_until_ready()
@@ -199,15 +199,17 @@ def infer(
         with _progress(status) as progress:
             todo = settings(sngs, lengths, mode, seed=seed, repeat=repeat)
             task = progress.add_task("inference", total=len(todo))
-            for setting in todo:
+            check()
+            for result in run(perceptron, x, y, todo, place):
+                results.append(result)
                 check()
-                results.append(infer(perceptron, x, y, setting, place))
-                last = f"{setting.sng} N={setting.length}: {results[-1].accuracy:.4f}"
+                last = f"{result.sng} N={result.length}: {result.accuracy:.4f}"
                 progress.update(task, advance=1, description=last)
         check()
-        _print_table(Console(quiet=quiet), results, exact)
+        table = Results(results, exact)
+        _print_table(Console(quiet=quiet), table)
         name = " ".join(Path(given).name for given in (dataset, model) if given)
-        _save(out, results, exact, name, len(x), place)
+        _save(out, table, name, len(x), place)
         status.print(f"Written: {out / 'results.json'}, {out / 'accuracy.png'}", highlight=False, soft_wrap=True)
 
 
@@ -274,7 +276,7 @@ def _plain_os_errors(out: Path) -> Iterator[None]:
         raise click.ClickException(f"cannot write to {out}: {error}") from error
 
 
-def _save(out: Path, results: Sequence[Result], exact: float, name: str, samples: int, place: Place) -> None:
+def _save(out: Path, results: Results, name: str, samples: int, place: Place) -> None:
     from .plotting import accuracy_figure
 
     report = {
@@ -283,11 +285,10 @@ def _save(out: Path, results: Sequence[Result], exact: float, name: str, samples
         "scheduler": place.name,
         "threads": place.threads,
         "samples": samples,
-        "float_accuracy": exact,
+        "float_accuracy": results.float_accuracy,
         "results": [vars(r) | {"sc_operations_per_second": r.sc_operations_per_second} for r in results],
     }
-    title = f"SC inference, {name}, {results[0].mode}"
-    figure = accuracy_figure(results, exact, title)
+    figure = accuracy_figure(results, f"SC inference, {name}, {results[0].mode}")
     with _plain_os_errors(out):
         _write_report(out / "results.json", report)
         _write_figure(out / "accuracy.png", figure)
@@ -305,36 +306,19 @@ def _write_figure(path: Path, figure: Any) -> None:
     write_whole(path, lambda file: figure.savefig(file, format="png", dpi=150))
 
 
-def _print_table(console: Console, results: Sequence[Result], exact: float) -> None:
+def _print_table(console: Console, results: Results) -> None:
     from itertools import groupby
-    from statistics import mean, stdev
 
     from rich.table import Table
 
-    caption = (
-        f"Float accuracy {exact:.4f}. SNG: stochastic number generator. N: bits of a stream. "
-        "Gbitop/s: 10^9 pairs of bits gated and counted a second, encoding and Dask's time included."
-    )
     plus_minus = "±" if console.encoding.startswith("utf") else "+-"
-    table = Table(title=f"SC inference, {results[0].mode}", caption=caption)
-    for column in ("SNG", "N", "seeds", "accuracy", "vs float", "Gbitop/s", "time (s)"):
+    table = Table(title=results.title, caption=results.note)
+    for column in results.COLUMNS:
         table.add_column(column, justify="left" if column == "SNG" else "right", no_wrap=True)
-    for sng, of_sng in groupby(results, key=lambda r: r.sng):
+    for _, of_sng in groupby(results.rows(), key=lambda row: row[0]):
         table.add_section()
-        for length, group in groupby(of_sng, key=lambda r: r.length):
-            runs = list(group)
-            accuracies = [r.accuracy for r in runs]
-            spread = f" {plus_minus} {stdev(accuracies):.4f}" if len(runs) > 1 else ""
-            seconds = sum(r.seconds for r in runs)
-            table.add_row(
-                sng,
-                str(length),
-                str(len(runs)),
-                f"{mean(accuracies):.4f}{spread}",
-                f"{mean(accuracies) - exact:+.4f}",
-                f"{sum(r.sc_operations for r in runs) / seconds / 1e9:.2f}",
-                f"{seconds:.3f}",
-            )
+        for row in of_sng:
+            table.add_row(*(cell.replace("±", plus_minus) for cell in row))
     console.width = max(console.width, 80)  # a narrower table would hide figures
     console.print(table)
 

@@ -323,7 +323,7 @@ def encode(
         words = chunked.encode_words(p, sng, length, polarity, chunks=chunks)
     if hasattr(words, "npartitions"):
         _warn_of_many_blocks(words)
-    return wrap_words(words, int(length), polarity)
+    return wrap_words(words, int(length), polarity, sng)
 
 
 def _warn_of_many_blocks(words: Any) -> None:

@@ -92,7 +92,7 @@ def to_device(arr: Any) -> Any:
     if cupy is not None and isinstance(arr, cupy.ndarray):
         return arr
     if isinstance(arr, Bitstream):
-        return wrap_words(to_device(arr.words), arr.length, arr.polarity)
+        return wrap_words(to_device(arr.words), arr.length, arr.polarity, arr.sng)
     if isinstance(arr, da.Array):
         empty = np.empty((0,) * arr.ndim, _native(arr.dtype))
         meta = empty.view(DeviceMeta) if why_no_gpu() else cupy.empty(empty.shape, empty.dtype)

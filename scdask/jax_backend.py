@@ -98,7 +98,7 @@ def to_jax(arr: Any) -> Any:
     if isinstance(arr, jax.Array):
         return arr
     if isinstance(arr, Bitstream):
-        return wrap_words(to_jax(arr.words), arr.length, arr.polarity)
+        return wrap_words(to_jax(arr.words), arr.length, arr.polarity, arr.sng)
     if isinstance(arr, da.Array):
         return arr.map_blocks(to_jax, dtype=arr.dtype, meta=to_jax(np.zeros((0,) * arr.ndim, arr.dtype)))
     values = as_numpy(arr, "what goes to JAX")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from . import vector_ops
+from . import _html, vector_ops
 from ._dispatch import as_numpy
 from ._files import read_npz
 from .encoding import SNG, Sobol
@@ -113,6 +113,21 @@ class SCDense:
         n_neurons, n_inputs = self.weights.shape
         return f"SCDense({n_inputs} -> {n_neurons}, {self.mode}, x_sng={self.x_sng}, w_sng={self.w_sng})"
 
+    def _repr_html_(self) -> str:
+        return _html.facts("SCDense", self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        n_neurons, n_inputs = self.weights.shape
+        return {
+            "Inputs": f"{n_inputs:,}",
+            "Neurons": f"{n_neurons:,}",
+            "Mode": self.mode,
+            "Input scale": f"{self.input_scale:.4g}",
+            "SNG of inputs": self.x_sng,
+            "SNG of weights": self.w_sng,
+            "Weights and bias": _html.size(self.weights.nbytes + self.bias.nbytes),
+        }
+
     def __call__(self, x: Any, length: int) -> Any:
         """The outputs before an activation, float64 (batch, n_neurons), for inputs (batch, n_inputs)."""
         x = x if hasattr(x, "dtype") else as_numpy(x, "inputs")
@@ -166,6 +181,11 @@ class SCMLP:
 
     def __repr__(self) -> str:
         return f"SCMLP({', '.join(map(repr, self.layers))})"
+
+    def _repr_html_(self) -> str:
+        layers = [{"Layer": i, **layer._facts()} for i, layer in enumerate(self.layers)]
+        note = f"{len(self.classes):,} classes: {np.array2string(self.classes, threshold=20)}"
+        return _html.table("SCMLP", list(layers[0]), [list(layer.values()) for layer in layers], note)
 
     @classmethod
     def from_arrays(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from .jobs.infer import Result
+    from .jobs.infer import Result, Results
     from .snn import State
 
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
@@ -273,7 +273,7 @@ def plot_training_accuracy(state: State, *, ax: Any = None) -> Any:
     return ax
 
 
-def accuracy_figure(results: Sequence[Result], float_accuracy: float, title: str) -> Any:
+def accuracy_figure(results: Results, title: str) -> Any:
     """The figure of `scdask infer`: `plot_accuracy` with a title, for a file.
 
     Returns
@@ -281,7 +281,7 @@ def accuracy_figure(results: Sequence[Result], float_accuracy: float, title: str
     matplotlib.figure.Figure
     """
     figure = require("matplotlib.figure", "apps").Figure(figsize=(7, 4.5), layout="constrained")
-    plot_accuracy(results, float_accuracy, ax=figure.add_subplot()).set_title(title)
+    plot_accuracy(results, ax=figure.add_subplot()).set_title(title)
     return figure
 
 

@@ -22,7 +22,7 @@ from uuid import uuid4
 import numpy as np
 from dask import delayed
 
-from . import vector_ops
+from . import _html, vector_ops
 from ._dispatch import as_numpy
 from ._extras import require
 from ._files import read_npz, write_whole
@@ -158,6 +158,23 @@ class State:
     def epoch(self) -> int:
         """How many epochs are done."""
         return len(self.losses)
+
+    def _repr_html_(self) -> str:
+        sizes = [self.weights[0].shape[1], *map(len, self.weights)]
+        facts = {
+            "Network": "-".join(map(str, sizes)),
+            "Weights": f"{sum(w.size for w in self.weights):,}, {_html.size(sum(w.nbytes for w in self.weights))}",
+            "Classes": np.array2string(self.classes, threshold=20),
+            "Epochs": self.epoch,
+        }
+        curves = {
+            "Training loss": self.losses,
+            "Training accuracy": self.train_accuracies,
+            "Test accuracy": self.test_accuracies,
+        }
+        units = {"Training loss": " nats"}
+        last = {name: f"{curve[-1]:.4f}{units.get(name, '')}" for name, curve in curves.items() if curve}
+        return _html.facts("Spiking network", facts | last)
 
 
 # The network

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any, overload
 
 import dask.array as da
 import numpy as np
 
+from .. import _html
 from ..chunked import MAC_RATE, task_bits
 from ..encoding import LFSR, SNG, Bernoulli, Halton, Sobol, VanDerCorput
 from ..errors import BitstreamError
 from ..vector_ops import check_encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -49,6 +53,79 @@ class Result(Setting):
     def sc_operations_per_second(self) -> float:
         """SC operations a second, encoding and scheduling included."""
         return self.sc_operations / self.seconds
+
+
+class Results(Sequence[Result]):
+    """The results of inferences in one mode with one perceptron, shown as a table in a notebook.
+
+    Parameters
+    ----------
+    results : iterable of Result
+        Such as `run` yields.
+    float_accuracy : float
+        Of the same weights in floating point.
+    """
+
+    COLUMNS = ("SNG", "N", "seeds", "accuracy", "vs float", "Gbitop/s", "time (s)")
+
+    def __init__(self, results: Iterable[Result], float_accuracy: float) -> None:
+        self._results = tuple(results)
+        self.float_accuracy = float_accuracy
+        modes = sorted({result.mode for result in self})
+        if len(modes) > 1:
+            raise BitstreamError(f"results are those of one mode, not of {' and '.join(modes)}")
+
+    @overload
+    def __getitem__(self, index: int) -> Result: ...
+    @overload
+    def __getitem__(self, index: slice) -> Results: ...
+    def __getitem__(self, index: int | slice) -> Result | Results:
+        picked = self._results[index]
+        return Results(picked, self.float_accuracy) if isinstance(picked, tuple) else picked
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __repr__(self) -> str:
+        return f"Results({list(self._results)}, float_accuracy={self.float_accuracy:.4f})"
+
+    @property
+    def title(self) -> str:
+        """What the table is of."""
+        return f"SC inference, {self[0].mode}" if self else "SC inference"
+
+    @property
+    def note(self) -> str:
+        """What the columns of the table are."""
+        return (
+            f"Float accuracy {self.float_accuracy:.4f}. SNG: stochastic number generator. N: bits of a stream. "
+            "Gbitop/s: 10^9 pairs of bits gated and counted a second, encoding and Dask's time included."
+        )
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table: a row of COLUMNS a generator and length, with mean and standard deviation over the seeds."""
+        groups: dict[tuple[str, int], list[Result]] = defaultdict(list)
+        for result in self:
+            groups[result.sng, result.length].append(result)
+        return [_row(runs, self.float_accuracy) for runs in groups.values()]
+
+    def _repr_html_(self) -> str:
+        return _html.table(self.title, self.COLUMNS, self.rows(), self.note)
+
+
+def _row(runs: list[Result], float_accuracy: float) -> tuple[str, ...]:
+    accuracies = [r.accuracy for r in runs]
+    spread = f" ± {stdev(accuracies):.4f}" if len(runs) > 1 else ""
+    seconds = sum(r.seconds for r in runs)
+    return (
+        runs[0].sng,
+        str(runs[0].length),
+        str(len(runs)),
+        f"{mean(accuracies):.4f}{spread}",
+        f"{mean(accuracies) - float_accuracy:+.4f}",
+        f"{sum(r.sc_operations for r in runs) / seconds / 1e9:.2f}",
+        f"{seconds:.3f}",
+    )
 
 
 def settings(
@@ -114,6 +191,11 @@ def infer(model: SCMLP, x: NDArray[Any], y: NDArray[Any], setting: Setting, plac
     count = place.compute(right)
     seconds = time.perf_counter() - start
     return Result(**vars(setting), accuracy=int(count) / len(x), seconds=seconds, sc_operations=operations * len(x))
+
+
+def run(model: SCMLP, x: NDArray[Any], y: NDArray[Any], settings: Iterable[Setting], place: Place) -> Iterator[Result]:
+    """Do one inference after the other, and yield the result of each as it is there; see `infer`."""
+    return (infer(model, x, y, setting, place) for setting in settings)
 
 
 def check_data(model: SCMLP, x: NDArray[Any], y: NDArray[Any]) -> None:
