@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass, field
 from functools import singledispatch, wraps
 from importlib import import_module
 from itertools import chain
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
@@ -28,6 +31,31 @@ BACKENDS = {
     "jax": "scdask.jax_backend",
     "jaxlib": "scdask.jax_backend",
 }
+METER = "scdask"  # the name of the plugin of a worker that adds up what its tasks do
+# The kernels that compute arrays of a library. JAX's tracers are of jax, its arrays of jaxlib: tracing is no work.
+KERNELS = {"numpy": "numpy", "cupy": "cupy", "jaxlib": "jax"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a call of a kernel does.
+
+    Parameters
+    ----------
+    operation : str
+        "encode", "gate", "mac", "popcount", or "pack", which unpacking is too.
+    bitops : int
+        Bits generated, gated, counted or packed; of a MAC pairs of bits, gated and counted.
+    uses : dict
+        What it takes of the machine, by the names of `jobs.limits.Limits`.
+    streams : int
+        Streams that it begins to encode.
+    """
+
+    operation: str
+    bitops: int
+    uses: dict[str, float] = field(default_factory=dict)
+    streams: int = 0
 
 
 class ArrayFunction(Protocol[P, R_co]):
@@ -40,8 +68,11 @@ class ArrayFunction(Protocol[P, R_co]):
     def register(self, cls: type, func: Callable[..., Any]) -> Any: ...
 
 
-def array_function(func: Callable[P, R_co]) -> ArrayFunction[P, R_co]:
-    """Make `func` the NumPy implementation of a function open to other array types."""
+def array_function(func: Callable[P, R_co], work: Callable[..., Work] | None = None) -> ArrayFunction[P, R_co]:
+    """Make `func` the NumPy implementation of a function open to other array types.
+
+    `work(result, *args, **kwargs)` says what a call did, whatever the type; it is asked in tasks of a Dask worker.
+    """
     table = singledispatch(func)
     name = func.__name__
 
@@ -57,8 +88,55 @@ def array_function(func: Callable[P, R_co]) -> ArrayFunction[P, R_co]:
             raise MixedArrayError(f"{name} was given arrays of several libraries; move them to one first")
         return found.pop()(*args, **kwargs)
 
-    call.register = table.register  # type: ignore[attr-defined]
-    return cast("ArrayFunction[P, R_co]", call)
+    public = call if work is None else _metered(call, work)
+    public.register = table.register  # type: ignore[attr-defined]
+    return cast("ArrayFunction[P, R_co]", public)
+
+
+def _metered(call: Callable[P, R_co], work: Callable[..., Work]) -> Callable[P, R_co]:
+    """The function, which tells a Dask worker whose task calls it what it did, and how long that took."""
+
+    @wraps(call)
+    def metered(*args: P.args, **kwargs: P.kwargs) -> R_co:
+        worker = _worker_of_this_task()
+        if worker is None:
+            return call(*args, **kwargs)
+        start = perf_counter()
+        result = call(*args, **kwargs)
+        computed = result if hasattr(result, "dtype") else next(chain(args, kwargs.values()))
+        kernels = KERNELS.get(type(computed).__module__.partition(".")[0])
+        if kernels is not None:
+            _wait_for(result, kernels)
+            _tell(worker, kernels, work(result, *args, **kwargs), perf_counter() - start)
+        return result
+
+    return metered
+
+
+def _worker_of_this_task() -> Any:
+    module = sys.modules.get("distributed.worker")
+    try:
+        return module and module.get_worker()
+    except (ValueError, AttributeError):  # no task, or distributed is still being imported
+        return None
+
+
+def _wait_for(result: Any, kernels: str) -> None:
+    """Wait for a result that is computed beside Python, so that its time is that of the kernel."""
+    if kernels == "jax":
+        result.block_until_ready()
+    elif kernels == "cupy":
+        import_module("cupy").cuda.get_current_stream().synchronize()
+
+
+def _tell(worker: Any, kernels: str, work: Work, seconds: float) -> None:
+    meter = import_module("distributed.metrics").context_meter
+    label = f"sc-{work.operation}-{kernels}"
+    meter.digest_metric(label, seconds, "seconds")  # of which Dask takes its own time for the task away
+    meter.digest_metric(label, work.bitops, "bitops")
+    plugin = worker.plugins.get(METER)
+    if plugin is not None:
+        plugin.add(kernels, work, seconds)
 
 
 def _known_type(name: str, array: Any) -> type:

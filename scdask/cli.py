@@ -40,7 +40,6 @@ OPTIONAL = {
     "dask_jobqueue": "slurm",
 }
 BENCHED = ("numpy", "numba", "numkong", "simsimd", "faiss-cpu", "sc-neurocore", "sc-neurocore-engine")
-SIMD = ("sse4.2", "popcnt", "avx2", "avx512f", "avx512bw", "avx512vpopcntdq", "neon", "sve")
 
 
 class CommaList(click.ParamType):  # type: ignore[type-arg]
@@ -191,20 +190,19 @@ def infer(
         check()
         with status.status("loading the kernels on the workers"):
             from .jobs.infer import Results, float_accuracy, run, settings
+            from .progress import bar
 
             exact = float_accuracy(perceptron, x, y)
             place.wait_until_ready()
         _make_folder(out)
         results = []
-        with _progress(status) as progress:
-            todo = settings(sngs, lengths, mode, seed=seed, repeat=repeat)
-            task = progress.add_task("inference", total=len(todo))
-            check()
+        todo = settings(sngs, lengths, mode, seed=seed, repeat=repeat)
+        check()
+        with bar(len(todo), "inference", "settings", quiet=quiet) as update:
             for result in run(perceptron, x, y, todo, place):
                 results.append(result)
                 check()
-                last = f"{result.sng} N={result.length}: {result.accuracy:.4f}"
-                progress.update(task, advance=1, description=last)
+                update(len(results), f"{result.sng} N={result.length}: {result.accuracy:.4f}")
         check()
         table = Results(results, exact)
         _print_table(Console(quiet=quiet), table)
@@ -229,6 +227,8 @@ def _place(
             place = stack.enter_context(open_scheduler(scheduler, workers, threads, interface))
         if place.dashboard:
             status.print(f"Dask dashboard: {place.dashboard}", highlight=False, soft_wrap=True)
+        if place.page:
+            status.print(f"Bitstreams: {place.page}", highlight=False, soft_wrap=True)
         yield place
 
 
@@ -251,13 +251,6 @@ def _own(model: str | None, data: str | None) -> tuple[SCMLP, Any, Any]:
     if missing:
         raise BitstreamError(f"the data {data} have no array {missing[0]}, only {', '.join(arrays)}")
     return SCMLP.load(model, arrays["x"]), arrays["x"], arrays["y"]
-
-
-def _progress(console: Console) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console)
 
 
 def _make_folder(out: Path) -> None:
@@ -417,6 +410,7 @@ def train(
         from . import snn
         from .jobs import train as job
         from .jobs.digits import load_digits
+        from .progress import bar
 
         status = Console(stderr=True, quiet=quiet)
         place = stack.enter_context(_place(status, scheduler, workers, threads, interface))
@@ -430,15 +424,13 @@ def train(
             digits = load_digits()
             place.wait_until_ready()
         start = perf_counter()
-        with _progress(status) as progress:
-            task = progress.add_task("compiling", total=settings.epochs, completed=resumed)
+        with bar(settings.epochs, "compiling", "epochs", done=resumed, quiet=quiet) as update:
             state = before
             for state in job.train(digits, settings, place, before):
                 with _plain_os_errors(out):
                     snn.save_checkpoint(checkpoint, state, settings)
                 check()
-                last = f"loss {state.losses[-1]:.4f}, test accuracy {state.test_accuracies[-1]:.4f}"
-                progress.update(task, advance=1, description=last)
+                update(state.epoch, f"loss {state.losses[-1]:.4f}, test accuracy {state.test_accuracies[-1]:.4f}")
         seconds = perf_counter() - start
         check()
         assert state is not None
@@ -478,7 +470,8 @@ def train(
     show_default=True,
     help="For how many seconds each kernel is timed.",
 )
-def bench(as_json: bool, peers: bool, seconds: float) -> None:
+@click.option("--quiet", is_flag=True, help="Print the result alone.")
+def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
     """Time the kernels on this machine in under a minute.
 
     Each runs on one thread, in turn with NumPy doing the same, and with other packages if --peers is given. Runs that
@@ -493,19 +486,22 @@ def bench(as_json: bool, peers: bool, seconds: float) -> None:
 
         from .jobs.bench import cases, measure
         from .jobs.limits import measure_limits
+        from .progress import bar
 
         if peers:
             from .jobs.peers import require_all
 
             require_all()
-        status = Console(stderr=True)
-        speeds = []
-        with status.status("the limits of this machine") as shown:
+        status = Console(stderr=True, quiet=quiet)
+        with status.status("the limits of this machine"):
             limits = measure_limits()
+        speeds: list[Speed] = []
+        with bar(None, "kernels", "kernels", quiet=quiet) as update:
             for case in cases(peers):
                 stopped()
-                shown.update(case.name)
+                update(len(speeds), case.name)
                 speeds.append(measure(case, limits, seconds))
+            update(len(speeds), "timed")
         if as_json:
             report = {
                 "scdask": __version__,
@@ -522,7 +518,7 @@ def bench(as_json: bool, peers: bool, seconds: float) -> None:
 def _print_speeds(console: Console, speeds: Sequence[Speed], limits: Limits) -> None:
     from rich.table import Table
 
-    from .jobs.bench import DIGITS
+    from .jit_kernels import DIGITS
 
     gigabytes = ", ".join(
         f"{name.replace('_', ' ')} {rate / 1e9:.0f} GB/s" for name, rate in vars(limits).items() if "_" in name
@@ -557,12 +553,14 @@ def _short(number: float) -> str:
 def _processor() -> str:
     import platform
 
+    from .jobs.limits import simd
+
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()} ({', '.join(_simd())})"
+    return f"{names[0] if names else platform.processor() or platform.machine()} ({', '.join(simd())})"
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:
@@ -643,6 +641,7 @@ def info() -> None:
     from rich.table import Table
 
     from .cluster import available_cores
+    from .jobs.limits import SIMD, simd
 
     table = Table(show_header=False)
     table.add_row("scdask", __version__)
@@ -651,7 +650,7 @@ def info() -> None:
         table.add_row(package, version(package))
     table.add_section()
     table.add_row("cores", f"{available_cores()} of {os.cpu_count()} usable")
-    table.add_row("SIMD", ", ".join(_simd()) or "none of " + ", ".join(SIMD))
+    table.add_row("SIMD", ", ".join(simd()) or "none of " + ", ".join(SIMD))
     table.add_section()
     checks = {"NumPy": _check_numpy, "Dask": _check_dask, "CuPy": _check_cupy, "JAX": _check_jax}
     for name, check in checks.items():
@@ -660,13 +659,6 @@ def info() -> None:
     for package, extra in OPTIONAL.items():
         table.add_row(package, escape(_installed(package, extra)))
     Console().print(table)
-
-
-def _simd() -> list[str]:
-    from llvmlite import binding
-
-    features = binding.get_host_cpu_features()
-    return [name for name in SIMD if features.get(name)]
 
 
 def _check_numpy() -> None:
@@ -730,6 +722,5 @@ def _installed(package: str, extra: str) -> str:
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
 
     from .cluster import Place

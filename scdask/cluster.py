@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import time
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from distributed import Client, Future
 
+TRAINING = "scdask-training"  # the topic of the events that a training logs after each epoch
 CONNECT_SECONDS = 30  # without a scheduler, or a worker that runs
 POLL_SECONDS = 2
 # A terminal sends Ctrl-C to the workers too, but it is the job that closes them.
@@ -33,10 +36,11 @@ THREADS = 8  # of a worker process at the most, unless told otherwise
 
 @dataclass(frozen=True)
 class Place:
-    """A running scheduler: what it is, how many threads compute there, and the address of its dashboard, if any.
+    """A running scheduler: what it is, how many threads compute there, and the addresses of its dashboard, if any.
 
-    Its workers load the kernels while the caller goes on; `wait_until_ready` ends when they have. `compute` does not
-    wait for workers that are gone. If `gpu`, each has a GPU, and a job moves its arrays there with `to_device`.
+    `page` is that of the page of scdask, which a scheduler that was there already need not have. Its workers load the
+    kernels while the caller goes on; `wait_until_ready` ends when they have. `compute` does not wait for workers that
+    are gone. If `gpu`, each has a GPU, and a job moves its arrays there with `to_device`.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Place:
     warming: dict[str, Future[str]] = field(default_factory=dict)
     client: Client | None = None
     gpu: bool = False
+    page: str | None = None
 
     def wait_until_ready(self) -> None:
         """Wait for the kernels of every worker; raise a SchedulerError if one cannot run this version of scdask."""
@@ -56,10 +61,17 @@ class Place:
                 raise SchedulerError(f"the worker {worker} has scdask {version}, but this is {__version__}")
 
     def compute(self, lazy: Any) -> Any:
-        """Compute one Dask collection; raise a SchedulerError if nobody is left to do it."""
+        """Compute one Dask collection, in a span of its own; raise a SchedulerError if nobody is left to do it."""
         if self.client is None:
             return lazy.compute()
-        return self._result(self.client.compute(lazy))
+        with _span(operation_of(lazy)):
+            future = self.client.compute(lazy)
+        return self._result(future)
+
+    def log_event(self, topic: str, event: dict[str, Any]) -> None:
+        """Tell the scheduler of something that its dashboard shows; nothing without one."""
+        if self.client is not None:
+            self.client.log_event(topic, event)
 
     def run_everywhere(self, function: Callable[[], Any]) -> None:
         """Run a function on every worker that there is, so that it loads or compiles what its tasks will need."""
@@ -101,14 +113,78 @@ def as_place(given: Any) -> Place:
     from distributed import Client
 
     if isinstance(given, Client):
-        return Place("client", sum(given.nthreads().values()), given.dashboard_link, {}, given)
+        return Place("client", sum(given.nthreads().values()), given.dashboard_link, client=given)
     if not isinstance(given, Place):
         raise SchedulerError(f"a place to compute comes from open_scheduler or is a Dask Client, not {given!r}")
     return given
 
 
+def compute(
+    *collections: Any, name: str | None = None, retries: int = 2, progress: bool = False, **kwargs: Any
+) -> tuple[Any, ...]:
+    """Compute Dask collections at once, as `dask.compute` does, under a name that the dashboard shows.
+
+    On a distributed cluster the tasks form a span: Dask's page of fine performance metrics and its other pages of
+    groups tell it from the rest of the work.
+
+    Parameters
+    ----------
+    *collections : Bitstream, dask Array, other Dask collections, or containers of them
+        What is no collection is returned as it is.
+    name : str, optional
+        Of the span; by default the operations that the collections end with, such as "sc-mac".
+    retries : int
+        How often a distributed cluster tries a task again that failed. (Tasks whose worker died are tried again in
+        any case, as Dask's option distributed.scheduler.allowed-failures says.)
+    progress : bool
+        Whether to show how many tasks are done, with rate and time left, as `scdask.progress.track` does.
+    **kwargs
+        Of `dask.compute`, such as `scheduler="threads"`.
+
+    Returns
+    -------
+    tuple
+        Of the results, one for each argument; of a Bitstream a Bitstream in memory.
+
+    Raises
+    ------
+    SchedulerError
+        If `retries` is negative or no integer.
+    """
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise SchedulerError(f"a task is tried again 0 times or more, not {retries!r}")
+    name = name or ", ".join(dict.fromkeys(operation_of(c) for c in dask.base.unpack_collections(*collections)[0]))
+    with _span(name), dask.annotate(retries=retries):
+        if not progress:
+            return dask.compute(*collections, **kwargs)  # type: ignore[no-any-return]
+        from .progress import follow
+
+        return follow(collections, name, kwargs)
+
+
+def operation_of(collection: Any) -> str:
+    """The name of the tasks that a Dask collection ends with."""
+    return str(dask.utils.key_split(next(iter(dask.core.flatten(collection.__dask_keys__())))))
+
+
+@contextmanager
+def _span(name: str) -> Iterator[None]:
+    """A span of distributed, if that is in use; annotations hold for what is computed in the block."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None or not name:
+        yield
+        return
+    with distributed.span(name):
+        yield
+
+
 def warm_up(gpu: bool = False) -> str:
     """Compile or load the kernels that a layer runs, so that no job waits for them; return the version of scdask."""
+    Context().run(_run_kernels, gpu)  # where no task is known: what is compiled is not counted as work
+    return __version__
+
+
+def _run_kernels(gpu: bool) -> None:
     from .encoding import Bernoulli, Sobol
     from .layers import matmul
 
@@ -120,7 +196,6 @@ def warm_up(gpu: bool = False) -> str:
 
                 inputs = to_device(inputs)
             matmul(inputs, [[1.0] * 8] * 8, 64, x_sng=generator, w_sng=generator)
-    return __version__
 
 
 def available_cores() -> int:
@@ -172,6 +247,8 @@ def open_scheduler(
 
     from distributed import Client, LocalCluster
 
+    from .dashboard import preloaded
+
     if scheduler in ("local", "cuda"):
         if scheduler == "local":
             workers = workers or -(-available_cores() // (threads or THREADS))
@@ -179,13 +256,14 @@ def open_scheduler(
             start = LocalCluster
         else:
             workers, threads, start = _gpus(workers), threads or 1, require("dask_cuda", "gpu-cuda13").LocalCUDACluster
-        cluster = start(
-            n_workers=workers,
-            threads_per_worker=threads,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            preload=[IGNORE_CTRL_C],
-        )
+        with preloaded():
+            cluster = start(
+                n_workers=workers,
+                threads_per_worker=threads,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                preload=[IGNORE_CTRL_C],
+            )
         with cluster, Client(cluster) as client, _quiet_failure():
             yield _place(scheduler, client, gpu=scheduler == "cuda")
         return
@@ -256,8 +334,12 @@ def _connect(scheduler: str) -> Client:
 
 
 def _place(name: str, client: Client, dashboard: str | None = None, gpu: bool = False) -> Place:
+    from .dashboard import page_of
+
     warming = _on_every_worker(client, partial(warm_up, gpu))
-    return Place(name, sum(client.nthreads().values()), dashboard or client.dashboard_link, warming, client, gpu)
+    threads = sum(client.nthreads().values())
+    page = page_of(client, dashboard and dashboard.partition(" ")[0])
+    return Place(name, threads, dashboard or client.dashboard_link, warming, client, gpu, page)
 
 
 def _on_every_worker(client: Client, function: Callable[[], Any]) -> dict[str, Future[Any]]:

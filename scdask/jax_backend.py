@@ -368,7 +368,8 @@ def encode_region(
 def encode_words(values: Any, sng: SNG, length: int, polarity: Polarity = "unipolar") -> Any:
     length = vector_ops.check_encoding(length, sng, polarity)
     words = (0, vector_ops.words_for(length))
-    return encode_region(values, sng, length, polarity, vector_ops.whole(values.shape), values.shape, words)
+    whole = vector_ops.whole(values.shape)
+    return vector_ops.encode_region(values, sng, length, polarity, whole, values.shape, words)
 
 
 def probabilities(values: Any, polarity: Polarity) -> Any:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 WORD = 64  # bits in a word
 LANES = 8  # words in a vector
 BLOCK = 16  # words whose levels `bernoulli` draws together
+# Binary digits that a bit of `bernoulli` takes: a word draws digits until all its bits are decided.
+DIGITS = sum(1 - (1 - 2.0**-level) ** WORD for level in range(64))
 PANEL = 16 * BLOCK  # words that it prepares together: a vector load right after narrow stores would stall
 ROW = PANEL + LANES  # words between its rows: room to store whole vectors
 FIRST_LEVELS = 8  # that it draws for all words: one bit in 256 is undecided after them, and a word in five

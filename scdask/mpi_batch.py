@@ -18,6 +18,7 @@ from distributed import Client, Security
 
 from ._extras import require
 from ._mpi import FIELDS, dashboard_of, end_job, exit_code, group_of, hush, shared_credentials, watch_threads
+from .dashboard import preloaded
 from .errors import WorldError
 from .mpi_driver import CLOSE_SECONDS, START_SECONDS, Watch, open_session
 
@@ -118,8 +119,7 @@ def _on_dask_mpi(group: Group, threads: int | None, interface: str | None) -> It
     if group.rank != CLIENT:
         _outlive_the_client()
     try:
-        preloaded = [*dask.config.get("distributed.scheduler.preload"), __name__]
-        with dask.config.set({"distributed.scheduler.preload": preloaded}):
+        with preloaded(__name__), preloaded():
             is_client = initialize(
                 interface=interface,
                 nthreads=threads or share.threads,

@@ -25,6 +25,7 @@ from . import vector_ops
 from ._dispatch import as_numpy
 from ._mpi import dashboard_of, end_job, exit_code, group_of, hush, poll, shared_credentials, watch_threads, yield_core
 from .bitstream import Bitstream, to_host, wrap_words
+from .dashboard import page_of, preloaded
 from .errors import BitstreamError, UnsupportedArrayError, WorldError
 
 if TYPE_CHECKING:
@@ -685,7 +686,10 @@ def mpi_session(
         where = {"host": host, "interface": interface, "protocol": "tls" if encrypted else "tcp", "security": security}
         session = stack.enter_context(open_session(group, where, threads, memory_limit, timeout))
         if session.client is not None and not quiet:
-            print("Dask dashboard: {} (from elsewhere: {})".format(*dashboard_of(session.client)), file=sys.stderr)
+            dashboard, tunnel = dashboard_of(session.client)
+            print(f"Dask dashboard: {dashboard} (from elsewhere: {tunnel})", file=sys.stderr)
+            if page := page_of(session.client, dashboard):
+                print(f"Bitstreams: {page}", file=sys.stderr)
         with _together(group):
             yield session
 
@@ -768,7 +772,7 @@ class _Cluster:
         self.group.meet("the start of the client", client, self.timeout)
 
     async def _start_scheduler(self, where: dict[str, Any]) -> Any:
-        with dask.config.set(SELDOM):
+        with dask.config.set(SELDOM), preloaded():
             scheduler = await Scheduler(**where, port=0, dashboard=True, dashboard_address="127.0.0.1:0")
         if self.group.size > 1:
             self.watch = Watch(scheduler)

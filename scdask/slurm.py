@@ -85,17 +85,21 @@ def slurm_cluster(workers: int | None, threads: int | None, interface: str | Non
     require("cryptography", "slurm")
     from distributed import Security
 
+    from .dashboard import preloaded
+
     _slurm("squeue", "--version")
     options = dask.config.get("jobqueue.slurm")
-    with cluster_of_jobs(
-        cores=threads or options["cores"] or 1,
-        processes=1,
-        memory=options["memory"] or "2 GiB",
-        interface=interface or options["interface"],
-        security=Security.temporary(),
-        shared_temp_directory=options["shared-temp-directory"] or str(Path.cwd()),
-        scheduler_options={"dashboard_address": "127.0.0.1:0"},
-    ) as cluster:
+    with preloaded():
+        cluster = cluster_of_jobs(
+            cores=threads or options["cores"] or 1,
+            processes=1,
+            memory=options["memory"] or "2 GiB",
+            interface=interface or options["interface"],
+            security=Security.temporary(),
+            shared_temp_directory=options["shared-temp-directory"] or str(Path.cwd()),
+            scheduler_options={"dashboard_address": "127.0.0.1:0"},
+        )
+    with cluster:
         cluster.scale(jobs=workers or 1)
         _wait_for_worker(cluster)
         yield cluster

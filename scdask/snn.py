@@ -26,7 +26,7 @@ from . import _html, vector_ops
 from ._dispatch import as_numpy
 from ._extras import require
 from ._files import read_npz, write_whole
-from .cluster import as_place
+from .cluster import TRAINING, as_place
 from .encoding import Bernoulli
 from .errors import BitstreamError, ScdaskError
 from .jax_backend import spike
@@ -343,7 +343,20 @@ def train(
         if test is not None:
             reached = accuracy(state, *test, settings, place)
             state = replace(state, test_accuracies=(*state.test_accuracies, reached))
+        place.log_event(TRAINING, _epoch(run, state, settings))
         yield state
+
+
+def _epoch(run: str, state: State, settings: Settings) -> dict[str, Any]:
+    """What the dashboard shows of an epoch."""
+    return {
+        "run": run,
+        "epoch": state.epoch,
+        "epochs": settings.epochs,
+        "loss": state.losses[-1],
+        "train_accuracy": state.train_accuracies[-1],
+        "test_accuracy": state.test_accuracies[-1] if state.test_accuracies else None,
+    }
 
 
 def _as_data(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[Any]]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 import operator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from . import jit_kernels
-from ._dispatch import array_function, as_numpy
+from ._dispatch import Work, array_function, as_numpy
 from .errors import BitstreamError
-from .jit_kernels import WORD, empty_words, readonly, tail_mask
+from .jit_kernels import DIGITS, WORD, empty_words, readonly, tail_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ OPERAND_BYTES = 2**26  # of encoded weights held at once by `encode_mac`
 MOST_RANGES = 100_000  # of words that `encode_mac` goes through one after the other
 TILE_BYTES = 2**25  # of encoded inputs held at once by `encode_mac`
 SEGMENT = 4096  # bits of a shared sequence that one look-up table serves: 2 MiB
+NEAR_BYTES = 2**20  # that a kernel moves where they stay in a second-level cache
+READ_BATCH = 8  # inputs below which a MAC waits for its weights to be read
 
 
 def words_for(length: int) -> int:
@@ -41,10 +44,59 @@ def words_for(length: int) -> int:
     return -(-length // WORD)
 
 
+# What calls do, for the meters of workers
+
+
+def _moved(**sizes: float) -> dict[str, float]:
+    """Bytes read and written, of a cache or of the memory beyond."""
+    place = "near" if sum(sizes.values()) <= NEAR_BYTES else "far"
+    return {f"{way}_{place}": size for way, size in sizes.items()}
+
+
+def _packing(words: Any, bitstream: Any) -> Work:
+    bits = np.size(bitstream)
+    return Work("pack", bits, _moved(read=bits, write=words.nbytes))
+
+
+def _unpacking(bits: Any, packed: Any, *args: Any, **kwargs: Any) -> Work:
+    return Work("pack", bits.size, _moved(read=packed.nbytes, write=bits.nbytes))
+
+
+def _gating(words: Any, *args: Any, **kwargs: Any) -> Work:
+    read = sum(operand.nbytes for operand in (*args, *kwargs.values()) if hasattr(operand, "nbytes"))
+    return Work("gate", WORD * words.size, _moved(read=read, write=words.nbytes))
+
+
+def _counting(counts: Any, packed: Any) -> Work:
+    return Work("popcount", WORD * packed.size, _moved(read=packed.nbytes))
+
+
+def _accumulating(counts: Any, weights: Any, inputs: Any, gate: Gate) -> Work:
+    batch = math.prod(inputs.shape[:-2])
+    bitops = WORD * batch * weights.size
+    return Work("mac", bitops, {"arithmetic": bitops} if batch >= READ_BATCH else _moved(read=weights.nbytes))
+
+
+def _encoding(
+    packed: Any,
+    values: Any,
+    sng: SNG,
+    length: int,
+    polarity: Polarity,
+    region: Region,
+    shape: tuple[int, ...],
+    words: tuple[int, int],
+) -> Work:
+    streams = math.prod(packed.shape[:-1])
+    bits = streams * max(0, min(WORD * words[1], length) - WORD * words[0])
+    uses = _moved(write=packed.nbytes) if sng.key() is None else {"digits": DIGITS * bits}
+    return Work("encode", bits, uses, streams if words[0] == 0 else 0)
+
+
 # Packing
 
 
-@array_function
+@partial(array_function, work=_packing)
 def pack_bitstream(bitstream: Any) -> Any:
     """Pack the bits on the last axis into uint64 words, LSB first.
 
@@ -101,7 +153,7 @@ def _not_bits(bits: NDArray[Any]) -> BitstreamError:
     return BitstreamError(f"a bitstream holds only 0 and 1, but there is {bits[place]} at {place}")
 
 
-@array_function
+@partial(array_function, work=_unpacking)
 def unpack_bitstream(packed: Any, original_length: int, original_shape: tuple[int, ...] | None = None) -> Any:
     """Unpack words into one byte a bit.
 
@@ -254,7 +306,7 @@ def _operands(*packed: Any) -> list[NDArray[np.uint64]]:
     return words
 
 
-@array_function
+@partial(array_function, work=_gating)
 def vec_and(a_packed: Any, b_packed: Any) -> Any:
     """AND: the product of independent unipolar streams.
 
@@ -276,7 +328,7 @@ def vec_and(a_packed: Any, b_packed: Any) -> Any:
     return a & b
 
 
-@array_function
+@partial(array_function, work=_gating)
 def vec_or(a_packed: Any, b_packed: Any) -> Any:
     """OR: a + b - ab of independent unipolar streams, max(a, b) of fully correlated ones.
 
@@ -286,7 +338,7 @@ def vec_or(a_packed: Any, b_packed: Any) -> Any:
     return a | b
 
 
-@array_function
+@partial(array_function, work=_gating)
 def vec_xor(a_packed: Any, b_packed: Any) -> Any:
     """XOR: |a - b| of fully correlated unipolar streams.
 
@@ -296,7 +348,7 @@ def vec_xor(a_packed: Any, b_packed: Any) -> Any:
     return a ^ b
 
 
-@array_function
+@partial(array_function, work=_gating)
 def vec_xnor(a_packed: Any, b_packed: Any, length: int | None = None) -> Any:
     """XNOR: the product of independent bipolar streams.
 
@@ -320,7 +372,7 @@ def vec_xnor(a_packed: Any, b_packed: Any, length: int | None = None) -> Any:
     return _without_padding(jit_kernels.xnor_word(a, b), length)
 
 
-@array_function
+@partial(array_function, work=_gating)
 def vec_not(packed: Any, length: int | None = None) -> Any:
     """NOT: 1 - p of a unipolar stream, -v of a bipolar one.
 
@@ -342,7 +394,7 @@ def vec_not(packed: Any, length: int | None = None) -> Any:
     return _without_padding(~as_words(packed), length)
 
 
-@array_function
+@partial(array_function, work=_gating)
 def vec_mux(select_packed: Any, a_packed: Any, b_packed: Any) -> Any:
     """MUX: `a` where `select` is 1, else `b`; the scaled sum s * a + (1 - s) * b for a `select` independent of both.
 
@@ -374,7 +426,7 @@ def _without_padding(words: NDArray[np.uint64], length: int | None) -> NDArray[n
 # Counting
 
 
-@array_function
+@partial(array_function, work=_counting)
 def popcount(packed: Any) -> Any:
     """Ones in each word.
 
@@ -389,7 +441,7 @@ def popcount(packed: Any) -> Any:
     return np.bitwise_count(as_words(packed))
 
 
-@array_function
+@partial(array_function, work=_counting)
 def stream_popcount(packed: Any) -> Any:
     """Ones in each stream: the accumulative parallel counter.
 
@@ -408,7 +460,7 @@ def stream_popcount(packed: Any) -> Any:
     return out
 
 
-@array_function
+@partial(array_function, work=_counting)
 def vec_popcount(packed: Any) -> Any:
     """Ones in the whole array.
 
@@ -477,7 +529,7 @@ def check_mac(weights: Any, inputs: Any, gate: str, length: int | None) -> int |
     return None
 
 
-@array_function
+@partial(array_function, work=_accumulating)
 def gate_counts(weights: Any, inputs: Any, gate: Gate) -> Any:
     """The counts of `vec_mac`, but for "xnor" those of XOR: where the padding is 0, XNOR has the rest of the bits."""
     weights, inputs = as_words(weights), as_words(inputs)
@@ -536,7 +588,7 @@ def check_encoding(length: Any, sng: Any, polarity: Any = "unipolar") -> int:
     return int(length)
 
 
-@array_function
+@partial(array_function, work=_encoding)
 def encode_region(
     values: Any,
     sng: SNG,

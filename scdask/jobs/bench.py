@@ -13,7 +13,7 @@ import numpy as np
 
 from ..encoding import LFSR, SNG, Bernoulli, Halton, Sobol, VanDerCorput, encode
 from ..errors import ScdaskError
-from ..jit_kernels import WORD, tail_mask
+from ..jit_kernels import DIGITS, WORD, tail_mask
 from ..vector_ops import (
     pack_bitstream,
     stream_popcount,
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from .limits import Limits
 
     Runs = dict[str, Callable[[], Any]]
-
-# Binary digits that a random bit takes: a word of 64 draws digits until all its bits are decided.
-DIGITS = sum(1 - (1 - 2.0**-level) ** WORD for level in range(64))
 
 
 @dataclass(frozen=True)

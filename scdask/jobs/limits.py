@@ -8,7 +8,7 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -34,6 +34,13 @@ if TYPE_CHECKING:
 NEAR = 2**19  # bytes that stay in a second-level cache
 FAR = 2**28  # bytes that mostly do not
 CELLS = 8
+SIMD = ("sse4.2", "popcnt", "avx2", "avx512f", "avx512bw", "avx512vpopcntdq", "neon", "sve")
+
+
+def simd() -> list[str]:
+    """The instruction sets that matter here and that this processor has, in the order of `SIMD`."""
+    features = binding.get_host_cpu_features()
+    return [name for name in SIMD if features.get(name)]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,103 @@
+"""What a Dask worker counts of the kernels that its tasks run, and sends with its heartbeats."""
+
+from __future__ import annotations
+
+import sys
+import time
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any
+
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from ._dispatch import METER
+
+MEASURED_FROM = 2**31  # bytes of a worker's memory: measuring the limits takes an eighth of them, for two seconds
+
+if TYPE_CHECKING:
+    from distributed import Worker
+
+    from ._dispatch import Work
+
+
+class Meter(WorkerPlugin):  # type: ignore[misc]
+    """Totals of a worker, by operation and kernels, and the packed words that it holds."""
+
+    name = METER
+
+    def setup(self, worker: Worker) -> None:
+        """Begin to count."""
+        self._data = worker.data
+        self._memory = worker.memory_manager.memory_limit
+        self._lock = Lock()
+        self._totals: dict[tuple[str, str], list[Any]] = {}
+        self._held: dict[Any, int] = {}
+        self._simd: list[str] = []
+        self._limits: dict[str, float] | None = None
+        self._measuring = False
+        worker.metrics[METER] = self.report
+
+    def teardown(self, worker: Worker) -> None:
+        """Send no more counts."""
+        worker.metrics.pop(METER, None)
+
+    def add(self, kernels: str, work: Work, seconds: float) -> None:
+        """Count a call that took so long; from any thread."""
+        with self._lock:
+            total = self._totals.setdefault((work.operation, kernels), [0, 0.0, 0, {}])
+            total[0] += work.bitops
+            total[1] += seconds
+            total[2] += work.streams
+            for name, amount in work.uses.items():
+                total[3][name] = total[3].get(name, 0.0) + amount
+
+    def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
+        """Follow what comes to the worker's memory and goes."""
+        if finish == "memory":
+            # Not from the disk: what was spilled at once stays there.
+            held = _bytes_of_words(getattr(self._data, "fast", self._data).get(key))
+            if held:
+                self._held[key] = held
+        elif start == "memory":
+            self._held.pop(key, None)
+
+    def measure(self) -> None:
+        """Measure the limits of this machine, once, beside what the worker does, if it has the memory."""
+        if not self._measuring and (self._memory is None or self._memory >= MEASURED_FROM):
+            self._measuring = True
+            Thread(target=self._measure, name="scdask-limits", daemon=True).start()
+
+    def _measure(self) -> None:
+        from .jobs.limits import measure_limits
+
+        self._limits = vars(measure_limits())
+
+    def report(self, worker: Worker) -> dict[str, Any]:
+        """The totals, for a heartbeat, whose integers have 64 bits: counts are text."""
+        if self._totals and not self._simd:
+            from .jobs.limits import simd
+
+            self._simd = simd()
+        with self._lock:
+            totals = [
+                [operation, kernels, str(bitops), seconds, str(streams), dict(uses)]
+                for (operation, kernels), (bitops, seconds, streams, uses) in self._totals.items()
+            ]
+        return {
+            "time": time.time(),
+            "totals": totals,
+            "held": sum(self._held.values()),
+            "simd": self._simd,
+            "limits": self._limits,
+        }
+
+
+def _bytes_of_words(value: Any) -> int:
+    bitstream = sys.modules.get("scdask.bitstream")
+    if bitstream and isinstance(value, bitstream.Bitstream):
+        value = value.words
+    return int(value.nbytes) if getattr(value, "dtype", None) == "uint64" and hasattr(value, "nbytes") else 0
+
+
+def measure_limits(dask_worker: Worker) -> None:
+    """Have a worker measure its limits; runs in its event loop."""
+    dask_worker.plugins[METER].measure()

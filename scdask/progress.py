@@ -1,0 +1,241 @@
+"""How far something is: a bar in a terminal, a line of text in a notebook or a log."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Sized
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import dask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from distributed import Client
+    from rich.console import Console
+
+T = TypeVar("T")
+LOG_SECONDS = 30  # between two lines of a log
+DRAW_SECONDS = 0.1  # between two updates in a notebook
+
+
+def track(
+    iterable: Iterable[T], total: int | None = None, description: str = "", unit: str = "", *, quiet: bool = False
+) -> Iterator[T]:
+    """Show how far the loop over an iterable is, with rate and time left.
+
+    In a terminal that is a bar on the standard error; in a notebook a line that stays in the saved file; elsewhere a
+    line every 30 seconds and at the end, without control characters.
+
+    Parameters
+    ----------
+    iterable : iterable
+    total : int, optional
+        The number of its items; by default its length, if it has one.
+    description : str
+        What is done.
+    unit : str
+        What the items are, such as "epochs".
+    quiet : bool
+        Whether to show nothing.
+
+    Yields
+    ------
+    object
+        The items.
+    """
+    if total is None and isinstance(iterable, Sized):
+        total = len(iterable)
+    with bar(total, description, unit, quiet=quiet) as update:
+        for done, item in enumerate(iterable, 1):
+            yield item
+            update(done)
+
+
+@contextmanager
+def bar(
+    total: int | None, description: str = "", unit: str = "", *, done: int = 0, quiet: bool = False
+) -> Iterator[Callable[..., None]]:
+    """Show how far a block is, as `track` does.
+
+    Parameters
+    ----------
+    total, description, unit, quiet
+        As in `track`.
+    done : int
+        How many of them are done before it begins.
+
+    Yields
+    ------
+    callable
+        To be called with the number that is done now, and, if they change, description= and total=.
+    """
+    from rich.console import Console
+
+    if quiet:
+        yield _ignore
+        return
+    console = Console(stderr=True)
+    notebook = _in_notebook()
+    if console.is_terminal and not notebook:
+        with _rich(console, done, total, description, unit) as update:
+            yield update
+        return
+    show = _Notebook() if notebook else partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    line = _Line(show, DRAW_SECONDS if notebook else LOG_SECONDS, done, total, description, unit)
+    if notebook:
+        line.draw()
+    try:
+        yield line.update
+    finally:
+        line.draw()
+
+
+def _ignore(done: int, description: str | None = None, total: int | None = None) -> None:
+    pass
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
+class _Notebook:
+    """A place for a text in the output of a cell."""
+
+    def __init__(self) -> None:
+        self.handle: Any = None
+
+    def __call__(self, text: str) -> None:
+        from IPython.display import display
+
+        content = {"text/plain": text}
+        if self.handle is None:
+            self.handle = display(content, raw=True, display_id=True)
+        else:
+            self.handle.update(content, raw=True)
+
+
+@contextmanager
+def _rich(console: Console, done: int, total: int | None, description: str, unit: str) -> Iterator[Callable[..., None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    start = time.monotonic()
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            rate = (task.completed - done) / max(time.monotonic() - start, 1e-9)
+            return Text(_rate(rate, unit) if task.completed > done else "")
+
+    text = TextColumn("{task.description}", markup=False)
+    with Progress(text, BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task(description, total=total, completed=done)
+
+        def update(now: int, description: str | None = None, total: int | None = None) -> None:
+            progress.update(task, completed=now, description=description, total=total)
+
+        yield update
+
+
+class _Line:
+    """A line of text that is shown again from time to time, and at the end."""
+
+    def __init__(
+        self, show: Callable[[str], None], every: float, done: int, total: int | None, description: str, unit: str
+    ) -> None:
+        self.show, self.every = show, every
+        self.first = self.done = done
+        self.total, self.description, self.unit = total, description, unit
+        self.start = self.shown = time.monotonic()
+        self.last = ""
+
+    def update(self, done: int, description: str | None = None, total: int | None = None) -> None:
+        self.done = done
+        self.description = description or self.description
+        self.total = total or self.total
+        if time.monotonic() - self.shown >= self.every:
+            self.draw()
+
+    def draw(self) -> None:
+        self.shown = time.monotonic()
+        if self.last != (text := self.text(self.shown - self.start)):
+            self.last = text
+            self.show(text)
+
+    def text(self, spent: float) -> str:
+        rate = (self.done - self.first) / max(spent, 1e-9)
+        count = f"{self.done}" if self.total is None else f"{self.done}/{self.total}"
+        parts = [" ".join(filter(None, (self.description and f"{self.description}:", count, self.unit)))]
+        if self.done > self.first:
+            parts.append(_rate(rate, self.unit))
+            if self.total is not None and self.done < self.total:
+                parts.append(f"{_duration((self.total - self.done) / rate)} left")
+        return ", ".join([*parts, _duration(spent)])
+
+
+def _rate(rate: float, unit: str) -> str:
+    number = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+    return f"{number} {unit}/s" if unit else f"{number}/s"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min" if minutes else f"{rest} s"
+
+
+def follow(collections: Sequence[Any], description: str, options: dict[str, Any]) -> tuple[Any, ...]:
+    """`dask.compute(*collections, **options)`, while the tasks that are done are shown."""
+    get = dask.base.get_scheduler(scheduler=options.get("scheduler"))
+    client = getattr(get, "__self__", None)
+    distributed = sys.modules.get("distributed")
+    with bar(None, description, "tasks") as update:
+        if distributed and isinstance(client, distributed.Client):
+            return _follow_cluster(client, collections, {k: v for k, v in options.items() if k != "scheduler"}, update)
+
+        def started(graph: Any, state: dict[str, Any]) -> None:
+            update(0, total=len(state["ready"]) + len(state["waiting"]))
+
+        def ended(key: Any, result: Any, graph: Any, state: dict[str, Any], worker: Any) -> None:
+            update(len(state["finished"]))
+
+        with dask.callbacks.Callback(start_state=started, posttask=ended):
+            return dask.compute(*collections, **options)  # type: ignore[no-any-return]
+
+
+def _follow_cluster(
+    client: Client, collections: Sequence[Any], options: dict[str, Any], update: Callable[..., None]
+) -> tuple[Any, ...]:
+    from distributed.diagnostics.progressbar import ProgressBar
+
+    lazy, repack = dask.base.unpack_collections(*collections)
+    if not lazy:
+        return tuple(collections)
+    futures = client.compute(lazy, **options)
+    seen: dict[str, int] = {}
+
+    class Watch(ProgressBar):  # type: ignore[misc]
+        def _draw_bar(self, remaining: int, all: int, **response: Any) -> None:  # noqa: A002
+            seen.update(done=all - remaining, total=all)
+
+    # Read by the event loop, and drawn here: a notebook takes the output of the thread of its cell.
+    listening = asyncio.run_coroutine_threadsafe(Watch(futures).listen(), client.loop.asyncio_loop)
+    try:
+        while not all(future.done() for future in futures):
+            time.sleep(DRAW_SECONDS)
+            if seen:
+                update(seen["done"], total=seen["total"])
+        results = client.gather(futures)
+        if seen:
+            update(seen["total"], total=seen["total"])
+        return tuple(repack(results))
+    finally:
+        listening.cancel()
