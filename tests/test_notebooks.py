@@ -110,4 +110,4 @@ def execute(notebook, folder):
         km=AsyncKernelManager(kernel_spec_manager=ThisPython()),
         resources={"metadata": {"path": str(folder)}},
     )
-    return client.execute(env=env)
+    return client.execute(env=env, cleanup_kc=True)
