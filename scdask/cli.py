@@ -197,8 +197,8 @@ def infer(
         _make_folder(out)
         results = []
         todo = settings(sngs, lengths, mode, seed=seed, repeat=repeat)
+        check()
         with bar(len(todo), "inference", "settings", quiet=quiet) as update:
-            check()
             for result in run(perceptron, x, y, todo, place):
                 results.append(result)
                 check()

@@ -23,8 +23,10 @@ COMPONENTS = {
     "cupy": "cupy",
     "mpi": "dask_mpi",
     "slurm": "dask_jobqueue",
+    "notebooks": "nbclient",
+    "browser": "playwright",
 }
-PROGRAMS = {"mpi": "mpiexec", "slurm": "slurmctld"}  # that a component needs beside its package
+PROGRAMS = {"mpi": "mpiexec", "slurm": "slurmctld", "browser": "chromium"}  # that a component needs beside its package
 SEARCHED = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])
 INSTALLED = {
     name
