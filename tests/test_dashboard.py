@@ -44,6 +44,7 @@ def totals_after(client, *collections):
     while not (monitor.reports and all(report.time > before for report in monitor.reports.values())):
         assert time.monotonic() < deadline, "no heartbeat came"
         time.sleep(0.1)
+        client.run_on_scheduler(monitor.sample)
     return {operation: total for (operation, _), total in monitor.totals().items()}
 
 
