@@ -35,6 +35,10 @@ def monitor_of(client):
     return client.cluster.scheduler.plugins[Monitor.name]
 
 
+def sample(dask_scheduler):
+    dask_scheduler.plugins[Monitor.name].sample()
+
+
 def totals_after(client, *collections):
     """What the monitor has when the workers have sent their counts of a computation."""
     sc.compute(*collections)
@@ -44,7 +48,7 @@ def totals_after(client, *collections):
     while not (monitor.reports and all(report.time > before for report in monitor.reports.values())):
         assert time.monotonic() < deadline, "no heartbeat came"
         time.sleep(0.1)
-        client.run_on_scheduler(monitor.sample)
+        client.run_on_scheduler(sample)
     return {operation: total for (operation, _), total in monitor.totals().items()}
 
 
