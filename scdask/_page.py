@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bokeh.core.properties import without_property_validation
 from bokeh.layouts import column, row
 from bokeh.models import (
+    BasicTicker,
     ColumnDataSource,
     Div,
     HoverTool,
@@ -71,10 +72,12 @@ class _Page:
         self.worker_table = Div(sizing_mode="stretch_width")
         self.epochs = ColumnDataSource({name: [] for name in ("epoch", "loss", "train", "test")})
         self.run = Div(text=_title("Training"))
-        self.training = column(
-            self.run, row(_losses(self.epochs), _accuracies(self.epochs), sizing_mode="stretch_width"),
-            sizing_mode="stretch_width",
-        )  # fmt: skip
+        losses = _epochs(self.epochs, "Loss", "cross-entropy (nats)", [("loss", "training")], "log")
+        lines = [("train", "training"), ("test", "test")]
+        accuracies = _epochs(self.epochs, "Accuracy", "share of images that are right", lines, "linear")
+        accuracies.legend.location = "bottom_right"
+        figures = row(losses, accuracies, sizing_mode="stretch_width")
+        self.training = column(self.run, figures, sizing_mode="stretch_width")
         self.root = column(
             self.empty,
             self.cards,
@@ -263,39 +266,23 @@ def _shares(operations: ColumnDataSource) -> Any:
     return plot
 
 
-def _losses(epochs: ColumnDataSource) -> Any:
+def _epochs(source: ColumnDataSource, title: str, unit: str, lines: Sequence[tuple[str, str]], scale: str) -> Any:
+    """Lines over epochs: a column of the source and a label for each."""
     plot = figure(
-        title="Loss",
+        title=title,
         height=220,
         sizing_mode="stretch_width",
-        y_axis_type="log",
+        y_axis_type=scale,
         x_axis_label="epoch",
-        y_axis_label="cross-entropy (nats)",
+        y_axis_label=unit,
         tools="",
         toolbar_location=None,
     )
-    plot.line("epoch", "loss", source=epochs, color=COLOURS[0], line_width=2, legend_label="training")
-    plot.scatter("epoch", "loss", source=epochs, color=COLOURS[0], size=6)
-    return plot
-
-
-def _accuracies(epochs: ColumnDataSource) -> Any:
-    plot = figure(
-        title="Accuracy",
-        height=220,
-        sizing_mode="stretch_width",
-        x_axis_label="epoch",
-        y_axis_label="share of images that are right",
-        tools="",
-        toolbar_location=None,
-    )
-    for name, label, colour, marker in (
-        ("train", "training", COLOURS[0], "circle"),
-        ("test", "test", COLOURS[5], "square"),
-    ):
-        plot.line("epoch", name, source=epochs, color=colour, line_width=2, legend_label=label)
-        plot.scatter("epoch", name, source=epochs, color=colour, size=6, marker=marker, legend_label=label)
-    plot.legend.location = "bottom_right"
+    plot.xaxis.ticker = BasicTicker(min_interval=1)
+    styles = ((COLOURS[0], "circle"), (COLOURS[5], "square"))
+    for (name, label), (colour, marker) in zip(lines, styles, strict=False):
+        plot.line("epoch", name, source=source, color=colour, line_width=2, legend_label=label)
+        plot.scatter("epoch", name, source=source, color=colour, size=6, marker=marker, legend_label=label)
     return plot
 
 

@@ -222,6 +222,8 @@ def plot_stream(stream: Bitstream, *, ax: Any = None) -> Any:
     ax.set_xticks(range(0, length, 64 if length > 128 else 16 if length > 16 else 1))
     if len(bits) <= NUMBERED:
         ax.set_yticks(range(len(bits)))
+    else:
+        ax.yaxis.get_major_locator().set_params(integer=True)
     bits_shown = f"first {length} of {stream.length:,}; dark: 1" if stream.length > length else "dark: 1"
     streams_shown = f"\n(first {len(bits)} of {stream.size:,})" if stream.size > len(bits) else ""
     ax.set(xlabel=f"bit ({bits_shown})", ylabel=f"stream{streams_shown}")
