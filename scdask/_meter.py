@@ -30,7 +30,6 @@ class Meter(WorkerPlugin):  # type: ignore[misc]
         self._memory = worker.memory_manager.memory_limit
         self._lock = Lock()
         self._totals: dict[tuple[str, str], list[Any]] = {}
-        self._held: dict[Any, int] = {}
         self._simd: list[str] = []
         self._limits: dict[str, float] | None = None
         self._measuring = False
@@ -49,16 +48,6 @@ class Meter(WorkerPlugin):  # type: ignore[misc]
             total[2] += work.streams
             for name, amount in work.uses.items():
                 total[3][name] = total[3].get(name, 0.0) + amount
-
-    def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
-        """Follow what comes to the worker's memory and goes."""
-        if finish == "memory":
-            # Not from the disk: what was spilled at once stays there.
-            held = _bytes_of_words(getattr(self._data, "fast", self._data).get(key))
-            if held:
-                self._held[key] = held
-        elif start == "memory":
-            self._held.pop(key, None)
 
     def measure(self) -> None:
         """Measure the limits of this machine, once, beside what the worker does, if it has the memory."""
@@ -85,13 +74,15 @@ class Meter(WorkerPlugin):  # type: ignore[misc]
         return {
             "time": time.time(),
             "totals": totals,
-            "held": sum(self._held.values()),
+            # Not what is on the disk.
+            "held": sum(map(_bytes_of_words, list(getattr(self._data, "fast", self._data).values()))),
             "simd": self._simd,
             "limits": self._limits,
         }
 
 
 def _bytes_of_words(value: Any) -> int:
+    """Those of a Bitstream, or of an array that may be packed words."""
     bitstream = sys.modules.get("scdask.bitstream")
     if bitstream and isinstance(value, bitstream.Bitstream):
         value = value.words

@@ -287,7 +287,7 @@ def _epochs(source: ColumnDataSource, title: str, unit: str, lines: Sequence[tup
 
 
 def _title(text: str, note: str = "") -> str:
-    return f"<b>{text}</b> <span style='color: {MUTED}'>{note}</span>"
+    return f"<b>{text}</b> <span style='color: {MUTED}'>{escape(note)}</span>"
 
 
 def _scaled(number: float, unit: str) -> str:

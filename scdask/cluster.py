@@ -151,10 +151,10 @@ def compute(
     SchedulerError
         If `retries` is negative or no integer.
     """
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+    if isinstance(retries, bool) or not hasattr(retries, "__index__") or retries < 0:
         raise SchedulerError(f"a task is tried again 0 times or more, not {retries!r}")
     name = name or ", ".join(dict.fromkeys(operation_of(c) for c in dask.base.unpack_collections(*collections)[0]))
-    with _span(name), dask.annotate(retries=retries):
+    with _span(name), dask.annotate(retries=int(retries)):
         if not progress:
             return dask.compute(*collections, **kwargs)  # type: ignore[no-any-return]
         from .progress import follow

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from distributed import Client, Scheduler
 
 PAGE = "scdask"
+EPOCH = {"run", "epoch", "epochs", "loss", "train_accuracy", "test_accuracy"}  # what an event of a training has
 SAMPLE_SECONDS = 1
 SPAN = 2  # seconds of a worker's clock that a rate is taken over, at least
+SILENT = 10  # seconds after which a worker that sends nothing is taken to do nothing
 HISTORY = 300  # samples that are kept
 
 
@@ -90,6 +92,7 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
         self.reports: dict[str, Report] = {}
         self.history: deque[tuple[float, dict[str, float]]] = deque(maxlen=HISTORY)
         self.has_page = False
+        self._workers = dict(scheduler.workers)
         self._gone: Totals = {}
         self._before: dict[str, deque[tuple[float, Counter[str]]]] = {}
         self._asked: set[str] = set()
@@ -104,8 +107,13 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
         self._sampling.stop()
         _MONITORS.discard(self)
 
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Remember a worker, whose last report is to be found when it has left."""
+        self._workers[worker] = scheduler.workers[worker]
+
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
-        """Keep the totals of a worker that leaves."""
+        """Keep the totals of a worker that leaves, as of its last heartbeat."""
+        self._take(worker, self._workers.pop(worker))
         report = self.reports.pop(worker, None)
         self._before.pop(worker, None)
         self._asked.discard(worker)
@@ -114,14 +122,15 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
 
     def sample(self) -> None:
         """Take in what the workers sent."""
-        for address, worker in self.scheduler.workers.items():
-            sent = worker.metrics.get(METER)
-            if sent:
-                self._take(address, sent)
+        for address, worker in self._workers.items():
+            self._take(address, worker)
         rates = {address: report.rate for address, report in self.reports.items()}
         self.history.append((time.monotonic(), rates))
 
-    def _take(self, address: str, sent: dict[str, Any]) -> None:
+    def _take(self, address: str, worker: Any) -> None:
+        sent = worker.metrics.get(METER)
+        if not sent:
+            return
         totals = {
             (operation, kernels): Total(int(bitops), seconds, int(streams), uses)
             for operation, kernels, bitops, seconds, streams, uses in sent["totals"]
@@ -136,12 +145,12 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
         while len(before) > 2 and before[-1][0] - before[1][0] >= SPAN:
             before.popleft()
         then, counted = before[0]
-        if report.time > then:
+        if report.time > then and time.time() - worker.last_seen < SILENT:
             report.rates = {name: (n - counted[name]) / (report.time - then) for name, n in counts.items()}
         self.reports[address] = report
 
     def totals(self) -> Totals:
-        """What was done on the cluster since it has the page, on workers that left too."""
+        """What was done on the cluster since it has the page, on workers that left too, up to their last heartbeat."""
         totals: Totals = {}
         _merge(totals, self._gone)
         for report in self.reports.values():
@@ -173,7 +182,8 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
 
     def epochs(self) -> list[dict[str, Any]]:
         """What trainings logged, the oldest epoch first."""
-        return [event for _, event in self.scheduler.get_events(TRAINING)]
+        events = [event for _, event in self.scheduler.get_events(TRAINING)]
+        return [event for event in events if isinstance(event, dict) and event.keys() >= EPOCH]
 
     def _mount(self) -> None:
         """Add the page to the server of the dashboard, and to its bar of links."""
@@ -269,7 +279,7 @@ def _has_page(dask_scheduler: Scheduler) -> bool:
 
 # Prometheus
 
-_MONITORS: set[Monitor] = set()  # of this process; its metrics have each name once
+_MONITORS: set[Monitor] = set()  # of this process, whose metrics are those of all its schedulers
 
 
 def _publish(monitor: Monitor) -> None:
@@ -293,7 +303,7 @@ class _Collector:
         bitops = CounterMetricFamily("scdask_bitops", "Bits generated, gated, counted or packed.", labels=labels)
         seconds = CounterMetricFamily("scdask_kernel_seconds", "Time in kernels.", labels=labels)
         streams = CounterMetricFamily("scdask_streams_encoded", "Streams encoded.", labels=["worker", "backend"])
-        held = GaugeMetricFamily("scdask_words_bytes", "Packed words held.", labels=["worker"])
+        held = GaugeMetricFamily("scdask_words_bytes", "Packed words in memory.", labels=["worker"])
         for monitor in _MONITORS:
             for address, report in monitor.reports.items():
                 for (operation, kernels), total in report.totals.items():

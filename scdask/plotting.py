@@ -18,7 +18,7 @@ from .bitstream import Bitstream
 from .errors import BitstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -37,12 +37,12 @@ NARROW = 250  # points of the width of axes
 SEPARATED = 32  # streams up to which a line is drawn between two of a picture
 
 
-def plot_accuracy(results: Sequence[Result], float_accuracy: float | None = None, *, ax: Any = None) -> Any:
+def plot_accuracy(results: Iterable[Result], float_accuracy: float | None = None, *, ax: Any = None) -> Any:
     """Accuracy against the length of the streams: a line a generator, its mean over the seeds, and their range.
 
     Parameters
     ----------
-    results : sequence of Result
+    results : iterable of Result
         Such as the `Results` of `scdask.jobs.infer`.
     float_accuracy : float, optional
         Drawn as a dashed line. By default that of the results, if they have one.
@@ -52,10 +52,11 @@ def plot_accuracy(results: Sequence[Result], float_accuracy: float | None = None
     -------
     matplotlib Axes
     """
+    exact = getattr(results, "float_accuracy", None) if float_accuracy is None else float_accuracy
+    results = list(results)
     if not results:
         raise BitstreamError("a figure of accuracies takes at least one result, not 0")
     ax = _axes(ax)
-    exact = getattr(results, "float_accuracy", None) if float_accuracy is None else float_accuracy
     if exact is not None:
         ax.axhline(exact, color="black", linestyle="--", linewidth=1, label=f"float ({exact:.3f})")
     by_sng: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -104,6 +105,8 @@ def plot_rmse(
     for name, values in (curves | formulas).items():
         if n.ndim != 1 or values.shape != n.shape:
             raise BitstreamError(f"lengths {n.shape} do not go with errors {values.shape} of {name}")
+        if (values < 0).any():
+            raise BitstreamError(f"a root mean square error is not negative, but {name} has {values.min():g}")
     ax = _axes(ax)
     ax.set_yscale("log")
     for (name, values), style in zip(curves.items(), _styles(), strict=False):
@@ -178,8 +181,8 @@ def plot_scc(matrix: Any, labels: Sequence[str] | None = None, *, ax: Any = None
             colour = "white" if abs(value) > 0.6 else "black"
             ax.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
     if labels is not None:
-        ax.set_xticks(range(len(values)), labels, rotation=45, ha="right", rotation_mode="anchor")
-        ax.set_yticks(range(len(values)), labels)
+        ax.set_xticks(range(len(values)), labels, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+        ax.set_yticks(range(len(values)), labels, parse_math=False)
     else:
         for axis in (ax.xaxis, ax.yaxis):
             axis.get_major_locator().set_params(integer=True)

@@ -6,8 +6,8 @@ import asyncio
 import sys
 import time
 from collections.abc import Sized
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
+from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dask
@@ -79,14 +79,25 @@ def bar(
     if quiet:
         yield _ignore
         return
-    console = Console(stderr=True)
+
+    class Quietable(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True  # whoever reads what is shown is gone, which is no reason for the work to end
+
+    console = Quietable(stderr=True)
+
+    def show(text: str) -> None:
+        with suppress(OSError, ValueError):  # the standard error is closed
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     notebook = _in_notebook()
     if console.is_terminal and not notebook:
         with _rich(console, done, total, description, unit) as update:
             yield update
         return
-    show = _Notebook() if notebook else partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    line = _Line(show, DRAW_SECONDS if notebook else LOG_SECONDS, done, total, description, unit)
+    line = _Line(
+        _Notebook() if notebook else show, DRAW_SECONDS if notebook else LOG_SECONDS, done, total, description, unit
+    )
     if notebook:
         line.draw()
     try:
@@ -197,9 +208,11 @@ def follow(collections: Sequence[Any], description: str, options: dict[str, Any]
     get = dask.base.get_scheduler(scheduler=options.get("scheduler"))
     client = getattr(get, "__self__", None)
     distributed = sys.modules.get("distributed")
+    if distributed and getattr(distributed.worker.thread_state, "key", None):  # in a task, whom nobody watches
+        return dask.compute(*collections, **options)  # type: ignore[no-any-return]
     with bar(None, description, "tasks") as update:
         if distributed and isinstance(client, distributed.Client):
-            return _follow_cluster(client, collections, {k: v for k, v in options.items() if k != "scheduler"}, update)
+            return _follow_cluster(client, collections, options, update)
 
         def started(graph: Any, state: dict[str, Any]) -> None:
             update(0, total=len(state["ready"]) + len(state["waiting"]))
@@ -216,10 +229,11 @@ def _follow_cluster(
 ) -> tuple[Any, ...]:
     from distributed.diagnostics.progressbar import ProgressBar
 
-    lazy, repack = dask.base.unpack_collections(*collections)
+    lazy, repack = dask.base.unpack_collections(*collections, traverse=options.get("traverse", True))
     if not lazy:
         return tuple(collections)
-    futures = client.compute(lazy, **options)
+    known = signature(client.compute).parameters.keys() - {"sync", "traverse"}
+    futures = client.compute(lazy, **{name: value for name, value in options.items() if name in known})
     seen: dict[str, int] = {}
 
     class Watch(ProgressBar):  # type: ignore[misc]

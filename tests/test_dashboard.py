@@ -306,3 +306,26 @@ def test_a_training_tells_its_epochs(client):
         (i + 1, 2, states[-1].losses[i], states[-1].train_accuracies[i], states[-1].test_accuracies[i])
         for i in range(2)
     ]
+
+
+def test_words_that_were_there_are_held_from_the_start(client):
+    stream = sc.encode(np.full(64, 0.5), LENGTH, sng=sc.Sobol(1), chunks=(16,)).persist()
+    dashboard.install(client)
+    totals_after(client, stream.popcount())
+    (report,) = monitor_of(client).reports.values()
+    assert report.held == stream.nbytes
+
+
+def test_progress_in_a_task_is_for_nobody(client):
+    def task():
+        return sc.compute(da.ones(4, chunks=2).sum(), progress=True)
+
+    futures = [client.submit(task, pure=False) for _ in range(2)]  # as many as there are threads
+    assert client.gather(futures) == [(4.0,), (4.0,)]
+
+
+def test_events_of_others_are_no_epochs(client):
+    dashboard.install(client)
+    for event in ("text", {"epoch": 1}):
+        client.log_event("scdask-training", event)
+    assert monitor_of(client).epochs() == []

@@ -100,3 +100,19 @@ def test_a_notebook_keeps_the_last_line(tmp_path):
     (output,) = notebook.cells[0].outputs
     assert output.output_type == "display_data"
     assert re.fullmatch(r"counting: 3/3 things, [\d.,]+ things/s, [\d.]+ s", output.data["text/plain"])
+
+
+@pytest.mark.parametrize("end", ["os.close(2)", "sys.stderr.close()", "sys.stderr = None"])
+def test_the_work_goes_on_when_nobody_can_see_it(end):
+    code = f"import os, sys\n{end}\n{LOOP.format(quiet=False)}\nprint('done')"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "done\n"
+
+
+def test_the_work_goes_on_when_the_reader_is_gone():
+    ours, theirs = os.pipe()
+    os.close(ours)
+    code = f"{LOOP.format(quiet=False)}\nprint('done')"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=theirs, text=True, check=True)
+    os.close(theirs)
+    assert done.stdout == "done\n"

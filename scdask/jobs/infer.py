@@ -116,7 +116,7 @@ class Results(Sequence[Result]):
 def _row(runs: list[Result], float_accuracy: float) -> tuple[str, ...]:
     accuracies = [r.accuracy for r in runs]
     spread = f" ± {stdev(accuracies):.4f}" if len(runs) > 1 else ""
-    seconds = sum(r.seconds for r in runs)
+    seconds = sum(r.seconds for r in runs) or float("nan")
     return (
         runs[0].sng,
         str(runs[0].length),
