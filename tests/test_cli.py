@@ -246,7 +246,6 @@ def test_workers_that_are_gone(tmp_path, monkeypatch):
     """Without a nanny nobody restarts a killed worker; waiting for it would take for ever."""
     from distributed import LocalCluster
 
-    monkeypatch.setattr("scdask.cluster.CONNECT_SECONDS", 3)
     with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as empty:
         address = empty.scheduler_address
         worker = subprocess.Popen(
@@ -259,6 +258,7 @@ def test_workers_that_are_gone(tmp_path, monkeypatch):
             with open_scheduler(address) as place:
                 place.wait_until_ready()
                 assert place.compute(dask.delayed(sum)([1, 2])) == 3
+                monkeypatch.setattr("scdask.cluster.CONNECT_SECONDS", 3)
                 worker.kill()
                 worker.wait(timeout=LIMIT)
                 with pytest.raises(SchedulerError, match="has run for 3 seconds"):
