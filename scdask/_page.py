@@ -82,7 +82,7 @@ class _Page:
             self.empty,
             self.cards,
             row(self.rates, self.shares, sizing_mode="stretch_width"),
-            Div(text=_title("Operations", "since the cluster has this page")),
+            Div(text=_title("Operations", "since the page was added")),
             self.operation_table,
             Div(text=_title("Workers")),
             self.worker_table,
@@ -146,7 +146,12 @@ class _Page:
         shares = self.monitor.shares()
         operations = sorted(totals)
         percent = [100 * shares.get(key, nan) for key in operations]
-        texts = ["" if p != p else f"{p:.0f} %" for p in percent]
+        # Only kernels of NumPy arrays have a share; workers measure their limits while the page is open.
+        missing = {"numpy": "not measured yet"}
+        texts = [
+            missing.get(kernels, "") if p != p else f"{p:.0f} %"
+            for (_, kernels), p in zip(operations, percent, strict=True)
+        ]
         names = [f"{operation} ({kernels})" for operation, kernels in operations]
         self.operations.data = {"name": names, "percent": percent, "text": texts}
         if self.shares.y_range.factors != names[::-1]:
@@ -243,7 +248,7 @@ def _rates(lines: Sequence[ColumnDataSource]) -> tuple[Any, Legend]:
 
 def _shares(operations: ColumnDataSource) -> Any:
     plot = figure(
-        title="Kernels: share of the measured limit of the worker",
+        title="Share of the measured limit of the worker",
         height=260,
         sizing_mode="stretch_width",
         y_range=[],

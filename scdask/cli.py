@@ -202,7 +202,7 @@ def infer(
             for result in run(perceptron, x, y, todo, place):
                 results.append(result)
                 check()
-                update(len(results), f"{result.sng} N={result.length}: {result.accuracy:.4f}")
+                update(len(results), f"{result.sng}, N = {result.length}, accuracy {result.accuracy:.4f}")
         check()
         table = Results(results, exact)
         _print_table(Console(quiet=quiet), table)

@@ -187,7 +187,7 @@ class _Line:
             parts.append(_rate(rate, self.unit))
             if self.total is not None and self.done < self.total:
                 parts.append(f"{_duration((self.total - self.done) / rate)} left")
-        return ", ".join([*parts, _duration(spent)])
+        return ", ".join([*parts, f"{_duration(spent)} elapsed"])
 
 
 def _rate(rate: float, unit: str) -> str:

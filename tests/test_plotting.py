@@ -179,7 +179,7 @@ def test_the_picture_takes_arrays_of_any_library(ax, backend):
 def test_curves_of_a_training(ax):
     plotting.plot_loss(STATE, ax=ax)
     np.testing.assert_array_equal(ax.get_lines()[0].get_xydata(), [[1, 2.0], [2, 1.0], [3, 0.25]])
-    assert (ax.get_yscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "epoch", "training loss (nats)")
+    assert (ax.get_yscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "epoch", "training loss (nats, log scale)")
     assert list(lines(plotting.plot_training_accuracy(STATE))) == ["training (0.800)", "test (0.700)"]
     without = SimpleNamespace(losses=(0.0,), train_accuracies=(1.0,), test_accuracies=())
     assert plotting.plot_loss(without).get_yscale() == "linear"

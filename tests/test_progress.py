@@ -26,7 +26,7 @@ def test_a_log_has_lines_without_control_characters():
     )
     assert done.stdout == b""
     text = done.stderr.decode()
-    assert re.fullmatch(r"counting: 3/3 things, [\d.,]+ things/s, [\d.]+ s\n", text)
+    assert re.fullmatch(r"counting: 3/3 things, [\d.,]+ things/s, [\d.]+ s elapsed\n", text)
 
 
 def test_quiet_shows_nothing():
@@ -65,9 +65,9 @@ def test_a_line_tells_the_time_left(monkeypatch):
     for now[0], done, description in [(1, 3, None), (10, 4, None), (70, 9, "loss 0.5"), (3700, 12, None)]:
         line.update(done, description)
     assert shown == [
-        "epochs: 4/12, 0.2/s, 40 s left, 10 s",
-        "loss 0.5: 9/12, 0.1/s, 30 s left, 1:10 min",
-        "loss 0.5: 12/12, 0.0027/s, 1:01:40 h",
+        "epochs: 4/12, 0.2/s, 40 s left, 10 s elapsed",
+        "loss 0.5: 9/12, 0.1/s, 30 s left, 1:10 min elapsed",
+        "loss 0.5: 12/12, 0.0027/s, 1:01:40 h elapsed",
     ]
 
 
@@ -99,7 +99,7 @@ def test_a_notebook_keeps_the_last_line(tmp_path):
     NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}).execute()
     (output,) = notebook.cells[0].outputs
     assert output.output_type == "display_data"
-    assert re.fullmatch(r"counting: 3/3 things, [\d.,]+ things/s, [\d.]+ s", output.data["text/plain"])
+    assert re.fullmatch(r"counting: 3/3 things, [\d.,]+ things/s, [\d.]+ s elapsed", output.data["text/plain"])
 
 
 @pytest.mark.parametrize("end", ["os.close(2)", "sys.stderr.close()", "sys.stderr = None"])
