@@ -9,6 +9,16 @@ from scdask.cli import bench, infer, mpi_run, sbatch, train
 README = Path(__file__).parent.parent / "README.md"
 
 
+@pytest.fixture
+def no_figures_left():
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+@pytest.mark.usefixtures("no_figures_left")
+@pytest.mark.component("apps")
 @pytest.mark.component("zarr")
 @pytest.mark.component("jax")
 @pytest.mark.component("mpi")
