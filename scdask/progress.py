@@ -241,7 +241,22 @@ def _follow_cluster(
             seen.update(done=all - remaining, total=all)
 
     # Read by the event loop, and drawn here: a notebook takes the output of the thread of its cell.
-    listening = asyncio.run_coroutine_threadsafe(Watch(futures).listen(), client.loop.asyncio_loop)
+    async def listen() -> None:
+        watch = Watch(futures)
+        try:
+            await watch.listen()
+        finally:
+            if hasattr(watch, "comm"):
+                watch.comm.abort()
+
+    async def start() -> asyncio.Task[None]:
+        return asyncio.create_task(listen())
+
+    async def stop() -> None:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+    listening = client.sync(start)
     try:
         while not all(future.done() for future in futures):
             time.sleep(DRAW_SECONDS)
@@ -252,4 +267,5 @@ def _follow_cluster(
             update(seen["total"], total=seen["total"])
         return tuple(repack(results))
     finally:
-        listening.cancel()
+        with suppress(Exception):  # the client is closed, and its loop with it
+            client.sync(stop)
