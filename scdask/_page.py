@@ -209,7 +209,7 @@ class _Page:
 
 
 def _table(name: str, rows: Sequence[dict[str, Any]]) -> str:
-    """An HTML table of the columns that begin with a title; the first is on the left, numbers on the right."""
+    """An HTML table, whose columns are the keys of its rows: texts on the left, numbers on the right."""
     head = "".join(_cell("th", title, "") for title in rows[0]) if rows else ""
     body = "".join(f"<tr>{''.join(_cell('td', *item) for item in r.items())}</tr>" for r in rows)
     return f"<table data-table='{name}' style='border-collapse: collapse; width: 100%'><tr>{head}</tr>{body}</table>"
