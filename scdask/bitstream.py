@@ -251,7 +251,7 @@ class Bitstream:
 
     # storage
 
-    def to_zarr(self, store: Any, *, overwrite: bool = False) -> None:
+    def to_zarr(self, store: Any, *, overwrite: bool = False, progress: bool = False) -> None:
         """Write the words to a Zarr array, uncompressed and chunk for chunk, with length and polarity as attributes.
 
         The attributes are written last, so that a store which was left half-written is not taken for a whole one.
@@ -262,6 +262,8 @@ class Bitstream:
         store : path or Zarr store
         overwrite : bool
             Replace the Zarr array at a path on this machine.
+        progress : bool
+            Whether to show how many tasks are done, as `scdask.compute` does. Words in memory are one write.
 
         Raises
         ------
@@ -297,7 +299,10 @@ class Bitstream:
             if self.chunks:
                 import dask.array as da
 
-                da.store(vector_ops.on_host(self.words).rechunk(self.words.chunksize), array, lock=False)
+                from .cluster import compute
+
+                words = vector_ops.on_host(self.words).rechunk(self.words.chunksize)
+                compute(da.store(words, array, lock=False, compute=False), name="to-zarr", progress=progress)
             else:
                 array[...] = vector_ops.on_host(self.words)
             attributes = {"format": FORMAT, "length": self.length, "polarity": self.polarity, "id": uuid4().hex}

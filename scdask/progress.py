@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import Sized
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from distributed import Client
     from rich.console import Console
+    from rich.progress import Progress
 
 T = TypeVar("T")
 LOG_SECONDS = 30  # between two lines of a log
@@ -132,26 +134,47 @@ class _Notebook:
             self.handle.update(content, raw=True)
 
 
+_LOCK = threading.Lock()
+_BARS: list[Progress] = []  # the one that a terminal shows, once for each bar in it
+
+
 @contextmanager
 def _rich(console: Console, done: int, total: int | None, description: str, unit: str) -> Iterator[Callable[..., None]]:
+    """A bar below those that the process shows already; it goes when it ends, unless it is the first."""
+    with _LOCK:
+        first = not _BARS
+        progress = _started(console) if first else _BARS[0]
+        _BARS.append(progress)
+    task = progress.add_task(description, total=total, completed=done, first=done, unit=unit)
+
+    def update(now: int, description: str | None = None, total: int | None = None) -> None:
+        progress.update(task, completed=now, description=description, total=total)
+
+    try:
+        yield update
+    finally:
+        with _LOCK:
+            _BARS.pop()
+            if not first:
+                progress.remove_task(task)
+            if not _BARS:
+                progress.stop()
+
+
+def _started(console: Console) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
-    start = time.monotonic()
-
     class Rate(ProgressColumn):
         def render(self, task: Any) -> Text:
-            rate = (task.completed - done) / max(time.monotonic() - start, 1e-9)
-            return Text(_rate(rate, unit) if task.completed > done else "")
+            done = task.completed - task.fields["first"]
+            spent = task.finished_time or task.elapsed or 1e-9
+            return Text(_rate(done / spent, task.fields["unit"]) if done > 0 else "")
 
     text = TextColumn("{task.description}", markup=False)
-    with Progress(text, BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task(description, total=total, completed=done)
-
-        def update(now: int, description: str | None = None, total: int | None = None) -> None:
-            progress.update(task, completed=now, description=description, total=total)
-
-        yield update
+    progress = Progress(text, BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), console=console)
+    progress.start()
+    return progress
 
 
 class _Line:

@@ -1,5 +1,8 @@
 import copy
+import io
 import pickle
+import re
+import sys
 
 import dask
 import dask.array as da
@@ -332,6 +335,18 @@ def test_zarr_is_uncompressed_and_chunk_for_chunk(tmp_path):
     attributes = array.attrs["scdask"]
     assert attributes == {"format": 1, "length": 300, "polarity": "unipolar", "id": attributes["id"]}
     assert sc.open_zarr(str(tmp_path / "s.zarr")).chunks == stream.chunks
+
+
+@pytest.mark.component("zarr")
+def test_zarr_shows_its_progress(tmp_path, monkeypatch):
+    stream = streams(lazy=True)[0]
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    stream.to_zarr(tmp_path / "quiet.zarr")
+    assert shown.getvalue() == ""
+    stream.to_zarr(tmp_path / "s.zarr", progress=True)
+    assert re.fullmatch(r"to-zarr: (\d+)/\1 tasks, .*\n", shown.getvalue())
+    assert sc.open_zarr(tmp_path / "s.zarr").popcount().compute().tolist() == stream.popcount().compute().tolist()
 
 
 @pytest.mark.component("zarr")

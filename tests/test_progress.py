@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import pyte
 import pytest
 
 import scdask as sc
@@ -34,12 +35,15 @@ def test_quiet_shows_nothing():
     assert done.stdout == done.stderr == b""
 
 
-def test_a_terminal_has_a_bar_with_rate_and_time_left():
+def screens(code):
+    """What a terminal of 100 columns shows while a program runs, each time as the lines that are not empty."""
+    screen = pyte.Screen(100, 20)
+    stream = pyte.ByteStream(screen)
     ours, theirs = pty.openpty()
     terminal = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100"}
-    job = subprocess.Popen([sys.executable, "-c", LOOP.format(quiet=False)], stderr=theirs, env=terminal)
+    job = subprocess.Popen([sys.executable, "-c", code], stderr=theirs, env=terminal)
     os.close(theirs)
-    shown = b""
+    seen = []
     while True:
         try:
             part = os.read(ours, 4096)
@@ -47,14 +51,41 @@ def test_a_terminal_has_a_bar_with_rate_and_time_left():
             break
         if not part:
             break
-        shown += part
+        stream.feed(part)
+        seen.append([line.rstrip() for line in screen.display if line.strip()])
     os.close(ours)
     assert job.wait() == 0
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    assert "counting" in text
-    assert "3/3" in text
-    assert "things/s" in text
-    assert "0:00:00" in text
+    return seen
+
+
+def test_a_terminal_has_a_bar_with_rate_and_time_left():
+    (line,) = screens(LOOP.format(quiet=False))[-1]
+    assert re.fullmatch(r"counting \S+ 3/3 [\d.,]+ things/s 0:00:00", line)
+
+
+NESTED = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+from scdask.progress import track
+for _ in track(range(2), description="outer"):
+    for _ in track(range(3), description="inner"):
+        time.sleep(0.2)
+def wait(name):
+    for _ in track(range(3), description=name):
+        time.sleep(0.2)
+with ThreadPoolExecutor() as pool:
+    list(pool.map(wait, ["left", "right"]))
+"""
+
+
+def test_bars_in_bars_and_in_threads_have_lines_of_their_own():
+    seen = screens(NESTED)
+    names = {tuple(line.split()[0] for line in lines) for lines in seen}
+    assert ("outer", "inner") in names
+    assert {("outer", "left", "right"), ("outer", "right", "left")} & names
+    outer, first = seen[-1]
+    assert "2/2" in outer
+    assert "3/3" in first
 
 
 def test_a_line_tells_the_time_left(monkeypatch):
