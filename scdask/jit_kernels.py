@@ -10,7 +10,9 @@ the inner loops are explicit vectors.
 from __future__ import annotations
 
 import math
+from functools import cache
 from itertools import chain, product
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -229,13 +231,24 @@ def unpack(words, out):
 
 
 def _gate(signature: str) -> Callable[..., Any]:
-    """A ufunc, compiled at once, since two threads that compile one at its first call warn about each other."""
+    """A ufunc that is compiled at the first call, by one thread: two that do it warn about each other."""
 
     def decorate(func: Callable[..., Any]) -> Any:
-        try:
-            return vectorize([signature], cache=True)(func)
-        except RuntimeError:
-            return vectorize([signature])(func)
+        lock = Lock()
+
+        @cache
+        def ufunc() -> Any:
+            try:
+                return vectorize([signature], cache=True)(func)
+            except RuntimeError:
+                return vectorize([signature])(func)
+
+        def gate(*words: Any) -> Any:
+            with lock:
+                compiled = ufunc()
+            return compiled(*words)
+
+        return gate
 
     return decorate
 

@@ -48,7 +48,8 @@ def started(*command, cwd=None, **env):
         yield job
     finally:
         for process in [job, *family(mark)]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it ends just now
+                process.kill()
         job.wait()
         remove_shared_memory(before)
 

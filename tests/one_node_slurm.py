@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 CONFIG = """\
 ClusterName=test
@@ -74,6 +74,9 @@ def running(folder):
         wait_until_idle(environment)
         yield environment
     finally:
+        cancel = ["scancel", "--user=root", "--signal=KILL"]  # what an interrupted test left
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(cancel, env=os.environ | environment, capture_output=True, timeout=10, check=False)
         for name in ("slurmd.pid", "slurmctld.pid", "munge/munge.pid"):
             stop(folder / name)
 

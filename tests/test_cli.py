@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 from click.testing import CliRunner
+from slow import slow
 
 from scdask import SCMLP, BitstreamError, SchedulerError
 from scdask.cli import main
@@ -351,14 +352,15 @@ def test_help_and_version():
 
 @pytest.mark.parametrize("command", [["-m", "scdask"], ["-m", "dask", "scdask"]])
 def test_other_ways_in(command):
-    done = subprocess.run([sys.executable, *command, "info"], capture_output=True, text=True, timeout=LIMIT, check=True)
-    assert "SIMD" in done.stdout
+    command = [sys.executable, *command, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
+    assert done.stdout.endswith("0.1.0\n")
 
 
 # left-over processes
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM)])
 def test_an_interrupted_job_leaves_nothing_behind(tmp_path, number):
     """As a terminal does it, Ctrl-C goes to the whole group; SIGTERM, as a batch system does it, to the job."""
     args = ["infer", "digits", "--out", str(tmp_path), "--length", "4096", "--repeat", "100000", "--workers", "2"]

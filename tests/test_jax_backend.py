@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import slow
 
 import scdask as sc
 from scdask import Bernoulli, Bitstream, BitstreamError, Sobol, vector_ops
@@ -154,7 +155,7 @@ assert jax.numpy.arange(2).dtype == (np.int64 if before else np.int32)
     )
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+@pytest.mark.parametrize("scheduler", ["threads", slow("processes")])
 def test_results_of_workers_are_those_of_numpy(scheduler):
     in_a_fresh_process(
         f"""

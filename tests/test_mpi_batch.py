@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 from mpirun import LIMIT, PROGRAMS, finish, rank_processes, ranks, started
+from slow import slow
 from test_mpi_driver import wait_for
 
 pytestmark = [pytest.mark.component("mpi"), pytest.mark.component("apps")]
@@ -26,7 +27,7 @@ def local_results(tmp_path_factory):
     return results(folder)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@pytest.mark.parametrize("n", [slow(1), slow(2), slow(3), 4])
 def test_infer(tmp_path, local_results, n):
     """The job is the local one, bit for bit, and quiet."""
     done = ranks(n, "scdask", *INFER, "--scheduler", "mpi", "--out", tmp_path)
@@ -59,10 +60,10 @@ def test_the_dashboard_and_how_to_reach_it(tmp_path):
     ("n", "options", "code", "message"),
     [
         (4, ["--out", __file__], 2, "is a file"),
-        (4, ["--out", f"{__file__}/x"], 1, "cannot write to"),
-        (2, ["--model", __file__], 1, "npz"),
+        slow(4, ["--out", f"{__file__}/x"], 1, "cannot write to"),
+        slow(2, ["--model", __file__], 1, "npz"),
         (2, ["--workers", "2"], 1, "its ranks"),
-        (4, ["--interface", "eth77"], 1, "no network interface eth77"),
+        slow(4, ["--interface", "eth77"], 1, "no network interface eth77"),
     ],
 )
 def test_errors(tmp_path, n, options, code, message):
@@ -76,7 +77,7 @@ def mpi_run(n, *args):
     return ranks(n, "scdask", "mpi-run", PROGRAMS / "script.py", *args)
 
 
-@pytest.mark.parametrize("n", [1, 2, 4])
+@pytest.mark.parametrize("n", [slow(1), 2, 4])
 def test_a_script(n):
     done = mpi_run(n, "one", "--two")
     assert (done.returncode, done.stderr) == (0, "")
@@ -87,13 +88,13 @@ def test_a_script(n):
 @pytest.mark.parametrize(
     ("n", "what", "code", "message"),
     [
-        (2, "raise", 1, "ValueError: the script"),
+        slow(2, "raise", 1, "ValueError: the script"),
         (4, "raise", 1, "ValueError: the script"),
-        (4, "exit", 3, ""),
-        (2, "exit in task", 4, ""),
+        slow(4, "exit", 3, ""),
+        slow(2, "exit in task", 4, ""),
         (4, "exit in task", 4, ""),
-        (4, "raise in task", 1, "ZeroDivisionError"),
-        (2, "die", None, ""),
+        slow(4, "raise in task", 1, "ZeroDivisionError"),
+        slow(2, "die", None, ""),
         (4, "die", None, ""),
         (4, "task", None, ""),
     ],
@@ -105,19 +106,20 @@ def test_a_script_that_fails(n, what, code, message):
     assert "done" not in done.stdout
 
 
-@pytest.mark.parametrize(("n", "what"), [(1, "leave open"), (4, "leave open"), (4, "close")])
+@pytest.mark.parametrize(("n", "what"), [slow(1, "leave open"), (4, "leave open"), slow(4, "close")])
 def test_a_script_that_does_not_tidy_up(n, what):
     done = mpi_run(n, what)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_script_that_closes_its_cluster():
     done = mpi_run(4, "shutdown")
     assert done.returncode == 0
     assert "done" in done.stdout
 
 
-@pytest.mark.parametrize(("n", "number"), [(2, signal.SIGTERM), (4, signal.SIGTERM), (4, signal.SIGINT)])
+@pytest.mark.parametrize(("n", "number"), [slow(2, signal.SIGTERM), (4, signal.SIGTERM), slow(4, signal.SIGINT)])
 def test_signals_to_the_launcher(n, number):
     with started("mpiexec", "-n", n, "scdask", "mpi-run", PROGRAMS / "script.py", "wait") as job:
         wait_for(job, "up", 1)
@@ -130,7 +132,7 @@ def test_signals_to_the_launcher(n, number):
         assert time.monotonic() - start < 10
 
 
-@pytest.mark.parametrize("rank", [0, 1, 2, 3])
+@pytest.mark.parametrize("rank", [0, slow(1), slow(2), slow(3)])
 def test_a_killed_rank_ends_a_job_whose_launcher_does_not_care(rank):
     command = ["scdask", "mpi-run", PROGRAMS / "script.py", "wait"]
     with started("mpiexec", "-disable-auto-cleanup", "-n", 4, *command) as job:

@@ -9,15 +9,14 @@ import numpy as np
 import psutil
 import pytest
 from mpirun import LIMIT, PROGRAMS, family, finish, rank_processes, ranks, started
+from slow import slow
 
 from scdask import BitstreamError, MPIDriver, WorldError, encode, mpi_session
 
 pytestmark = pytest.mark.component("mpi")
 
-SLOW_EIGHT = pytest.param(8, marks=pytest.mark.slow)
 
-
-@pytest.mark.parametrize("n", [1, 2, 4, SLOW_EIGHT])
+@pytest.mark.parametrize("n", [1, 2, 4, slow(8)])
 def test_driver(n):
     done = ranks(n, "driver.py", *["jax"] * (n == 2))
     assert done.returncode == 0
@@ -30,7 +29,7 @@ def test_more_than_two_gibibytes():
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, SLOW_EIGHT])
+@pytest.mark.parametrize("n", [1, slow(2), slow(3), 4, slow(8)])
 def test_session(n):
     done = ranks(n, "session.py", *["jax"] * (n == 2))
     assert done.returncode == 0
@@ -122,11 +121,11 @@ CAUGHT = {"raise": 1, "exit": 3, "message": 1, "interrupt": 130, "thread": 1}
 SHOWN = {"raise": "UnpicklableError: this and that", "message": "no more", "thread": "ZeroDivisionError"}
 
 
-MATRIX = {"raise": [0, 1, 2], "exit": [0, 1], "message": [0], "interrupt": [1], "thread": [0, 2], "kill": [0, 1, 2]}
-MATRIX["segfault"] = [1]
+MATRIX = [("raise", 1), ("exit", 0), ("message", 0), ("interrupt", 1), ("thread", 0), ("kill", 0), ("kill", 2)]
+MATRIX += [slow("raise", 0), slow("raise", 2), slow("exit", 1), slow("thread", 2), slow("kill", 1), slow("segfault", 1)]
 
 
-@pytest.mark.parametrize(("what", "culprit"), [(what, rank) for what, culprits in MATRIX.items() for rank in culprits])
+@pytest.mark.parametrize(("what", "culprit"), MATRIX)
 def test_a_rank_that_fails_ends_the_job(what, culprit):
     done = ranks(3, "failures.py", what, culprit)
     assert "done" not in done.stdout
@@ -134,18 +133,19 @@ def test_a_rank_that_fails_ends_the_job(what, culprit):
     assert SHOWN.get(what, "") in done.stderr
 
 
-@pytest.mark.parametrize(("n", "what"), [(2, "raise"), (2, "kill"), (4, "kill")])
+@pytest.mark.parametrize(("n", "what"), [slow(2, "raise"), slow(2, "kill"), (4, "kill")])
 def test_worlds_of_other_sizes_end_too(n, what):
     done = ranks(n, "failures.py", what, n - 1)
     assert "done" not in done.stdout
     assert done.returncode != 0
 
 
-OUTSIDE = {"before": [("raise", 1), ("leave", 0)], "after": [("raise", -1), ("leave", -1)]}
-OUTSIDE["driver"] = [("raise", 0), ("exit", 1), ("leave", 1), ("kill", 1)]
+OUTSIDE = [("before", "leave", 0), ("after", "raise", -1), ("driver", "raise", 0), ("driver", "kill", 1)]
+OUTSIDE += [slow("before", "raise", 1), slow("after", "leave", -1)]
+OUTSIDE += [slow("driver", "exit", 1), slow("driver", "leave", 1)]
 
 
-@pytest.mark.parametrize(("place", "what", "culprit"), [(place, *case) for place in OUTSIDE for case in OUTSIDE[place]])
+@pytest.mark.parametrize(("place", "what", "culprit"), OUTSIDE)
 def test_also_outside_of_the_session(place, what, culprit):
     done = ranks(3, "failures.py", what, culprit, place)
     assert "done" not in done.stdout
@@ -158,7 +158,7 @@ def test_also_outside_of_the_session(place, what, culprit):
         assert "UnpicklableError: this and that" in done.stderr
 
 
-@pytest.mark.parametrize("what", ["kill", "raise", "exit"])
+@pytest.mark.parametrize("what", ["kill", "raise", slow("exit")])
 def test_a_task_that_fails(what):
     done = ranks(3, "failures.py", what, -1, "graph")
     assert "done" not in done.stdout
@@ -179,7 +179,7 @@ def test_a_rank_that_ends_the_program_early_waits_for_the_others():
     assert "rank 1 has ended its program" in done.stderr or "the end of the session" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, slow(signal.SIGINT)])
 def test_signals_to_the_launcher(number):
     with started("mpiexec", "-n", 3, sys.executable, PROGRAMS / "failures.py", "wait", -1) as job:
         wait_for(job, "up", 3)
@@ -190,7 +190,7 @@ def test_signals_to_the_launcher(number):
         assert time.monotonic() - start < 15
 
 
-@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize("rank", [0, slow(1), slow(2)])
 def test_a_killed_rank_ends_a_job_whose_launcher_does_not_care(rank):
     """As under srun without --kill-on-bad-exit, the survivors must notice by themselves."""
     with started(

@@ -15,7 +15,7 @@ from scdask.cli import main
 from scdask.slurm import batch_script, submit
 
 INFER = ["infer", "digits", "--sng", "sobol,lfsr", "--length", "64", "--quiet"]
-LAUNCHERS = ["srun", pytest.param("mpiexec", marks=pytest.mark.slow)]
+LAUNCHERS = ["srun", "mpiexec"]
 LONG = ["infer", "digits", "--length", "4096", "--repeat", "100000"]
 
 
@@ -106,7 +106,7 @@ def slurm(tmp_path_factory):
             del os.environ[name]
 
 
-needs_slurm = [pytest.mark.component(name) for name in ("slurm", "mpi", "apps")]
+needs_slurm = [pytest.mark.slow, *(pytest.mark.component(name) for name in ("slurm", "mpi", "apps"))]
 
 
 def on_slurm(test):
@@ -220,7 +220,7 @@ def test_failures_under_srun(what, culprit):
 
 
 @on_slurm
-@pytest.mark.parametrize("rank", [1, *(pytest.param(rank, marks=pytest.mark.slow) for rank in (0, 2, 3))])
+@pytest.mark.parametrize("rank", [0, 1, 2, 3])
 def test_a_script_that_dies_under_srun(rank):
     import mpirun
 

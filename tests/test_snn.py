@@ -178,6 +178,7 @@ def test_many_shards_are_added_in_a_tree(threads, reference):
     np.testing.assert_allclose(last.losses, reference[-1].losses, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_gives_the_same_weights(reference):
     """And a worker that dies in the middle changes nothing."""
     from distributed import LocalCluster

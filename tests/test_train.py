@@ -137,6 +137,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     assert "cannot write to" in train(tmp_path / "file" / "out", expect=1).output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_can_be_resumed(tmp_path, number):
     """As a terminal does it, Ctrl-C goes to the whole group; SIGTERM, as a batch system does it, to the job."""
