@@ -251,7 +251,7 @@ def plot_loss(state: State, *, ax: Any = None) -> Any:
     if min(state.losses) > 0:
         ax.set_yscale("log")
         _plain_log_ticks(ax.yaxis)
-    ax.set_ylabel("training loss (nats, log scale)")
+    ax.set_ylabel(f"training loss (nats{', log scale' * (ax.get_yscale() == 'log')})")
     return ax
 
 

@@ -173,7 +173,7 @@ if __name__ == "__main__":
     if {scheduler!r} == "threads":
         compare()
     else:
-        with LocalCluster(n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address=":0") as cluster:
+        with LocalCluster(n_workers=1, threads_per_worker=2, host="127.0.0.1", dashboard_address=":0") as cluster:
             with Client(cluster) as client:
                 compare()
                 assert not any(client.run(lambda: __import__("jax").config.jax_enable_x64).values())

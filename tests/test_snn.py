@@ -454,7 +454,7 @@ def test_three_seeds():
     digits = load_digits()
     test = (digits.x_test, digits.y_test)
     reached = []
-    with open_scheduler("local") as place:
+    with open_scheduler("threads") as place:
         for seed in range(3):
             *_, state = snn.train(digits.x_train, digits.y_train, snn.Settings(seed=seed), place, test=test)
             reached.append(state.test_accuracies[-1])
