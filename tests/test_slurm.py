@@ -125,7 +125,7 @@ def state_of(job):
     return re.search(r"JobState=(\S+)", shown)[1], re.search(r"ExitCode=(\S+)", shown)[1]
 
 
-def wait_for_end(job, limit=60):
+def wait_for_end(job, limit=120):
     end = time.monotonic() + limit
     while state_of(job)[0] in ("PENDING", "RUNNING", "COMPLETING"):
         assert time.monotonic() < end, state_of(job)
@@ -159,7 +159,7 @@ def start_long_job(folder, launcher, mark):
     finally:
         del os.environ["SCDASK_TEST"]
     log = folder / f"scdask-infer-{job}.log"
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while not log.exists() or "Dask dashboard" not in log.read_text():
         assert time.monotonic() < end, state_of(job)
         time.sleep(0.2)
