@@ -10,9 +10,8 @@ the inner loops are explicit vectors.
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, wraps
 from itertools import chain, product
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -231,11 +230,9 @@ def unpack(words, out):
 
 
 def _gate(signature: str) -> Callable[..., Any]:
-    """A ufunc that is compiled at the first call, by one thread: two that do it warn about each other."""
+    """A ufunc that is compiled at the first call: at the import, all would wait who use no gate."""
 
     def decorate(func: Callable[..., Any]) -> Any:
-        lock = Lock()
-
         @cache
         def ufunc() -> Any:
             try:
@@ -243,10 +240,9 @@ def _gate(signature: str) -> Callable[..., Any]:
             except RuntimeError:
                 return vectorize([signature])(func)
 
+        @wraps(func)
         def gate(*words: Any) -> Any:
-            with lock:
-                compiled = ufunc()
-            return compiled(*words)
+            return ufunc()(*words)
 
         return gate
 

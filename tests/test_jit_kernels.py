@@ -143,6 +143,31 @@ def test_two_processes_compile_at_once_and_a_third_does_not(tmp_path):
     assert third[1] == 0
 
 
+THREADS = """
+from threading import Barrier, Thread
+import numpy as np
+from scdask import vector_ops
+words, ones, barrier = np.arange(8, dtype=np.uint64), [], Barrier(8)
+def count():
+    barrier.wait()
+    ones.append(int(vector_ops.stream_popcount(vector_ops.vec_xnor(words, words, 500))))
+    assert (vector_ops.vec_mux(words, words[::-1], words) == (words & words[::-1]) | (~words & words)).all()
+threads = [Thread(target=count) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(ones)
+"""
+
+
+def test_threads_may_be_the_first_to_use_a_gate(tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-W", "error", "-c", THREADS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == f"{[500] * 8}\n", done.stderr
+
+
 PLACES = 'places = getattr(caching, "CacheImpl", None) or caching._CacheImpl'
 READ_ONLY = f"""
 {PLACES}

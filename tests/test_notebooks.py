@@ -28,7 +28,8 @@ executed = pytest.mark.parametrize(
 
 
 def read(name):
-    nbformat = pytest.importorskip("nbformat")
+    import nbformat
+
     return nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=nbformat.NO_CONVERT)
 
 

@@ -3,6 +3,7 @@
 import sys
 import time
 
+import dask.array as da
 import numpy as np
 import pytest
 
@@ -66,7 +67,6 @@ def streams(driver):
 
 def other_kinds(driver):
     here = driver.rank == driver.root
-    da = pytest.importorskip("dask.array")
     assert driver.scatter_workload(list(range(5)) if here else None).dtype == int
     part = driver.scatter_workload(da.arange(9, chunks=2) if here else None)
     assert part.tolist() == np.array_split(np.arange(9), driver.size)[driver.rank].tolist()
