@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
-from shutil import rmtree
-from typing import TYPE_CHECKING, Any, get_args
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _html, vector_ops
-from ._dispatch import as_numpy
-from ._extras import require
+from . import _files, _html, plotting
+from .core import contract
+from .core.checks import check_operands, check_polarity
+from .core.dispatch import BACKENDS, when_loaded
+from .core.gates import GATES
 from .errors import BitstreamError
-from .vector_ops import Polarity
+from .vector_ops.numbers import as_dask, divide
+from .vector_ops.numbers import to_host as to_host
+from .vector_ops.packing import check_tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from .encoding import SNG
-
-FORMAT = 1  # of the attributes of a Zarr store
+    from .core.words import Polarity
+    from .generators import SNG
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,15 +59,18 @@ class Bitstream:
     sng: SNG | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        if self.polarity not in get_args(Polarity):
-            raise BitstreamError(f'the polarity of a stream is "unipolar" or "bipolar", not {self.polarity!r}')
-        object.__setattr__(self, "words", vector_ops.check_tail(self.words, self.length))
+        check_polarity(self.polarity)
+        object.__setattr__(self, "words", check_tail(self.words, self.length))
         object.__setattr__(self, "length", int(self.length))
         if self.length < 1:
             raise BitstreamError(f"a bitstream has at least one bit, not {self.length}")
 
     def _with(self, words: Any) -> Bitstream:
         return wrap_words(words, self.length, self.polarity, self.sng)
+
+    def map_words(self, function: Callable[[Any], Any]) -> Bitstream:
+        """The same streams with the words that a function makes of theirs, such as `to_device`."""
+        return self._with(function(self.words))
 
     # as an array of streams
 
@@ -122,7 +124,7 @@ class Bitstream:
         parts = index if isinstance(index, tuple) else (index,)
         if not any(part is Ellipsis for part in parts):
             parts = (*parts, Ellipsis)
-        return self._with(vector_ops.pick(self.words, (*parts, slice(None))))
+        return self._with(contract.pick(self.words, (*parts, slice(None))))
 
     def __repr__(self) -> str:
         chunks = f", chunks={self.chunks}" if self.chunks else ""
@@ -147,58 +149,48 @@ class Bitstream:
 
     # gates
 
-    def _gate(self, other: Any, gate: Callable[..., Any]) -> Any:
-        if not isinstance(other, Bitstream):
-            return NotImplemented
-        check_alike(self, other)
-        return wrap_words(gate(self.words, other.words), self.length, self.polarity)
-
     def __and__(self, other: Any) -> Any:
         """AND: the product of independent unipolar streams."""
-        return self._gate(other, vector_ops.vec_and)
+        return gate("and", self, other) if isinstance(other, Bitstream) else NotImplemented
 
     def __or__(self, other: Any) -> Any:
         """OR: the maximum of fully correlated unipolar streams."""
-        return self._gate(other, vector_ops.vec_or)
+        return gate("or", self, other) if isinstance(other, Bitstream) else NotImplemented
 
     def __xor__(self, other: Any) -> Any:
         """XOR: the absolute difference of fully correlated unipolar streams."""
-        return self._gate(other, vector_ops.vec_xor)
+        return gate("xor", self, other) if isinstance(other, Bitstream) else NotImplemented
 
     def __invert__(self) -> Bitstream:
         """NOT: 1 - p of unipolar streams, -v of bipolar ones."""
-        return wrap_words(vector_ops.vec_not(self.words, self.length), self.length, self.polarity)
+        return gate("not", self)
 
     # reading out
 
     def popcount(self) -> Any:
         """Ones of each stream, int64 of shape `shape`."""
-        counts = vector_ops.stream_popcount(self.words)
+        counts = contract.stream_ones(self.words)
         return counts if self.shape or self.chunks else counts[()]
 
     def decode(self) -> Any:
         """The numbers that the streams stand for: ones / N, or 2 * ones / N - 1 if bipolar; float64 of `shape`."""
-        return vector_ops.exactly(_decode, self.popcount(), length=self.length, polarity=self.polarity)
+        return contract.exactly(_decode, self.popcount(), length=self.length, polarity=self.polarity)
 
     def unpack(self) -> Any:
         """The bits, uint8 of shape (*shape, length)."""
-        return vector_ops.unpack_bitstream(self.words, self.length)
+        return contract.unpack(self.words, self.length)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the bits as a picture, a row a stream, on Matplotlib's axes: see `scdask.plotting.plot_stream`."""
-        from .plotting import plot_stream
-
-        return plot_stream(self, ax=ax)
+        return plotting.plot_stream(self, ax=ax)
 
     # as a Dask collection
 
     def rechunk(self, chunks: Any) -> Bitstream:
         """The same streams, lazy, with other chunks over (*shape, n_words), or over `shape` with the words whole."""
-        from .chunked import as_dask
-
         if isinstance(chunks, tuple) and len(chunks) == self.ndim:
             chunks = (*chunks, -1)
-        return self._with(self.words.rechunk(chunks) if self.chunks else as_dask(self.words, chunks))
+        return self._with(as_dask(self.words, chunks))
 
     def compute(self, **kwargs: Any) -> Bitstream:
         """The same streams with their words in memory. Keywords are those of `dask.compute`."""
@@ -270,65 +262,13 @@ class Bitstream:
         BitstreamError
             If something is there and `overwrite` is false, or it is no Zarr array, or `store` is not such a path.
         """
-        zarr = require("zarr", "zarr")
-        if any(np.isnan(n) for n in self.shape):
-            raise BitstreamError("Zarr needs known chunk sizes: call words.compute_chunk_sizes() first")
-        if store is None:
-            raise BitstreamError("a Zarr store is a path or a store object, not None")
-        target = store
-        if overwrite:
-            if not isinstance(store, str | Path) or "://" in str(store):
-                raise BitstreamError(f"only an array at a path of this machine is replaced, not {store}")
-            store = Path(store).resolve()
-            if store.exists() and not _is_array(store):
-                raise BitstreamError(f"{store} is no Zarr array, and is not replaced")
-            target = store.with_name(f".{store.name}.{uuid4().hex}")
-        chunks = self.words.chunksize if self.chunks else self.words.shape
-        try:
-            array = zarr.create_array(
-                target,
-                shape=self.words.shape,
-                chunks=tuple(max(1, n) for n in chunks),
-                dtype="uint64",
-                compressors=None,
-                fill_value=0,
-            )
-        except (zarr.errors.ContainsArrayError, zarr.errors.ContainsGroupError, FileExistsError) as error:
-            raise BitstreamError(f"{store} is there already: pass overwrite=True to replace an array") from error
-        try:
-            if self.chunks:
-                import dask.array as da
-
-                from .cluster import compute
-
-                words = vector_ops.on_host(self.words).rechunk(self.words.chunksize)
-                compute(da.store(words, array, lock=False, compute=False), name="to-zarr", progress=progress)
-            else:
-                array[...] = vector_ops.on_host(self.words)
-            attributes = {"format": FORMAT, "length": self.length, "polarity": self.polarity, "id": uuid4().hex}
-            array.attrs["scdask"] = attributes
-        except BaseException:
-            if overwrite:
-                rmtree(target, ignore_errors=True)
-            raise
-        if overwrite:
-            old = target.with_name(f"{target.name}.old")
-            if store.exists():
-                store.rename(old)
-            target.rename(store)
-            rmtree(old, ignore_errors=True)
+        about = {"length": self.length, "polarity": self.polarity}
+        _files.write_zarr(self.words, store, about, overwrite=overwrite, progress=progress)
 
 
 def _decode(ones: Any, length: int, polarity: Polarity) -> Any:
-    share = vector_ops.divide(ones, length)
+    share = divide(ones, length)
     return share if polarity == "unipolar" else 2 * share - 1
-
-
-def _is_array(path: Path) -> bool:
-    try:
-        return bool(json.loads((path / "zarr.json").read_text())["node_type"] == "array")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def open_zarr(store: Any) -> Bitstream:
@@ -347,22 +287,8 @@ def open_zarr(store: Any) -> Bitstream:
     BitstreamError
         If there is no Zarr array, or it was not written (to its end) by scdask, or by a newer format of it.
     """
-    zarr = require("zarr", "zarr")
-    import dask.array as da
-    from dask.base import tokenize
-
-    try:
-        array = zarr.open_array(store, mode="r")
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise BitstreamError(f"{store} holds no Zarr array: {error}") from error
-    ours = array.attrs.get("scdask")
-    if not isinstance(ours, dict):
-        raise BitstreamError(f"{store} was not written by scdask, or not to its end: it has no scdask attributes")
-    if ours.get("format") != FORMAT:
-        raise BitstreamError(f"{store} has the format {ours.get('format')} of scdask, this version reads {FORMAT}")
-    # The name holds the id, so that chunks of an array that was replaced are not taken for those of its successor.
-    words = da.from_zarr(array, name=f"open-zarr-{tokenize(str(array.store_path), ours.get('id'))}")
-    return Bitstream(words, ours.get("length", 0), ours.get("polarity", ""))
+    words, about = _files.open_zarr(store)
+    return Bitstream(words, about.get("length", 0), about.get("polarity", ""))
 
 
 def wrap_words(words: Any, length: int, polarity: Polarity, sng: SNG | None = None) -> Bitstream:
@@ -370,23 +296,6 @@ def wrap_words(words: Any, length: int, polarity: Polarity, sng: SNG | None = No
     stream = object.__new__(Bitstream)
     stream.__dict__.update(words=words, length=length, polarity=polarity, sng=sng)
     return stream
-
-
-def to_host(arr: Any) -> Any:
-    """Bring an array back from a device as a NumPy array.
-
-    Parameters
-    ----------
-    arr : array_like, cupy.ndarray, jax.Array, dask Array of such blocks, or Bitstream
-
-    Returns
-    -------
-    ndarray, dask Array of such blocks, or Bitstream of one of them
-        Of the same shape and dtype; read-only if it comes from JAX. A NumPy array is returned as it is.
-    """
-    if isinstance(arr, Bitstream):
-        return wrap_words(to_host(arr.words), arr.length, arr.polarity, arr.sng)
-    return vector_ops.on_host(arr) if hasattr(arr, "dtype") else as_numpy(arr, "what comes from a device")
 
 
 def check_alike(*streams: Bitstream, names: tuple[str, ...] = ("length", "polarity")) -> None:
@@ -398,6 +307,30 @@ def check_alike(*streams: Bitstream, names: tuple[str, ...] = ("length", "polari
         found = {getattr(stream, name): None for stream in streams}
         if len(found) > 1:
             raise BitstreamError(f"streams of {name} {' and '.join(map(str, found))} do not combine")
+
+
+def gate(kind: str, *streams: Bitstream) -> Bitstream:
+    """A gate of streams, by its name in `core.gates.GATES`.
+
+    Parameters
+    ----------
+    kind : str
+    *streams : Bitstream
+        Of one length and polarity; shapes broadcast.
+
+    Returns
+    -------
+    Bitstream
+    """
+    check_alike(*streams)
+    first = streams[0]
+    return wrap_words(_gate_words(kind, *streams), first.length, first.polarity)
+
+
+def _gate_words(kind: str, *streams: Bitstream) -> Any:
+    words = [stream.words for stream in streams]
+    check_operands(*words)
+    return contract.gate(kind, *words, length=None if GATES[kind].keeps_padding else streams[0].length)
 
 
 def xnor(a: Bitstream, b: Bitstream) -> Bitstream:
@@ -412,8 +345,7 @@ def xnor(a: Bitstream, b: Bitstream) -> Bitstream:
     -------
     Bitstream
     """
-    check_alike(a, b)
-    return wrap_words(vector_ops.vec_xnor(a.words, b.words, a.length), a.length, a.polarity)
+    return gate("xnor", a, b)
 
 
 def mux(select: Bitstream, a: Bitstream, b: Bitstream) -> Bitstream:
@@ -433,4 +365,23 @@ def mux(select: Bitstream, a: Bitstream, b: Bitstream) -> Bitstream:
     """
     check_alike(select, a, b, names=("length",))
     check_alike(a, b)
-    return wrap_words(vector_ops.vec_mux(select.words, a.words, b.words), a.length, a.polarity)
+    return wrap_words(_gate_words("mux", select, a, b), a.length, a.polarity)
+
+
+def _register_with_jax() -> None:
+    """Make a Bitstream a node of JAX's trees, so that `jit` and `vmap` take it."""
+    import jax
+
+    to_jax = BACKENDS["jax"].from_numpy
+    jax.tree_util.register_pytree_node(
+        Bitstream, lambda stream: ((to_jax(stream.words),), (stream.length, stream.polarity)), _unflattened
+    )
+
+
+def _unflattened(kind: tuple[int, Polarity], words: Any) -> Bitstream:
+    if getattr(words[0], "dtype", None) == np.uint32:
+        raise BitstreamError("packed words are uint64, not uint32: JAX has cut off half of their bits")
+    return wrap_words(words[0], *kind)
+
+
+when_loaded("jax", _register_with_jax)

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from . import vector_ops
 from .bitstream import Bitstream, check_alike
+from .core import contract
+from .core.checks import check_operands
 from .errors import BitstreamError
+from .vector_ops.numbers import divide, or_one
 
 LONGEST = 2**32  # bits for which products of counts, at most N**2 / 4 in the end, fit into int64
 
@@ -47,8 +49,9 @@ def scc(a: Bitstream, b: Bitstream) -> Any:
     (1.0, -1.0)
     """
     check_alike(a, b, names=("length",))
-    both = vector_ops.stream_popcount(vector_ops.vec_and(a.words, b.words))
-    return _scc(both, vector_ops.stream_popcount(a.words), vector_ops.stream_popcount(b.words), a.length)
+    check_operands(a.words, b.words)
+    both = contract.stream_ones(contract.gate("and", a.words, b.words))
+    return _scc(both, contract.stream_ones(a.words), contract.stream_ones(b.words), a.length)
 
 
 def scc_matrix(streams: Bitstream) -> Any:
@@ -71,14 +74,14 @@ def scc_matrix(streams: Bitstream) -> Any:
     check_alike(streams)
     if streams.ndim != 1:
         raise BitstreamError(f"a correlation matrix is that of streams of shape (n,), not {streams.shape}")
-    rows, ones = streams.words[:, None], vector_ops.stream_popcount(streams.words)
-    return _scc(vector_ops.vec_mac(rows, rows), ones[:, None], ones[None, :], streams.length)
+    rows, ones = streams.words[:, None], contract.stream_ones(streams.words)
+    return _scc(contract.gate_counts(rows, rows, "and"), ones[:, None], ones[None, :], streams.length)
 
 
 def _scc(both: Any, ones_a: Any, ones_b: Any, length: int) -> Any:
     if length > LONGEST:
         raise BitstreamError(f"the SCC is that of streams of up to {LONGEST} bits, not {length}")
-    return vector_ops.exactly(_from_counts, both, ones_a, ones_b, length=length)
+    return contract.exactly(_from_counts, both, ones_a, ones_b, length=length)
 
 
 def _from_counts(both: Any, ones_a: Any, ones_b: Any, length: int) -> Any:
@@ -87,4 +90,4 @@ def _from_counts(both: Any, ones_a: Any, ones_b: Any, length: int) -> Any:
     ones_b = ones_b + (length - 2 * ones_b) * (covariance <= 0)  # SCC(a, b) is -SCC(a, NOT b)
     smaller = ones_a + (ones_b - ones_a) * (ones_b < ones_a)
     larger = ones_a + ones_b - smaller
-    return vector_ops.divide(covariance, vector_ops.or_one(smaller * (length - larger)))
+    return divide(covariance, or_one(smaller * (length - larger)))

@@ -1,4 +1,4 @@
-// The CUDA built-ins that gpu_kernels.cu uses, for a C++ compiler: the threads of a block are coroutines of one host
+// The CUDA built-ins that kernels.cu uses, for a C++ compiler: the threads of a block are coroutines of one host
 // thread, which take turns at barriers; blocks run one after the other.
 
 #include <setjmp.h>

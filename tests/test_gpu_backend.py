@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 import scdask as sc
 from scdask import Bernoulli, BitstreamError, Sobol, gpu_backend, vector_ops
 from scdask.errors import MissingBackendError, MixedArrayError, SchedulerError, UnsupportedArrayError
-from scdask.gpu_backend import to_device, to_host
+from scdask.gpu_backend import launch, mac, to_device, to_host
 
-SOURCE = Path(gpu_backend.__file__).with_name("gpu_kernels.cu")
 TESTS = Path(__file__).parent
 ON_HOST = f"import sys; sys.path.insert(0, {str(TESTS)!r}); import cupy_on_host; cupy_on_host.install()\n"
 NO_CUPY = "import sys; sys.modules['cupy'] = None\n"
@@ -73,7 +72,7 @@ def log_of(nvrtc, program):
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90", "sm_120"])
 def test_the_source_compiles(nvrtc, architecture):
     program = ctypes.c_void_p()
-    nvrtc.nvrtcCreateProgram(ctypes.byref(program), SOURCE.read_bytes(), b"gpu_kernels.cu", 0, None, None)
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), launch.source().encode(), b"kernels.cu", 0, None, None)
     options = [b"--std=c++17", b"--gpu-architecture=" + architecture.encode(), b"--ptxas-options=-v"]
     failure = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
     log = log_of(nvrtc, program)
@@ -105,7 +104,7 @@ def attributes_of_cupy(path):
 
 @pytest.mark.component("cupy")
 def test_cupy_has_what_is_used_of_it():
-    names = attributes_of_cupy(Path(gpu_backend.__file__))
+    names = set().union(*map(attributes_of_cupy, Path(gpu_backend.__file__).parent.glob("*.py")))
     assert {"RawModule", "ascontiguousarray", "cuda.Device"} <= names
     run(f"import cupy, operator\nfor name in {sorted(names)}: operator.attrgetter(name)(cupy)")
     used = "shape dtype ndim size strides flags data device get reshape astype any all sum max clip __array_ufunc__"
@@ -376,7 +375,7 @@ def test_more_ones_than_32_bits_hold(cupy):
 @pytest.mark.parametrize("width", [1, 8, 9, 1000, 2**24, 2**24 + 1, 2**34])
 def test_no_part_of_a_row_is_too_long_for_32_bits(tiles, width):
     for wanted in (1, 300):
-        parts, part_words = gpu_backend._parts(width, tiles, wanted, 128)
+        parts, part_words = mac._parts(width, tiles, wanted, 128)
         assert 1 <= part_words <= 2**24 + 8
         assert (parts - 1) * part_words < width <= parts * part_words
         assert part_words % 8 == 0
@@ -395,32 +394,32 @@ MACS = [
 def test_both_kinds_of_kernel_multiply_and_accumulate(
     cupy, rng, monkeypatch, gate, batch, neurons, width, tensor_cores
 ):
-    if tensor_cores and not gpu_backend._properties(cupy.cuda.Device().id)[1]:
+    if tensor_cores and not launch.properties(cupy.cuda.Device().id)[1]:
         pytest.skip("needs a GPU with 1-bit tensor cores")
     x, w = words_of(rng, batch, width), words_of(rng, neurons, width)
     wanted = vector_ops.gate_counts(w[:, None], x[:, None], gate)
     whole = [to_device(words) for words in (x, w)]
     shifted = [to_device(np.append(np.uint64(0), words))[1:].reshape(words.shape) for words in (x, w)]
     for there in (whole, shifted):
-        np.testing.assert_array_equal(to_host(gpu_backend._mac(*there, gate == "xnor", tensor_cores)), wanted)
-    monkeypatch.setattr(gpu_backend, "LONGEST_PART", 16)
-    np.testing.assert_array_equal(to_host(gpu_backend._mac(*whole, gate == "xnor", tensor_cores)), wanted)
+        np.testing.assert_array_equal(to_host(mac._mac(*there, gate == "xnor", tensor_cores)), wanted)
+    monkeypatch.setattr(mac, "LONGEST_PART", 16)
+    np.testing.assert_array_equal(to_host(mac._mac(*whole, gate == "xnor", tensor_cores)), wanted)
 
 
 def test_the_shape_chooses_the_kernel(cupy, rng, monkeypatch):
     chosen = []
-    launch = gpu_backend._launch
-    monkeypatch.setattr(gpu_backend, "_launch", lambda name, *args: (chosen.append(name), launch(name, *args))[1])
+    run_kernel = launch.launch
+    monkeypatch.setattr(mac, "launch", lambda name, *args: (chosen.append(name), run_kernel(name, *args))[1])
     for batch, neurons, words in [(1, 8, 2), (1, 8, 3), (4, 8, 2), (8, 4, 3), (8, 8, 2), (8, 8, 3)]:
         w, x = words_of(rng, neurons, 1, words), words_of(rng, batch, 1, words)
         np.testing.assert_array_equal(to_host(vector_ops.vec_mac(to_device(w), to_device(x))), vector_ops.vec_mac(w, x))
-    tensor = gpu_backend._properties(cupy.cuda.Device().id)[1]
+    tensor = launch.properties(cupy.cuda.Device().id)[1]
     large = ["mac_tensor_16", "mac_tensor_8"] if tensor else ["mac_tile_4_2", "mac_tile_4_1"]
     assert chosen == ["mac_tile_1_2", "mac_tile_1_1", "mac_tile_4_2", "mac_tile_4_1", *large]
 
 
 def test_old_gpus_do_without_tensor_cores(cupy, rng, monkeypatch):
-    monkeypatch.setattr(gpu_backend, "_properties", lambda device: (2, False))
+    monkeypatch.setattr(mac, "properties", lambda device: (2, False))
     w, x = words_of(rng, 6, 3, 5), words_of(rng, 9, 3, 5)
     np.testing.assert_array_equal(to_host(vector_ops.vec_mac(to_device(w), to_device(x))), vector_ops.vec_mac(w, x))
 
@@ -516,8 +515,8 @@ def test_a_place_with_gpus_computes_there(cupy, rng, monkeypatch, gpu):
     from scdask.jobs.infer import Setting, infer
 
     launched = []
-    launch = gpu_backend._launch
-    monkeypatch.setattr(gpu_backend, "_launch", lambda name, *args: (launched.append(name), launch(name, *args))[1])
+    find = launch._kernel
+    monkeypatch.setattr(launch, "_kernel", lambda name: (launched.append(name), find(name))[1])
     x = rng.random((20, 8))
     model = sc.SCMLP.from_arrays([rng.normal(size=(6, 8))], [np.zeros(6)], calibration=x)
     result = infer(model, x, model.predict(x, 64), Setting("sobol", 64, 0, "split"), Place("here", 1, gpu=gpu))

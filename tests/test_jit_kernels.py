@@ -7,7 +7,8 @@ import pytest
 import reference
 
 from scdask.errors import BitstreamError
-from scdask.jit_kernels import jit_pack_bits, jit_vec_mac, threefry
+from scdask.generators import threefry
+from scdask.jit_kernels import jit_pack_bits, jit_vec_mac
 
 
 @pytest.fixture
@@ -109,11 +110,13 @@ USE_KERNELS = """
 import numba.core.caching as caching, numpy as np
 {before}
 import scdask as sc
-from scdask import jit_kernels, vector_ops
+from scdask import generators, jit_kernels, vector_ops
+from scdask.core import llvm
 w = sc.encode(np.linspace(0, 1, 60).reshape(15, 4), 100, sng=sc.Bernoulli(1)).words
 x = sc.encode(np.linspace(0, 1, 60).reshape(15, 4), 100, sng=sc.LFSR()).words
 print(vector_ops.vec_mac(w, x).sum(), vector_ops.vec_xnor(w, x, 100).sum(), vector_ops.vec_popcount(w))
-kernels = [k for k in vars(jit_kernels).values() if hasattr(k, "stats")]
+modules = [generators, llvm, *(m for m in vars(jit_kernels).values() if hasattr(m, "__spec__"))]
+kernels = list(dict((id(k), k) for m in modules for k in vars(m).values() if hasattr(k, "stats")).values())
 print(sum(sum(k.stats.cache_misses.values()) for k in kernels), len([k for k in kernels if k.signatures]))
 """
 

@@ -4,6 +4,7 @@ import pytest
 
 import scdask as sc
 from scdask import LFSR, SCMLP, Bernoulli, BitstreamError, SCDense, Sobol, VanDerCorput, vector_ops
+from scdask.vector_ops import products
 
 PAIRS = [
     (Sobol(1), Sobol(2)),
@@ -68,8 +69,8 @@ def test_matmul_in_pieces(data, monkeypatch):
     """Operands that do not fit at once: ranges of words, and tiles of rows."""
     x, w = data
     expected = sc.matmul(x, w, 5000, mode="bipolar"), sc.matmul(x, w, 5000)
-    monkeypatch.setattr(vector_ops, "OPERAND_BYTES", 8 * 12 * 11 * 3)
-    monkeypatch.setattr(vector_ops, "TILE_BYTES", 1)
+    monkeypatch.setattr(products, "OPERAND_BYTES", 8 * 12 * 11 * 3)
+    monkeypatch.setattr(products, "TILE_BYTES", 1)
     for left in (x, da.from_array(x, chunks=(4, 6))):
         for mode, value in zip(("bipolar", "split"), expected, strict=True):
             result = sc.matmul(left, w, 5000, mode=mode)

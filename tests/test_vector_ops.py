@@ -360,8 +360,8 @@ def test_unknown_arrays_are_named():
         dtype = np.dtype(np.uint64)
         shape = (1,)
 
-    for func in (vo.vec_popcount, vo.pack_bitstream):
-        with pytest.raises(UnsupportedArrayError, match=rf"{func.__name__} has no kernels for .*Tensor"):
+    for func, name in ((vo.vec_popcount, "packed words"), (vo.pack_bitstream, "bits")):
+        with pytest.raises(UnsupportedArrayError, match=f"{name}: scdask has no kernels for .*Tensor"):
             func(Tensor())
     with pytest.raises(UnsupportedArrayError, match="MaskedArray"):
         vo.pack_bitstream(np.ma.masked_array([0, 1], mask=[True, False]))

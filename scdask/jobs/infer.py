@@ -14,10 +14,10 @@ import dask.array as da
 import numpy as np
 
 from .. import _html
-from ..chunked import MAC_RATE, task_bits
+from ..chunked.sizes import MAC_RATE, task_bits
 from ..encoding import LFSR, SNG, Bernoulli, Halton, Sobol, VanDerCorput
 from ..errors import BitstreamError
-from ..vector_ops import check_encoding
+from ..core.checks import check_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ..cluster import Place
     from ..layers import SCMLP
-    from ..vector_ops import Mode
+    from ..core.words import Mode
 
 SEEDED = ("lfsr", "bernoulli", "shared")
 
@@ -177,8 +177,8 @@ def infer(model: SCMLP, x: NDArray[Any], y: NDArray[Any], setting: Setting, plac
         The scheduler that computes.
     """
     check_data(model, x, y)
-    streamed = model.with_generators(generators(setting.sng, setting.seed, len(model.layers)), setting.mode)
-    operations = setting.length * sum(layer.weights.size for layer in model.layers)
+    streamed = model.with_generators(generators(setting.sng, setting.seed, len(model.encoding_layers)), setting.mode)
+    operations = setting.length * model.products
     operations *= 2 if setting.mode == "split" else 1
     rows = max(1, min(len(x), int(task_bits(MAC_RATE) / operations)))
     images = da.from_array(x, chunks=(rows, -1))
@@ -200,7 +200,7 @@ def run(model: SCMLP, x: NDArray[Any], y: NDArray[Any], settings: Iterable[Setti
 
 def check_data(model: SCMLP, x: NDArray[Any], y: NDArray[Any]) -> None:
     """Raise unless the data are inputs of the model, with a label each."""
-    n_inputs = model.layers[0].weights.shape[1]
+    (n_inputs,) = model.input_shape
     if x.ndim != 2 or x.shape[1] != n_inputs or y.shape != x.shape[:1] or not len(x):
         raise BitstreamError(f"the data are x (samples, {n_inputs}) and y (samples,), not {x.shape} and {y.shape}")
     kinds = [labels.dtype.kind in "biuf" for labels in (y, model.classes)]

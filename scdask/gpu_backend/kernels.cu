@@ -3,8 +3,8 @@
 // Bit t of a stream is bit t % 64 of word t / 64; the words of a stream are contiguous, streams follow one another.
 // No kernel assumes a launch shape beyond the block sizes that gpu_backend gives: work is dealt out in grid strides.
 // Without a CUDA compiler the functions of the first section come from whoever includes this file.
+// launch.py writes before it: `word`, `gate_of`, which has the gates by number, and the constants of Threefry.
 
-typedef unsigned long long word;
 typedef long long i64;
 
 __device__ const int WORD = 64;
@@ -102,8 +102,6 @@ extern "C" __global__ void unpack(const unsigned char *packed, i64 rows, i64 len
 
 // gates
 
-enum Gate { AND, OR, XOR, XNOR, NOT, MUX };
-
 // Words (n0, n1, n2, n_words) of up to three operands, whose steps along the first three axes are given, 0 where an
 // operand is broadcast. `last` is what is kept of the last word of a stream.
 extern "C" __global__ void gate(int kind, const word *a, i64 a0, i64 a1, i64 a2, const word *b, i64 b0, i64 b1, i64 b2,
@@ -116,14 +114,9 @@ extern "C" __global__ void gate(int kind, const word *a, i64 a0, i64 a1, i64 a2,
     i64 i2 = broadcast ? row % n2 : 0, i01 = broadcast ? row / n2 : row;
     i64 i1 = broadcast ? i01 % n1 : 0, i0 = broadcast ? i01 / n1 : row;
     word x = a[i0 * a0 + i1 * a1 + i2 * a2 + w];
-    word y = kind == NOT ? 0 : b[i0 * b0 + i1 * b1 + i2 * b2 + w];
-    word z = kind == MUX ? c[i0 * c0 + i1 * c1 + i2 * c2 + w] : 0;
-    word result = kind == AND    ? x & y
-                  : kind == OR   ? x | y
-                  : kind == XOR  ? x ^ y
-                  : kind == XNOR ? ~(x ^ y)
-                  : kind == NOT  ? ~x
-                                 : (x & y) | (~x & z);
+    word y = b ? b[i0 * b0 + i1 * b1 + i2 * b2 + w] : 0;
+    word z = c ? c[i0 * c0 + i1 * c1 + i2 * c2 + w] : 0;
+    word result = gate_of(kind, x, y, z);
     out[i] = w == n_words - 1 ? result & last : result;
   }
 }
@@ -161,14 +154,14 @@ extern "C" __global__ void popcount_streams(const word *words, i64 rows, i64 n_w
 
 // Encoding
 
-// Threefry2x64-13 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3. SC 2011).
+// Threefry2x64 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3. SC 2011).
 __device__ inline void threefry(word key0, word key1, word &x0, word &x1) {
-  const int rotations[8] = {16, 42, 12, 31, 16, 32, 24, 21};
-  const word keys[3] = {key0, key1, 0x1bd11bdaa9fc1a22ull ^ key0 ^ key1};
+  const int rotations[8] = THREEFRY_ROTATIONS;
+  const word keys[3] = {key0, key1, THREEFRY_PARITY ^ key0 ^ key1};
   x0 += key0;
   x1 += key1;
 #pragma unroll
-  for (int i = 0; i < 13; i++) {
+  for (int i = 0; i < THREEFRY_ROUNDS; i++) {
     x0 += x1;
     x1 = (x1 << rotations[i % 8] | x1 >> (64 - rotations[i % 8])) ^ x0;
     if (i % 4 == 3) {
@@ -190,7 +183,7 @@ __device__ inline word bernoulli_word(word p, word stream, word place, word key0
   int digits = highest - (__ffsll((long long)mantissa) - 1) + 1;
   word undecided = ~0ull, result = 0;
   for (int level = 0; undecided && level < digits; level += 2) {
-    word number[2] = {stream, place << 10 | (word)(level / 2)};
+    word number[2] = {stream, place << PAIR_BITS | (word)(level / 2)};
     threefry(key0, key1, number[0], number[1]);
     for (int i = 0; i < 2; i++) {
       int bit = highest - level - i;

@@ -7,7 +7,7 @@ from dask.array.core import unify_chunks
 from dask.array.utils import meta_from_array
 from dask.layers import ArraySliceDep
 
-from .errors import ScdaskError
+from ..errors import ScdaskError
 
 __all__ = ["ArraySliceDep", "meta_from_array", "unify_chunks"]
 

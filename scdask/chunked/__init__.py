@@ -1,0 +1,15 @@
+"""Dask arrays: graphs whose tasks run the kernels of their blocks' library, without any bit logic of their own.
+
+What Dask was told of a block may be false, and is first known in the task that gets it. So tasks call the public
+functions, which check what they are given, once a block.
+"""
+
+from ..core.dispatch import loaded
+from . import counting, gates, mac, numbers, packing, products
+from .device import as_dask, from_numpy, wait, works
+from .encoding import encode_words
+from .sizes import warn_of_many_blocks
+
+__all__ = ["as_dask", "encode_words"]
+
+loaded("dask")

@@ -1,0 +1,167 @@
+"""Graphs of kernels over blocks: what all operations on Dask arrays are made of."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import dask
+import dask.array as da
+import numpy as np
+
+from ..core.dispatch import BACKENDS, NUMPY, DeviceMeta, backend_of
+from ..core.words import bits_in
+from ..errors import BitstreamError
+from ..vector_ops.numbers import in_64_bits
+from .compat import ArraySliceDep, meta_from_array, unify_chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+SPLIT_EVERY = 16
+
+
+def is_numpy(meta: Any) -> bool:
+    """Whether blocks of this meta are NumPy arrays."""
+    return isinstance(meta, np.ndarray | np.generic) and not isinstance(meta, DeviceMeta)
+
+
+def meta_of(arrays: Iterable[Any], ndim: int, dtype: Any) -> Any:
+    """An empty array of the library of the blocks' results: NumPy's gives way to another."""
+    metas = [array._meta for array in arrays if isinstance(array, da.Array)]
+    like = next((meta for meta in metas if not is_numpy(meta)), metas[0])
+    return in_64_bits(partial(meta_from_array, ndim=ndim, dtype=dtype), like)
+
+
+def blockwise(kind: str, func: Callable[..., Any], out: str, *args: Any, dtype: Any, **kwargs: Any) -> da.Array:
+    """`da.blockwise` over arrays whose chunks agree, with our task name and no trial run for the meta."""
+    meta = meta_of(args, len(out), dtype)
+    return da.blockwise(func, out, *args, token=kind, dtype=dtype, meta=meta, align_arrays=False, **kwargs)
+
+
+def axes_of(array: Any) -> str:
+    """A letter an axis, the same for the same axis from the last: "z" is that of the words."""
+    return "abcdefghijklmnopqrstuvwxyz"[26 - array.ndim :]
+
+
+def in_chunk(func: Callable[..., Any], region: tuple[slice, ...], *args: Any, **kwargs: Any) -> Any:
+    """A kernel on a block, whose errors say where the block is."""
+    try:
+        return func(*args, **kwargs)
+    except BitstreamError as error:
+        place = ", ".join(f"{along.start}:{along.stop}" for along in region)
+        raise BitstreamError(f"{error} in the chunk [{place}]") from None
+
+
+def check_block(block: Any, region: tuple[slice, ...]) -> None:
+    """Raise unless a block has the shape that Dask was told."""
+    promised = tuple(along.stop - along.start for along in region)
+    if block.shape != promised:
+        raise BitstreamError(f"a block has the shape {block.shape}, but the Dask array says {promised}")
+
+
+def compute_once(array: da.Array) -> da.Array:
+    """The array as tasks that Dask does not fuse into, and run again in, each of several users."""
+    (done,) = dask.optimize(array)
+    return done
+
+
+def aligned(arrays: list[da.Array]) -> tuple[dict[str, tuple[int, ...]], list[Any]]:
+    """The chunks of each axis of the arrays' broadcast, and the aligned arrays, each followed by its axes."""
+    chunks, found = unify_chunks(*(x for a in arrays for x in (a, axes_of(a))))
+    return chunks, [x for a in found for x in (a, axes_of(a))]
+
+
+def like_blocks(array: da.Array, other: da.Array) -> da.Array:
+    """An array of NumPy blocks as one of blocks of the library of the other's."""
+    meta = meta_of([other], array.ndim, array.dtype)
+    backend = backend_of(meta) or NUMPY
+    return array.map_blocks(_block_of, dtype=array.dtype, meta=meta, backend=backend.name)
+
+
+def _block_of(block: Any, backend: str) -> Any:
+    return BACKENDS[backend].from_numpy(block)
+
+
+def word_regions(packed: da.Array) -> Iterator[slice]:
+    """The words that each chunk along the last axis has."""
+    stop = 0
+    for n in packed.chunks[-1]:
+        start, stop = stop, stop + n
+        yield slice(start, stop)
+
+
+def over_words(
+    kind: str,
+    func: Callable[..., Any],
+    operands: list[Any],
+    length: int,
+    dtype: Any,
+    adjust_chunks: dict[str, tuple[int, ...]] | None = None,
+) -> da.Array:
+    """`func(*blocks, length)` where `length` is what each block holds of the streams' length."""
+    axes = axes_of(max(operands, key=lambda a: a.ndim))
+    chunks, pairs = aligned(operands)
+    return blockwise(
+        kind,
+        partial(_length_block, func),
+        axes,
+        ArraySliceDep(tuple(chunks[axis] for axis in axes)),
+        axes,
+        *pairs,
+        length=length,
+        adjust_chunks=chunks | (adjust_chunks or {}),
+        dtype=dtype,
+    )
+
+
+def _length_block(func: Callable[..., Any], region: tuple[slice, ...], *blocks: Any, length: int) -> Any:
+    return in_chunk(func, region, *blocks, bits_in(region[-1].start, region[-1].stop, length))
+
+
+def sum_blocks(kind: str, array: da.Array, chunk: Callable[..., Any], axis: Any, total: int | None = None) -> da.Array:
+    """Sum what `chunk` makes of each block over `axis` in a tree; with `total`, what is left of it."""
+    axes = tuple(range(array.ndim) if axis is None else np.atleast_1d(axis).tolist())
+    aggregate = partial(add, total=total)
+    if all(array.numblocks[a] == 1 for a in axes):  # nothing to add up: the same task can finish it
+        names = axes_of(array)
+        kept = "".join(name for a, name in enumerate(names) if a not in axes)
+        return blockwise(kind, partial(_sum_block, chunk, aggregate, axes), kept, array, names, dtype=np.int64)
+    return reduce_blocks(
+        kind,
+        array,
+        chunk,
+        add,
+        aggregate,
+        axis=axis,
+        dtype=np.dtype(np.int64),
+        split_every=SPLIT_EVERY if axis is None else dict.fromkeys(axes, SPLIT_EVERY),
+    )
+
+
+def reduce_blocks(
+    kind: str, array: da.Array, chunk: Callable[..., Any], combine: Any, aggregate: Any, *, axis: Any, **kwargs: Any
+) -> da.Array:
+    """`da.reduction` with our task name and no trial run for the meta, whose dtypes it changes on the way."""
+    reduce = partial(da.reduction, array, chunk=chunk, combine=combine, aggregate=aggregate, axis=axis, **kwargs)
+    meta = meta_of([array], 0 if axis is None else array.ndim - np.size(axis), kwargs["dtype"])
+    return in_64_bits(lambda meta: reduce(name=kind, meta=meta), meta)
+
+
+def _sum_block(chunk: Callable[..., Any], aggregate: Callable[..., Any], axes: tuple[int, ...], block: Any) -> Any:
+    while isinstance(block, list):  # one for each axis that is summed
+        (block,) = block
+    return aggregate(chunk(block, axis=axes, keepdims=True), axis=axes, keepdims=False)
+
+
+def _sum(counts: Any, axis: Any, keepdims: bool, total: int | None = None) -> Any:
+    ones = counts.sum(axis=axis, keepdims=keepdims)
+    return ones if total is None else total - ones
+
+
+add = partial(in_64_bits, _sum)
+
+
+def as_they_are(counts: Any, axis: Any, keepdims: bool) -> Any:
+    """What a block makes of itself where its counts only have to be added up."""
+    return counts

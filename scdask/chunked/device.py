@@ -1,0 +1,36 @@
+"""What the table of backends asks of Dask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask.array as da
+
+from ..core import contract
+from ..core.dispatch import backend_of, implementing
+
+implements = implementing("dask")
+
+
+def as_dask(array: Any, chunks: Any = None) -> da.Array:
+    """The array as Dask's, of blocks of its library; by default one block."""
+    if isinstance(array, da.Array):
+        return array if chunks is None else array.rechunk(chunks)
+    backend = backend_of(array)
+    if backend is not None and not backend.cut_by_dask:
+        return backend.from_numpy(as_dask(contract.on_host(array), chunks))
+    return da.asarray(array) if chunks is None else da.from_array(array, chunks=chunks)
+
+
+def from_numpy(array: Any) -> da.Array:
+    """The array as one block."""
+    return as_dask(array)
+
+
+def wait(result: Any) -> None:
+    """What is lazy is not waited for."""
+
+
+def works() -> str:
+    """Its blocks are those of the other libraries."""
+    return "works"

@@ -1,0 +1,117 @@
+"""Encoding: a block of words knows which streams and which words of them it holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+
+from ..core import contract
+from ..core.checks import as_real, check_encoding, check_polarity
+from ..core.words import whole, words_for
+from ..vector_ops.products import as_weights
+from .blocks import axes_of, blockwise, check_block, in_chunk
+from .compat import ArraySliceDep
+from .device import as_dask, implements
+from .sizes import check_known, word_chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..core.words import Polarity, Region
+    from ..generators import SNG
+
+
+def encode_words(
+    values: Any, sng: SNG, length: int, polarity: Polarity = "unipolar", *, chunks: Any = None
+) -> da.Array:
+    """`vector_ops.encode_words` as tasks; `chunks` is over the words (*values.shape, n_words)."""
+    check_polarity(polarity)
+    length = check_encoding(length, sng)
+    given = as_real(values, "values to encode")
+    if not isinstance(given, da.Array):
+        contract.probabilities(given, polarity)  # what is in memory can be refused at once
+    words = (0, words_for(length))
+    return encode_region(given, sng, length, polarity, whole(given.shape), given.shape, words, chunks)
+
+
+@implements(contract.encode_region)
+def encode_region(
+    values: Any,
+    sng: SNG,
+    length: int,
+    polarity: Polarity,
+    region: Region,
+    shape: tuple[int, ...],
+    words: tuple[int, int],
+    chunks: Any = None,
+) -> da.Array:
+    check_known(values)
+    chunks = word_chunks(values, words[1] - words[0], chunks)
+    values = as_dask(values, chunks[:-1])
+    axes = axes_of(values).upper()
+    return blockwise(
+        "sc-encode",
+        _encode_block,
+        axes + "k",
+        values,
+        axes,
+        ArraySliceDep(values.chunks),
+        axes,
+        ArraySliceDep(chunks[-1:]),
+        "k",
+        starts=tuple(along.start for along in region),
+        first=words[0],
+        shape=shape,
+        sng=sng,
+        length=length,
+        polarity=polarity,
+        dtype=np.uint64,
+    )
+
+
+def _encode_block(
+    values: Any,
+    block: Region,
+    words: tuple[slice],
+    starts: tuple[int, ...],
+    first: int,
+    shape: tuple[int, ...],
+    sng: SNG,
+    length: int,
+    polarity: Polarity,
+) -> Any:
+    region = tuple(slice(start + along.start, start + along.stop) for start, along in zip(starts, block, strict=True))
+    part = (first + words[0].start, first + words[0].stop)
+    return in_chunk(_encode, block, values, sng, length, polarity, region, shape, part)
+
+
+def _encode(values: Any, sng: SNG, length: int, polarity: Polarity, region: Region, *place: Any) -> Any:
+    given = as_real(values, "values to encode")
+    check_block(given, region)
+    return contract.encode_region(given, sng, length, polarity, region, *place)
+
+
+@implements(contract.probabilities)
+def probabilities(values: da.Array, polarity: Polarity) -> da.Array:
+    return _number_blocks("sc-probabilities", _probabilities, values, polarity=polarity)
+
+
+def _probabilities(values: Any, polarity: Polarity) -> Any:
+    return contract.probabilities(as_real(values, "values to encode"), polarity)
+
+
+@implements(contract.finite)
+def finite(weights: da.Array) -> da.Array:
+    return _number_blocks("sc-weights", as_weights, weights)
+
+
+def _number_blocks(kind: str, check: Callable[..., Any], values: da.Array, **options: Any) -> da.Array:
+    axes = axes_of(values)
+    region = ArraySliceDep(values.chunks)
+    return blockwise(kind, _number_block, axes, values, axes, region, axes, check=check, dtype=np.float64, **options)
+
+
+def _number_block(values: Any, region: Region, check: Callable[..., Any], **options: Any) -> Any:
+    return in_chunk(check, region, values, **options)

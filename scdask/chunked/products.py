@@ -1,0 +1,87 @@
+"""Products of numbers by streams: weights are encoded once, inputs in the task that multiplies them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.checks import as_real
+from ..core.words import OPERAND_POLARITY, whole
+from ..vector_ops import products
+from .blocks import as_they_are, blockwise, check_block, compute_once, in_chunk, is_numpy, like_blocks, sum_blocks
+from .compat import ArraySliceDep, unify_chunks
+from .device import as_dask, implements
+from .encoding import encode_region
+from .sizes import check_known
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+    from ..core.words import Mode, Region
+    from ..generators import SNG
+
+
+@implements(products.encoded_product)
+def encoded_product(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: int, mode: Mode) -> da.Array:
+    w, x = as_dask(weights), as_dask(inputs)
+    check_known(x)
+    if is_numpy(w._meta) and not is_numpy(x._meta):
+        w = like_blocks(w, x)
+    # Neurons stay whole, so that no input is encoded twice; ranges of words bound the memory instead.
+    n_neurons = len(w)
+    w = w.rechunk({0: -1})
+    _, (w, x) = unify_chunks(w, "ni", x, "bi")
+    if mode == "split":
+        signs = {"n": (2 * n_neurons,)}
+        w = blockwise("sc-split", products.split_signs, "ni", w, "ni", adjust_chunks=signs, dtype=w.dtype)
+    ranges = list(products.word_blocks((len(w), max(w.chunks[1], default=1)), length))
+    word_chunks = tuple(last - first for first, last in ranges)
+    whole_words = (0, sum(word_chunks))
+    w_words = encode_region(
+        w, w_sng, length, OPERAND_POLARITY[mode], whole(w.shape), w.shape, whole_words, (*w.chunks, word_chunks)
+    )
+    if x.numblocks[0] > 1:
+        w_words = compute_once(w_words)
+    counts = blockwise(
+        "sc-mac",
+        _product_block,
+        "bnik",
+        w_words,
+        "nik",
+        x,
+        "bi",
+        ArraySliceDep(x.chunks),
+        "bi",
+        ArraySliceDep((word_chunks,)),
+        "k",
+        shape=x.shape,
+        sng=x_sng,
+        length=length,
+        mode=mode,
+        adjust_chunks={"n": (n_neurons,), "i": 1, "k": 1},
+        dtype=np.int64,
+    )
+    total = None if mode == "split" else w.shape[1] * length
+    return sum_blocks("sc-mac", counts, as_they_are, (2, 3), total)
+
+
+def _product_block(
+    w_words: Any,
+    x: Any,
+    region: Region,
+    words: tuple[slice],
+    shape: tuple[int, ...],
+    sng: SNG,
+    length: int,
+    mode: Mode,
+) -> Any:
+    part = (words[0].start, words[0].stop)
+    counts = in_chunk(_product, region, w_words, x, sng, length, mode, region, shape, part)
+    return counts[..., None, None]
+
+
+def _product(w_words: Any, x: Any, sng: SNG, length: int, mode: Mode, region: Region, *place: Any) -> Any:
+    inputs = as_real(x, "inputs")
+    check_block(inputs, region)
+    return products.encoded_counts(w_words, inputs, sng, length, mode, region, *place)

@@ -1,0 +1,84 @@
+"""The gates, one row each: every backend makes its kernels, and every hardware description its text, from these rows.
+
+A new gate is a row here and a public function in `vector_ops.gates`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class GateRow:
+    """A gate, bit by bit.
+
+    Parameters
+    ----------
+    name : str
+    function : callable
+        The gate of whole words. NumPy runs it, Numba compiles it and JAX traces it.
+    text : str
+        The same in the operators that C and Verilog share, over the names of the function's parameters.
+    keeps_padding : bool
+        Whether inputs of 0 give 0, so that padding stays 0.
+    steps : int
+        How many operations of NumPy it takes. Above 1 NumPy would store what is between them, and Numba fuses them.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    text: str
+    keeps_padding: bool = True
+    steps: int = 1
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the operands."""
+        return tuple(signature(self.function).parameters)
+
+
+def _mask(a: Any) -> Any:
+    return a | a  # a new array, whose padding may be written to
+
+
+def _and(a: Any, b: Any) -> Any:
+    return a & b
+
+
+def _or(a: Any, b: Any) -> Any:
+    return a | b
+
+
+def _xor(a: Any, b: Any) -> Any:
+    return a ^ b
+
+
+def _xnor(a: Any, b: Any) -> Any:
+    return ~(a ^ b)
+
+
+def _not(a: Any) -> Any:
+    return ~a
+
+
+def _mux(select: Any, a: Any, b: Any) -> Any:
+    return (select & a) | (~select & b)
+
+
+GATES = {
+    row.name: row
+    for row in (
+        GateRow("mask", _mask, "a"),
+        GateRow("and", _and, "a & b"),
+        GateRow("or", _or, "a | b"),
+        GateRow("xor", _xor, "a ^ b"),
+        GateRow("xnor", _xnor, "~(a ^ b)", keeps_padding=False, steps=2),
+        GateRow("not", _not, "~a", keeps_padding=False),
+        GateRow("mux", _mux, "(select & a) | (~select & b)", steps=4),
+    )
+}

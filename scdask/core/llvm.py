@@ -1,0 +1,167 @@
+"""What the Numba kernels share: how they are compiled, and the pieces of LLVM that they are made of.
+
+LLVM's vectoriser prefers 256-bit registers on many AVX-512 machines and gives up half of the speed there, so the inner
+loops are explicit vectors. Numba's cache sees a change of the file that holds a kernel, but not of this one: clear it
+after a change here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from llvmlite import ir
+from numba import int64, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .threefry import ROTATIONS, ROUNDS
+from .words import WORD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from numpy.typing import NDArray
+
+    Words = NDArray[np.uint64]
+
+LANES = 8  # words in a vector
+AHEAD = 512  # bytes that a prefetch is ahead of its load
+
+I64 = ir.IntType(64)
+V8 = ir.VectorType(I64, LANES)
+BYTES = ir.VectorType(ir.IntType(8), WORD)
+BITS = ir.VectorType(ir.IntType(1), WORD)
+
+
+def compiled(func: Callable[..., Any]) -> Any:
+    """Compile at the first call, without the GIL; kept on disk for later processes, where there is a place for it."""
+    try:
+        return njit(nogil=True, cache=True)(func)
+    except RuntimeError:  # neither the installation nor the user's cache folder can be written to
+        return njit(nogil=True)(func)
+
+
+def readonly(array: NDArray[Any]) -> NDArray[Any]:
+    """The array as kernels want their inputs: C-contiguous, aligned, native, read-only."""
+    if not (array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative):
+        array = np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def empty_words(shape: tuple[int, ...]) -> Words:
+    """An uninitialised array of words that starts on a cache line, where vector stores are fastest."""
+    size = math.prod(shape)
+    buffer = np.empty(size + LANES, np.uint64)
+    start = -(address_of(buffer) // 8) % LANES
+    return buffer[start : start + size].reshape(shape)
+
+
+@compiled
+def address_of(array):
+    """Where an array starts, six times as quick as array.ctypes.data outside of a kernel."""
+    return int64(array.ctypes.data)
+
+
+def constant(value: int) -> Any:
+    """A 64-bit integer."""
+    return ir.Constant(I64, value % 2**64)
+
+
+def splat(builder: Any, value: Any) -> Any:
+    """A vector that has the value in each lane."""
+    if isinstance(value, int):
+        return ir.Constant(V8, [value % 2**64] * LANES)
+    i32 = ir.IntType(32)
+    first = builder.insert_element(ir.Constant(V8, ir.Undefined), value, ir.Constant(i32, 0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(i32, LANES), [0] * LANES))
+
+
+def load(builder: Any, address: Any, kind: Any = V8, align: int = 1) -> Any:
+    """A vector, or what else `kind` is, from an address."""
+    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
+
+
+def store(builder: Any, value: Any, address: Any, align: int = 8) -> None:
+    """Write a value to an address."""
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=align)
+
+
+def prefetch(builder: Any, address: Any) -> None:
+    """Ask for the cache line that a stream of loads at `address` will come to: hardware alone looks less far ahead."""
+    flag = ir.IntType(32)
+    place = builder.inttoptr(builder.add(address, constant(AHEAD)), ir.IntType(8).as_pointer())
+    call_llvm(
+        builder, "llvm.prefetch.p0", ir.VoidType(), place, *(flag(v) for v in (0, 2, 1))
+    )  # read, second level, data
+
+
+def call_llvm(builder: Any, name: str, result: Any, *args: Any) -> Any:
+    """Call a function of LLVM, whose result is of the type `result`."""
+    kind = ir.FunctionType(result, [a.type for a in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+
+def has_avx512(context: Any) -> bool:
+    """Whether the processor that Numba compiles for has AVX-512."""
+    return "+avx512f" in context.codegen().magic_tuple()[2]
+
+
+def lane_ones(builder: Any, vector: Any) -> Any:
+    """Ones of each lane."""
+    return call_llvm(builder, "llvm.ctpop.v8i64", V8, vector)
+
+
+def pick_lanes(builder: Any, a: Any, b: Any, lanes: Iterable[int]) -> Any:
+    """Some lanes of two vectors, those of b after those of a."""
+    chosen = list(lanes)
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(chosen)), chosen))
+
+
+def sums_of(builder: Any, vectors: list[Any]) -> Any:
+    """The sums of 1, 2, 4 or 8 vectors of 8 lanes, as one vector: halves are added, two vectors at a time."""
+    cells, lanes = 1, LANES  # in each vector
+    while lanes > 1:
+        merged = []
+        for pair in (vectors[i : i + 2] for i in range(0, len(vectors), 2)):
+            starts = [cell * lanes for cell in range(cells * len(pair))]
+            low = [start + lane for start in starts for lane in range(lanes // 2)]
+            high = [lane + lanes // 2 for lane in low]
+            merged.append(builder.add(*(pick_lanes(builder, pair[0], pair[-1], half) for half in (low, high))))
+        cells, lanes, vectors = cells * len(pair), lanes // 2, merged
+    return vectors[0]
+
+
+def sum_of(builder: Any, vector: Any) -> Any:
+    """The sum of the lanes."""
+    return call_llvm(builder, "llvm.vector.reduce.add.v8i64", I64, vector)
+
+
+@intrinsic
+def popcount_word(typing_context, word):
+    """Ones of a word."""
+    return types.int64(types.uint64), lambda context, builder, signature, args: builder.ctpop(args[0])
+
+
+def carry(context: Any, builder: Any, t: Any, s: Any, ones: Any) -> Any:
+    """The majority of `ones` and two products, where t = ones ^ one product and s = t ^ the other."""
+    if has_avx512(context):  # LLVM does not find the instruction
+        truth = ir.Constant(ir.IntType(32), 0b00111010)
+        return call_llvm(builder, "llvm.x86.avx512.pternlog.q.512", V8, t, s, ones, truth)
+    return builder.or_(builder.and_(t, builder.not_(s)), builder.and_(builder.not_(t), ones))
+
+
+def threefry_vectors(builder: Any, keys: list[Any], x0: Any, x1: Any) -> list[Any]:
+    """`threefry` of vectors of counters to which the key is already added."""
+    for i in range(ROUNDS):
+        x0 = builder.add(x0, x1)
+        turned = call_llvm(builder, "llvm.fshl.v8i64", V8, x1, x1, splat(builder, ROTATIONS[i % 8]))
+        x1 = builder.xor(turned, x0)
+        if i % 4 == 3:
+            j = i // 4 + 1
+            x0 = builder.add(x0, keys[j % 3])
+            x1 = builder.add(x1, builder.add(keys[(j + 1) % 3], splat(builder, j)))
+    return [x0, x1]

@@ -1,0 +1,39 @@
+"""Packed words: bit t of a stream is bit t % 64 of word t // 64, and the bits past its length are padding, and 0."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+WORD = 64  # bits in a word
+ONES = np.uint64(2**64 - 1)
+
+Polarity = Literal["unipolar", "bipolar"]
+Mode = Literal["split", "bipolar"]
+Gate = Literal["and", "xnor"]  # of a MAC; `core.gates` has all gates
+Region = tuple[slice, ...]
+
+RANGES: dict[Polarity, tuple[float, float]] = {"unipolar": (0.0, 1.0), "bipolar": (-1.0, 1.0)}
+OPERAND_POLARITY: dict[Mode, Polarity] = {"split": "unipolar", "bipolar": "bipolar"}
+
+
+def words_for(length: int) -> int:
+    """The number of words that hold `length` bits."""
+    return -(-length // WORD)
+
+
+def tail_mask(length: int) -> np.uint64:
+    """The bits of the last word that belong to a stream of `length` bits."""
+    used = length % WORD
+    return np.uint64(2**used - 1) if used else ONES
+
+
+def bits_in(first: int, last: int, length: int) -> int:
+    """How many bits of a stream are in its words from `first` up to `last`."""
+    return int(min(WORD * last, length) - min(WORD * first, length))
+
+
+def whole(shape: tuple[int, ...]) -> Region:
+    """The region that is all of an array of shape `shape`."""
+    return tuple(slice(0, n) for n in shape)

@@ -1,0 +1,76 @@
+"""Encoding: comparisons of probabilities with the numbers of a generator."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core import contract
+from ..core.words import ONES, RANGES, WORD, tail_mask
+from ..vector_ops.encoding import stream_numbers, table_spans
+from .device import cupy, implements
+from .launch import launch_over
+
+if TYPE_CHECKING:
+    from ..core.words import Polarity, Region
+    from ..generators import SNG
+
+TABLES = 16  # of shared sequences, up to 2 MiB each, that are kept on the devices
+
+
+@implements(contract.encode_region)
+def encode_region(
+    values: Any,
+    sng: SNG,
+    length: int,
+    polarity: Polarity,
+    region: Region,
+    shape: tuple[int, ...],
+    words: tuple[int, int],
+) -> Any:
+    p = cupy.ascontiguousarray(probabilities(values, polarity))
+    first, last = words
+    n_words = last - first
+    out = cupy.empty((*values.shape, n_words), np.uint64)
+    if not out.size:
+        return out
+    key = sng.key()
+    if key is None:
+        for start, stop in table_spans(p.size, length, words):
+            ranked, table = _table(cupy.cuda.Device().id, sng, length, start, stop)
+            columns = (table, table.shape[1], start // WORD - first, n_words)
+            launch_over("look_up", p.size * table.shape[1], p, p.size, ranked, np.int32(len(ranked)), *columns, out)
+        return out
+    streams = cupy.ascontiguousarray(stream_numbers(region, shape, cupy))
+    kept = tail_mask(length) if WORD * last > length else ONES
+    place = (np.uint64(first), n_words, *map(np.uint64, key), kept)
+    launch_over("bernoulli", out.size, p, streams, p.size, *place, out)
+    return out
+
+
+@lru_cache(maxsize=TABLES)
+def _table(device: int, sng: SNG, length: int, start: int, stop: int) -> tuple[Any, Any]:
+    """The numbers of a shared sequence in order, and the stream of each place between them, on the device."""
+    ranked, _, _, rows = sng.table(length, start, stop)
+    table = cupy.asarray(ranked[: stop - start]), cupy.asarray(rows)
+    cupy.cuda.get_current_stream().synchronize()  # other streams will read it
+    return table
+
+
+@implements(contract.probabilities)
+def probabilities(values: Any, polarity: Polarity) -> Any:
+    low, high = RANGES[polarity]
+    p = values.astype(np.float64, copy=False)
+    if not bool(((p >= low) & (p <= high)).all()):
+        contract.probabilities(values.get(), polarity)  # which says where
+    return p if polarity == "unipolar" else (p + 1) / 2
+
+
+@implements(contract.finite)
+def finite(weights: Any) -> Any:
+    numbers = weights.astype(np.float64, copy=False)
+    if not bool(cupy.isfinite(numbers).all()):
+        contract.finite(weights.get())  # which says where
+    return numbers

@@ -1,0 +1,47 @@
+"""JAX arrays: kernels under XLA, and spiking neurons that can be trained.
+
+JAX makes 64-bit values only where `jax_enable_x64` is on, and by default it is off. No setting is changed here: each
+function turns it on for itself alone (`jax.enable_x64`), so that words are uint64 and counts int64 whatever the setting
+is. Arithmetic of your own on such arrays does the same, or takes `to_host(array)`; outside of such a scope JAX cuts the
+results to 32 bits, mostly with a warning. The same goes for Dask's own reductions of JAX chunks: write
+`to_host(stream.decode()).mean()`. Move words with `to_jax`; `jnp.asarray` would cut them, and scdask refuses what it
+leaves.
+
+All functions work under `jax.jit` and `jax.vmap`. The values of traced arrays cannot be looked at: there a bit that is
+not 0 is 1, padding is not checked, and a value outside the range of a stream is encoded as the nearest one inside, NaN
+as 0. XLA also holds the streams of all inputs of `matmul` at once there, and may round the numbers between two layers
+differently in the last bit. Under `vmap` the streams of each part are numbered from 0, as they are where the part is
+encoded alone, so that `Bernoulli` gives all parts the same random numbers.
+
+On a CPU the kernels for NumPy arrays are faster than XLA: on one thread up to 3 times its two for a MAC, 4 to 12 times
+for unpacking, counting and encoding, 30 times for packing. Take JAX where streams are part of a JAX program.
+
+The names of `sc_neurocore.accel.jax_backend` are here too. `HAS_JAX` says whether JAX is installed. Without it the
+package can be imported all the same: `jnp` is NumPy, `to_jax` leaves arrays on the host and warns once, so that the
+functions on bits run on the kernels for NumPy arrays, and the neurons say what to install.
+"""
+
+from ..core.dispatch import loaded
+from ..vector_ops.numbers import to_host
+from . import counting, encoding, gates, mac, numbers, packing
+from .device import HAS_JAX, from_numpy, jax, jnp, to_jax, wait, works
+from .neurons import jax_forward_pass, jax_lif_step, jax_surrogate_gradient_step, spike
+from .reference import jax_pack_bitstream, jax_popcount, jax_vec_and, jax_vec_mac
+
+__all__ = [
+    "HAS_JAX",
+    "jax_forward_pass",
+    "jax_lif_step",
+    "jax_pack_bitstream",
+    "jax_popcount",
+    "jax_surrogate_gradient_step",
+    "jax_vec_and",
+    "jax_vec_mac",
+    "jnp",
+    "spike",
+    "to_host",
+    "to_jax",
+]
+
+if HAS_JAX:
+    loaded("jax")

@@ -1,0 +1,157 @@
+"""The way to JAX and back, and what the table of backends asks of JAX.
+
+Without JAX this package can be imported all the same: `to_jax` leaves arrays on the host, with one warning, and a
+function that needs JAX says what brings it when it is called.
+"""
+
+from __future__ import annotations
+
+import copyreg
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any
+from warnings import warn
+
+import dask.array as da
+import numpy as np
+from dask.array.core import concatenate_lookup
+from dask.sizeof import sizeof
+
+from .._extras import require
+from ..core.checks import as_numpy
+from ..core.contract import on_host
+from ..core.dispatch import implementing
+from ..errors import UnsupportedArrayError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+try:
+    import jax as _jax
+except ImportError:
+    _jax = None
+
+jax: Any = _jax
+lax: Any = _jax and _jax.lax
+jnp: Any = _jax.numpy if _jax else np
+HAS_JAX = jax is not None
+
+
+def jitted(func: Callable[..., Any], **options: Any) -> Any:
+    """`jax.jit`; without JAX a function that says what brings it."""
+    return jax.jit(func, **options) if HAS_JAX else needing_jax(func)
+
+
+def needing_jax(func: Callable[..., Any]) -> Any:
+    """The function, which without JAX says what brings it."""
+    if HAS_JAX:
+        return func
+
+    @wraps(func)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        require("jax", "jax")
+
+    return call
+
+
+def _exact(func: Callable[..., Any]) -> Callable[..., Any]:
+    """`func` where JAX keeps 64 bits."""
+
+    @wraps(func)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with jax.enable_x64(True):
+            return func(*args, **kwargs)
+
+    return call
+
+
+def known(flag: Any) -> bool:
+    """Whether the flag is set, as far as that can be known: under a trace even constants cannot be looked at."""
+    return not isinstance(flag, jax.core.Tracer) and bool(flag)
+
+
+implements = implementing("jax", _exact)
+
+
+@cache
+def _warn_once() -> None:
+    warn(
+        "JAX is not installed (pip install 'scdask[jax]'): arrays stay on the host, where the Numba kernels run",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def to_jax(arr: Any) -> Any:
+    """Copy an array to JAX's default device, with all its bits: uint64 stays uint64.
+
+    Parameters
+    ----------
+    arr : array_like, dask Array or Bitstream
+
+    Returns
+    -------
+    jax.Array, dask Array of such blocks, or Bitstream of one of them
+        Of the same shape and dtype. A JAX array is returned as it is. Without JAX, with one warning, a NumPy array.
+
+    Raises
+    ------
+    UnsupportedArrayError
+        If it is a masked array or no array of numbers.
+    """
+    if HAS_JAX and isinstance(arr, jax.Array):
+        return arr
+    if hasattr(arr, "map_words"):
+        return arr.map_words(to_jax)
+    if not HAS_JAX:
+        _warn_once()
+        return arr if isinstance(arr, da.Array) else as_numpy(arr, "what goes to JAX")
+    if isinstance(arr, da.Array):
+        return arr.map_blocks(to_jax, dtype=arr.dtype, meta=to_jax(np.zeros((0,) * arr.ndim, arr.dtype)))
+    values = as_numpy(arr, "what goes to JAX")
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    with jax.enable_x64(True):
+        try:
+            return jnp.array(values)
+        except TypeError:
+            raise UnsupportedArrayError(f"JAX has no arrays of {values.dtype}") from None
+
+
+from_numpy = to_jax
+
+
+@implements(on_host)
+def _from_jax(array: Any) -> Any:
+    try:
+        return np.asarray(array)
+    except jax.errors.TracerArrayConversionError:
+        raise
+    except TypeError:
+        raise UnsupportedArrayError(f"NumPy has no arrays of {array.dtype}") from None
+
+
+def wait(result: Any) -> None:
+    """Wait until an array is computed."""
+    result.block_until_ready()
+
+
+def works() -> str:
+    """The devices; an error says what brings JAX."""
+    return f"works on {', '.join(str(device) for device in require('jax', 'jax').devices())}"
+
+
+def _pickled(array: Any) -> Any:
+    # JAX unpickles by device_put, which without x64 keeps the lower half of each number.
+    return (to_jax, (np.asarray(array),)) if array.dtype.itemsize >= 8 else array.__reduce__()
+
+
+def _concatenate(arrays: Any, axis: int = 0) -> Any:
+    with jax.enable_x64(True):
+        return jnp.concatenate(arrays, axis)
+
+
+if HAS_JAX:
+    concatenate_lookup.register(jax.Array, _concatenate)
+    sizeof.register(jax.Array, lambda array: array.nbytes)
+    for _cls in jax.Array.__subclasses__():
+        if _cls.__name__ == "ArrayImpl":
+            copyreg.pickle(_cls, _pickled)

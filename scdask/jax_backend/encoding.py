@@ -1,0 +1,153 @@
+"""Encoding: comparisons of probabilities with the numbers of a generator."""
+
+from __future__ import annotations
+
+import operator
+from functools import partial, reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core import contract
+from ..core.threefry import PAIR_BITS, threefry
+from ..core.words import WORD, tail_mask
+from ..vector_ops.encoding import SEGMENT, stream_numbers
+from .device import implements, jitted, jnp, known, lax
+
+if TYPE_CHECKING:
+    from ..core.words import Polarity, Region
+    from ..generators import SNG
+
+LEVELS = 8  # binary digits that a step of the Bernoulli encoder draws, an even number
+FEW_STREAMS = 1024  # up to so many are compared with all numbers if they are long; others are looked up in tables
+
+
+@implements(contract.encode_region)
+def encode_region(
+    values: Any,
+    sng: SNG,
+    length: int,
+    polarity: Polarity,
+    region: Region,
+    shape: tuple[int, ...],
+    words: tuple[int, int],
+) -> Any:
+    p = _sortable(probabilities(values, polarity)).reshape(-1)
+    first, last = words
+    key = sng.key()
+    if not p.size or first == last:
+        flat = jnp.zeros((p.size, last - first), np.uint64)
+    elif key is None:
+        bits = WORD * first, min(WORD * last, length)
+        long = bits[1] - bits[0] > 4 * SEGMENT
+        flat = (_compare if long and p.size <= FEW_STREAMS else _look_up)(p, sng, length, *bits)
+    else:
+        streams = stream_numbers(region, shape).reshape(-1)
+        flat = _bernoulli(p, streams, np.uint64(first), tuple(map(np.uint64, key)), last - first)
+        if WORD * last > length:
+            flat = flat.at[:, -1].set(flat[:, -1] & tail_mask(length))
+    return flat.reshape(*values.shape, last - first)
+
+
+@implements(contract.probabilities)
+def probabilities(values: Any, polarity: Polarity) -> Any:
+    p = _as_float64(values)
+    if known(_outside(p, polarity)):
+        contract.probabilities(np.asarray(values), polarity)  # which says where
+    return p if polarity == "unipolar" else (p + 1) / 2
+
+
+@partial(jitted, static_argnums=1)
+def _outside(p: Any, polarity: Polarity) -> Any:
+    """Whether a value is outside its range, decided by its bits: XLA takes a subnormal below 0 for 0."""
+    bits = lax.bitcast_convert_type(p, np.uint64)
+    size = bits & np.uint64(2**63 - 1)
+    return ((size > _ONE) | ((bits != size) & (size > 0) & (polarity == "unipolar"))).any()
+
+
+@jitted
+def _as_float64(values: Any) -> Any:
+    """Real numbers as float64, bit for bit: XLA alone takes a subnormal float32 for 0."""
+    if values.dtype == np.float64 or not jnp.issubdtype(values.dtype, jnp.floating):
+        return values.astype(np.float64)
+    single = values.astype(np.float32)
+    bits = lax.bitcast_convert_type(single, np.uint32)
+    size = bits & np.uint32(2**31 - 1)
+    subnormal = size.astype(np.float64) * 2.0**-149
+    return jnp.where(size < 2**23, jnp.where(bits > size, -subnormal, subnormal), single.astype(np.float64))
+
+
+def _sortable(p: Any) -> Any:
+    """The bits of probabilities, as unsigned integers of the same order; what is below 0 or NaN is 0, above 1 is 1."""
+    bits = lax.bitcast_convert_type(p, np.uint64)
+    return jnp.where(bits > _INFINITY, np.uint64(0), jnp.minimum(bits, _ONE))
+
+
+_ONE, _INFINITY = np.array([1, np.inf]).view(np.uint64)
+
+
+def _compare(p: Any, sng: SNG, length: int, start: int, stop: int) -> Any:
+    numbers = sng.drawn(length, start, stop).view(np.uint64)
+    padded = np.pad(numbers, (0, -len(numbers) % WORD), constant_values=2**64 - 1)
+    return _below(p, padded.reshape(-1, WORD))
+
+
+@jitted
+def _below(p: Any, numbers: Any) -> Any:
+    ones = [(numbers[:, i] < p[:, None]).astype(np.uint64) << np.uint64(i) for i in range(WORD)]
+    return reduce(operator.or_, ones)
+
+
+def _look_up(p: Any, sng: SNG, length: int, start: int, stop: int) -> Any:
+    rows = []
+    for first in range(start, stop, SEGMENT):
+        last = min(first + SEGMENT, stop)
+        ranked, _, _, table = sng.table(length, first, last)
+        rows.append(_rows_below(p, ranked[: last - first].view(np.uint64), table))
+    return jnp.concatenate(rows, axis=1)
+
+
+@jitted
+def _rows_below(p: Any, ranked: Any, rows: Any) -> Any:
+    return rows[jnp.searchsorted(ranked, p)]
+
+
+@partial(jitted, static_argnums=4)
+def _bernoulli(p: Any, streams: Any, first: Any, key: Any, n_words: int) -> Any:
+    """The words of `jit_kernels.encoding.bernoulli`, some binary digits of all words at a time."""
+    exponent = (p >> np.uint64(52)).astype(np.int64)
+    mantissa = p & np.uint64(2**52 - 1) | jnp.where(exponent > 0, np.uint64(2**52), np.uint64(0))
+    highest = 1074 - jnp.maximum(exponent, 1)  # the bit of the mantissa that is the first binary digit
+    lowest = lax.population_count((mantissa & (~mantissa + np.uint64(1))) - np.uint64(1)).astype(np.int64)
+    digits = jnp.where(mantissa == 0, 0, highest - lowest + 1)
+    mantissa, highest, digits, one = (v[:, None] for v in (mantissa, highest, digits, p == _ONE))
+    counter = first + jnp.arange(n_words, dtype=np.uint64) << np.uint64(PAIR_BITS)
+
+    def draw(state: Any) -> Any:
+        level, undecided, result = state
+        for pair in range(LEVELS // 2):
+            at = counter | (level // 2 + pair).astype(np.uint64)
+            for i, number in enumerate(threefry(key[0], key[1], streams[:, None], at[None, :])):
+                place = highest - level - (2 * pair + i)
+                inside = (place >= 0) & (place < WORD)
+                digit = mantissa >> jnp.clip(place, 0, WORD - 1).astype(np.uint64) & np.uint64(1)
+                ones = jnp.where(one | inside & (digit == 1), ~np.uint64(0), np.uint64(0))
+                result |= undecided & ones & ~number
+                undecided &= ~(number ^ ones)
+        return level + LEVELS, undecided, result
+
+    def going_on(state: Any) -> Any:
+        level, undecided, _ = state
+        return (level < 1074) & ((undecided != 0) & (one | (level < digits))).any()
+
+    shape = (len(p), n_words)
+    start = (jnp.int64(0), jnp.full(shape, ~np.uint64(0)), jnp.zeros(shape, np.uint64))
+    return lax.while_loop(going_on, draw, start)[2]
+
+
+@implements(contract.finite)
+def finite(weights: Any) -> Any:
+    numbers = _as_float64(weights)
+    if known(~jnp.isfinite(numbers).all()):
+        contract.finite(np.asarray(weights))  # which says where
+    return numbers

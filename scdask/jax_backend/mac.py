@@ -1,0 +1,65 @@
+"""Multiply-accumulate: XLA fuses gate, popcount and sum, so that no product is stored."""
+
+from __future__ import annotations
+
+import operator
+from functools import partial, reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core import contract
+from .counting import ones_along
+from .device import implements, jitted, jnp, lax
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..core.words import Gate
+
+UNROLL = 16  # words that a step of a MAC counts: more registers spill, fewer wait for the sums in memory
+FEW_ROWS = 2  # up to so many, a MAC is a sum along the words, else one across the rows
+
+
+@implements(contract.gate_counts)
+def gate_counts(weights: Any, inputs: Any, gate: Gate, total: int | None = None) -> Any:
+    counts = _mac(jnp.asarray(weights), jnp.asarray(inputs), gate == "xnor")
+    return counts if total is None else total - counts
+
+
+@partial(jitted, static_argnums=2)
+def _mac(weights: Any, inputs: Any, xor: bool) -> Any:
+    """The counts of AND or XOR."""
+    size = weights.shape[1] * weights.shape[2]
+    w, x = (words.reshape(*words.shape[:-2], size) for words in (weights, inputs))
+    gate = lax.bitwise_xor if xor else lax.bitwise_and
+
+    def one(row: Any, rows: Any) -> Any:
+        return ones_along(jnp.broadcast_to(row, rows.shape), rows, gate=gate)
+
+    if x.ndim == 1:
+        return one(x, w)
+    if not (len(x) and len(w)):
+        return jnp.zeros((len(x), len(w)), np.int64)
+    if len(x) <= FEW_ROWS:
+        return jnp.stack([one(row, w) for row in x])
+    if len(w) <= FEW_ROWS:
+        return jnp.stack([one(row, x) for row in w], axis=1)
+    return _across(w, x, gate) if len(w) >= len(x) else _across(x, w, gate).T
+
+
+def _across(wide: Any, narrow: Any, gate: Callable[..., Any]) -> Any:
+    """The counts (narrow, wide): vectors go along the rows of `wide`, and each step adds up a few words of each."""
+    steps = -(-wide.shape[1] // UNROLL)
+    padding = [(0, 0), (0, steps * UNROLL - wide.shape[1])]
+    columns = [jnp.pad(rows, padding).T.reshape(steps, UNROLL, len(rows)) for rows in (wide, narrow)]
+
+    def step(counts: Any, words: list[Any]) -> tuple[Any, None]:
+        shape = counts.shape
+        ones = [
+            lax.population_count(gate(jnp.broadcast_to(a[None, :], shape), jnp.broadcast_to(b[:, None], shape)))
+            for a, b in zip(*words, strict=True)
+        ]
+        return counts + reduce(operator.add, ones).astype(np.int64), None
+
+    return lax.scan(step, jnp.zeros((len(narrow), len(wide)), np.int64), columns)[0]

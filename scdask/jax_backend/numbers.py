@@ -1,0 +1,43 @@
+"""Arithmetic and indexing, by NumPy's rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core import contract
+from ..vector_ops import numbers
+from .device import implements, jax, jitted, jnp, to_jax
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@implements(contract.exactly)
+def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
+    """By NumPy, but for traced arrays: XLA takes subnormal numbers for 0, and multiplies by reciprocals."""
+    if any(isinstance(array, jax.core.Tracer) for array in arrays):
+        return func(*arrays, **options)
+    return to_jax(func(*(np.asarray(array) if isinstance(array, jax.Array) else array for array in arrays), **options))
+
+
+@implements(numbers.divide)
+@jitted
+def divide(a: Any, b: Any) -> Any:
+    a, b = jnp.asarray(a, np.float64), jnp.asarray(b, np.float64)
+    # XLA would multiply by the reciprocal of a number that several are divided by. It cannot know that 0 * a is 0.
+    return a / (b + 0 * a)
+
+
+@implements(contract.pick)
+def pick(words: Any, index: tuple[Any, ...]) -> Any:
+    if not any(isinstance(part, jax.core.Tracer) for part in index):
+        index = tuple(np.asarray(part) if isinstance(part, jax.Array) else part for part in index)
+        np.broadcast_to(False, words.shape)[index]  # raises an IndexError where JAX takes the nearest element
+    return words[index]
+
+
+@implements(numbers.concatenate)
+def concatenate(*arrays: Any) -> Any:
+    return jnp.concatenate(arrays)

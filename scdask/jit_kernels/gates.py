@@ -1,0 +1,41 @@
+"""Gates: what is one operation of NumPy's runs there, and Numba fuses the others."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from numba import vectorize
+
+from ..core import contract
+from ..core.gates import GATES
+from ..core.words import WORD, tail_mask
+from .device import implements
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@implements(contract.gate)
+def gate(kind: str, *operands: NDArray[np.uint64], length: int | None = None) -> NDArray[np.uint64]:
+    words: NDArray[np.uint64] = _function(kind)(*operands)
+    if length is not None and length % WORD:
+        words[..., -1] &= tail_mask(length)
+    return words
+
+
+@cache
+def _function(kind: str) -> Callable[..., Any]:
+    """Compiled when it is first used: at the import, all would wait who use no such gate."""
+    row = GATES[kind]
+    if row.steps == 1:
+        return row.function
+    signature = f"uint64({', '.join(['uint64'] * len(row.inputs))})"
+    try:
+        compiled: Callable[..., Any] = vectorize([signature], cache=True)(row.function)
+    except RuntimeError:  # there is no folder to keep it in
+        compiled = vectorize([signature])(row.function)
+    return compiled

@@ -1,0 +1,26 @@
+"""Arithmetic and indexing, which are NumPy's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..core import contract
+from .device import implements
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@implements(contract.exactly)
+def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
+    return func(*arrays, **options)
+
+
+@implements(contract.pick)
+def pick(words: Any, index: tuple[Any, ...]) -> Any:
+    return words[index]
+
+
+@implements(contract.on_host)
+def on_host(array: Any) -> Any:
+    return array

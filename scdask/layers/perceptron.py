@@ -1,0 +1,124 @@
+"""Perceptrons: networks of dense layers, trained elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from .._files import read_npz
+from ..core.checks import as_numpy, as_real
+from ..core.contract import on_host, probabilities
+from ..errors import BitstreamError
+from ..vector_ops.products import as_weights
+from .dense import SCDense
+from .network import SCSequential
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SCMLP(SCSequential):
+    """A multilayer perceptron: SC dense layers with ReLU in binary between them.
+
+    What a hidden layer puts out is cut to [0, input_scale] of the next one and encoded again.
+
+    Parameters
+    ----------
+    layers : sequence of SCDense
+    classes : array_like, shape (n_classes,), optional
+        Labels of the outputs, 0, 1, ... by default. Two labels with one output: the second where it is positive.
+    """
+
+    def __post_init__(self) -> None:
+        if isinstance(self.layers, tuple | list) and not all(isinstance(layer, SCDense) for layer in self.layers):
+            raise BitstreamError(f"the layers of a perceptron are SCDense, not {self.layers!r}")
+        super().__post_init__()
+
+    @classmethod
+    def from_arrays(
+        cls,
+        weights: Sequence[ArrayLike],
+        biases: Sequence[ArrayLike],
+        *,
+        calibration: ArrayLike,
+        classes: ArrayLike = (),
+    ) -> Self:
+        """Build a perceptron from trained weights.
+
+        Parameters
+        ----------
+        weights : sequence of array_like, each (n_neurons, n_inputs)
+        biases : sequence of array_like, each (n_neurons,)
+        calibration : array_like, shape (samples, n_inputs)
+            Inputs like those to come, in [0, 1]. The largest activation that they cause in floating point becomes the
+            scale of each hidden layer's outputs.
+        classes : array_like, optional
+            Labels of the outputs.
+        """
+        if len(weights) != len(biases):
+            raise BitstreamError(f"{len(weights)} weight matrices do not go with {len(biases)} biases")
+        plain = cls(
+            tuple(SCDense(w, b) for w, b in zip(weights, biases, strict=True)), as_numpy(on_host(classes), "classes")
+        )
+        hidden = probabilities(on_host(as_real(calibration, "calibration inputs")), "unipolar")
+        (n_inputs,) = plain.input_shape
+        if hidden.ndim != 2 or hidden.shape[1] != n_inputs:
+            raise BitstreamError(f"calibration inputs are (samples, {n_inputs}), not {hidden.shape}")
+        scales = [1.0]
+        for layer in plain.layers[:-1]:
+            hidden = np.maximum(layer.exact(hidden), 0)
+            scales.append(float(hidden.max(initial=0)) or 1.0)
+        layers = (replace(layer, input_scale=scale) for layer, scale in zip(plain.layers, scales, strict=True))
+        return replace(plain, layers=tuple(layers))
+
+    @classmethod
+    def from_sklearn(cls, classifier: Any, calibration: ArrayLike) -> Self:
+        """Build a perceptron from a fitted `MLPClassifier` with ReLU; `calibration` as in `from_arrays`."""
+        missing = [name for name in ("coefs_", "intercepts_", "classes_") if not hasattr(classifier, name)]
+        if missing:
+            raise BitstreamError(f"from_sklearn takes a fitted MLPClassifier, but {classifier!r} has no {missing[0]}")
+        if classifier.activation != "relu":
+            raise BitstreamError(f"the hidden layers of an SC perceptron use ReLU, not {classifier.activation!r}")
+        weights = [coefs.T for coefs in classifier.coefs_]
+        return cls.from_arrays(weights, classifier.intercepts_, calibration=calibration, classes=classifier.classes_)
+
+    @classmethod
+    def load(cls, file: Any, calibration: ArrayLike | None = None) -> Self:
+        """Read an npz file: weights_0, bias_0, weights_1, ... and, if there, classes and input_scales.
+
+        Parameters
+        ----------
+        file : path or file object
+        calibration : array_like, optional
+            As in `from_arrays`; needed for a file of several layers without input_scales.
+        """
+        arrays = read_npz(file)
+        count = sum(name.startswith("weights_") for name in arrays)
+        names = [name for i in range(count) for name in (f"weights_{i}", f"bias_{i}")] or ["weights_0"]
+        missing = [name for name in names if name not in arrays]
+        if missing:
+            raise BitstreamError(f"the model {file} has no array {missing[0]}, only {', '.join(arrays)}")
+        weights, biases = ([arrays[name] for name in names[k::2]] for k in (0, 1))
+        classes = arrays.get("classes", ())
+        scales = arrays.get("input_scales")
+        if scales is None and calibration is not None:
+            return cls.from_arrays(weights, biases, calibration=calibration, classes=classes)
+        if scales is None and count > 1:
+            raise BitstreamError(f"the model {file} has {count} layers but no input_scales: give it calibration inputs")
+        scales = np.ones(count) if scales is None else as_weights(scales)
+        if scales.shape != (count,):
+            raise BitstreamError(f"the model {file} has {count} layers but input_scales of shape {scales.shape}")
+        layers = (SCDense(w, b, float(s)) for w, b, s in zip(weights, biases, scales, strict=True))
+        return cls(tuple(layers), np.asarray(classes))
+
+    def save(self, file: Any) -> None:
+        """Write weights, scales and classes to an npz file that `load` reads; mode and generators are not in it."""
+        arrays = {"classes": self.classes, "input_scales": np.array([layer.input_scale for layer in self.layers])}
+        for i, layer in enumerate(self.layers):
+            arrays |= {f"weights_{i}": layer.weights, f"bias_{i}": layer.bias}
+        np.savez(file, allow_pickle=False, **arrays)

@@ -1,0 +1,66 @@
+"""Encoding of numbers as packed streams, and what its kernels share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core import contract
+from ..core.checks import as_real, check_encoding, check_polarity
+from ..core.words import WORD, whole, words_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..core.words import Polarity, Region
+    from ..generators import SNG
+
+SEGMENT = 4096  # bits of a shared sequence that one look-up table serves: 2 MiB
+
+
+def encode_words(values: Any, sng: SNG, length: int, polarity: Polarity = "unipolar") -> Any:
+    """Encode real numbers as packed streams: a bit is 1 where the generator's number is below the probability.
+
+    Parameters
+    ----------
+    values : array_like of float, any shape
+        In [0, 1] for unipolar, [-1, 1] for bipolar streams.
+    sng : SNG
+        The stochastic number generator.
+    length : int
+        Length of a stream in bits.
+    polarity : {"unipolar", "bipolar"}
+
+    Returns
+    -------
+    array of uint64, shape (*values.shape, n_words)
+
+    Raises
+    ------
+    BitstreamError
+        If a value is outside its range or NaN, or is not real, or the generator cannot make such streams.
+    """
+    check_polarity(polarity)
+    length = check_encoding(length, sng)
+    given = as_real(values, "values to encode")
+    words = (0, words_for(length))
+    return contract.encode_region(given, sng, length, polarity, whole(given.shape), given.shape, words)
+
+
+def table_spans(streams: int, length: int, words: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """The bits that each look-up table serves: fewer where so few streams are looked up that a table costs more."""
+    segment = min(SEGMENT, max(SEGMENT // 8, 1 << streams.bit_length()))
+    last = min(WORD * words[1], length)
+    return ((start, min(start + segment, last)) for start in range(WORD * words[0], last, segment))
+
+
+def stream_numbers(region: Region, shape: tuple[int, ...], xp: Any = np) -> Any:
+    """The places, in C order of an array of shape `shape`, of the elements in `region`, as uint64 of the library xp."""
+    numbers = xp.zeros((1,) * len(region), np.uint64)
+    stride = 1
+    for axis in reversed(range(len(region))):
+        along = xp.arange(region[axis].start, region[axis].stop, dtype=np.uint64) * np.uint64(stride)
+        numbers = numbers + along.reshape(-1, *[1] * (len(region) - axis - 1))
+        stride *= shape[axis]
+    return numbers

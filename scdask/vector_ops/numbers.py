@@ -1,0 +1,74 @@
+"""Arithmetic and moves that every library does in its own way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.checks import as_array
+from ..core.contract import exactly, on_host
+from ..core.dispatch import DASK, composed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@composed
+def in_64_bits(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
+    """func(*arrays, **options) where the library of the arrays keeps 64 bits."""
+    return func(*arrays, **options)
+
+
+@composed
+def divide(a: Any, b: Any) -> Any:
+    """The quotient, rounded to the nearest float64."""
+    return a / b
+
+
+@composed
+def largest(weights: Any) -> Any:
+    """The largest |weight|, or 1 if all are 0."""
+    return exactly(_largest, weights)
+
+
+def _largest(weights: Any) -> Any:
+    return or_one(abs(weights).max() if weights.size else np.float64(0))
+
+
+def or_one(value: Any) -> Any:
+    """The value, or 1 for 0."""
+    return value + (value == 0)
+
+
+@composed
+def concatenate(*arrays: Any) -> Any:
+    """The arrays, one after the other along the first axis."""
+    return np.concatenate(arrays)
+
+
+def plain_index(index: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The index with arrays of other libraries, but for Dask's, as NumPy's."""
+    return tuple(on_host(part)[()] if hasattr(part, "dtype") and not hasattr(part, "dask") else part for part in index)
+
+
+def as_dask(array: Any, chunks: Any = None) -> Any:
+    """The array as Dask's, of blocks of its library; by default one block."""
+    return DASK.load().as_dask(array, chunks)
+
+
+def to_host(arr: Any) -> Any:
+    """Bring an array back from a device as a NumPy array.
+
+    Parameters
+    ----------
+    arr : array_like, cupy.ndarray, jax.Array, dask Array of such blocks, or Bitstream
+
+    Returns
+    -------
+    ndarray, dask Array of such blocks, or Bitstream of one of them
+        Of the same shape and dtype; read-only if it comes from JAX. A NumPy array is returned as it is.
+    """
+    if hasattr(arr, "map_words"):
+        return arr.map_words(to_host)
+    return on_host(as_array(arr, "what comes from a device"))
