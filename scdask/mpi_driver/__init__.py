@@ -70,7 +70,7 @@ What holds in both
   highest of all ranks, it may be 137.)
 - N processes whose MPI does not know their launcher would each be alone, and do everything. They are told apart from a
   world of one, and refused.
-- A rank that waits burns no core, as one in `MPI_Barrier` does.
+- A rank that waits leaves its core to others, where one in `MPI_Barrier` burns it.
 
 TLS, and where a session listens
 --------------------------------
