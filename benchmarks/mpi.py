@@ -63,7 +63,7 @@ def start_once(way):
     from distributed import Client
     from mpi4py import MPI
 
-    from scdask.mpi_batch import mpi_cluster
+    from scdask.mpi_driver.batch import mpi_cluster
 
     MPI.COMM_WORLD.Barrier()
     begin = time.perf_counter()

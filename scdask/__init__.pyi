@@ -1,5 +1,6 @@
 from . import bitstream as bitstream
 from . import chunked as chunked
+from . import cluster as cluster
 from . import correlation as correlation
 from . import dashboard as dashboard
 from . import encoding as encoding
@@ -14,7 +15,7 @@ from .bitstream import Bitstream as Bitstream
 from .bitstream import mux as mux
 from .bitstream import open_zarr as open_zarr
 from .bitstream import xnor as xnor
-from .cluster import compute as compute
+from .computing import compute as compute
 from .correlation import scc as scc
 from .correlation import scc_matrix as scc_matrix
 from .encoding import LFSR as LFSR

@@ -322,7 +322,7 @@ def _plain_errors() -> Iterator[None]:
     try:
         yield
     except ScdaskError as error:
-        from ._mpi import is_foreign
+        from .mpi_driver.ending import is_foreign
 
         if is_foreign(error):
             sys.exit(1)
@@ -583,7 +583,7 @@ def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: 
     `Client()`. Of three ranks or more, one is the scheduler, and all but two are workers.
     """
     with _plain_errors(), _stoppable():
-        from .mpi_batch import run_script
+        from .mpi_driver.batch import run_script
 
         run_script(script, args, threads, interface)
 
@@ -614,7 +614,7 @@ def sbatch(job: str, args: tuple[str, ...], script: Path | None, submit: bool, *
     mpi, in the environment of this command and the folder from which it is submitted.
     """
     with _plain_errors():
-        from . import slurm
+        from .cluster import slurm
 
         if options["nodes"] > options["ntasks"]:
             raise click.UsageError(f"{options['ntasks']} ranks cannot be on {options['nodes']} nodes")
@@ -723,4 +723,4 @@ def _installed(package: str, extra: str) -> str:
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .cluster import Place
+    from .computing import Place

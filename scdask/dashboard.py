@@ -18,7 +18,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.protocol.pickle import dumps
 
 from ._dispatch import METER
-from .cluster import TRAINING
+from .computing import TRAINING
 from .errors import SchedulerError
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from . import _html, vector_ops
 from ._dispatch import as_numpy
 from ._extras import require
 from ._files import read_npz, write_whole
-from .cluster import TRAINING, as_place
+from .computing import TRAINING, as_place
 from .encoding import Bernoulli
 from .errors import BitstreamError, ScdaskError
 from .jax_backend import spike
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from distributed import Client
     from numpy.typing import ArrayLike, NDArray
 
-    from .cluster import Place
+    from .computing import Place
 
     Weights = tuple[NDArray[np.float32], ...]
     Progress = tuple[Weights, Any, float, int]  # weights, optimiser, summed loss and number right of the epoch

@@ -16,7 +16,7 @@ from slow import slow
 
 from scdask import SCMLP, BitstreamError, SchedulerError
 from scdask.cli import main
-from scdask.cluster import as_place, open_scheduler
+from scdask.cluster import as_place, open_scheduler, warm_up
 from scdask.jobs.digits import load_digits, train_perceptron
 
 pytestmark = pytest.mark.component("apps")
@@ -219,7 +219,7 @@ def test_wrong_data(tmp_path, digits, arrays, message):
     ],
 )
 def test_wrong_schedulers(tmp_path, monkeypatch, scheduler, options, message):
-    monkeypatch.setattr("scdask.cluster.CONNECT_SECONDS", 3)
+    monkeypatch.setattr("scdask.cluster.address.CONNECT_SECONDS", 3)
     result = run("infer", "digits", "--scheduler", scheduler, "--out", tmp_path, *options, expect=1)
     assert message in " ".join(result.output.split())
 
@@ -234,10 +234,20 @@ def test_a_scheduler_that_is_running(tmp_path, cluster):
         assert report(out)["scheduler"] == str(scheduler)
 
 
+def test_a_worker_with_another_version(cluster, monkeypatch):
+    assert warm_up.__module__ == "scdask.cluster"  # where versions with other files have it too
+    monkeypatch.setattr("scdask.computing.__version__", "0")
+    with (
+        open_scheduler(cluster.scheduler.address) as place,
+        pytest.raises(SchedulerError, match=r"has scdask \S+, but this is 0"),
+    ):
+        place.wait_until_ready()
+
+
 def test_a_scheduler_without_workers(tmp_path, monkeypatch):
     from distributed import LocalCluster
 
-    monkeypatch.setattr("scdask.cluster.CONNECT_SECONDS", 2)
+    monkeypatch.setattr("scdask.cluster.address.CONNECT_SECONDS", 2)
     with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as empty:
         result = run("infer", "digits", "--scheduler", empty.scheduler_address, "--out", tmp_path, expect=1)
     assert "no worker after 2 seconds" in result.output
@@ -259,7 +269,7 @@ def test_workers_that_are_gone(tmp_path, monkeypatch):
             with open_scheduler(address) as place:
                 place.wait_until_ready()
                 assert place.compute(dask.delayed(sum)([1, 2])) == 3
-                monkeypatch.setattr("scdask.cluster.CONNECT_SECONDS", 3)
+                monkeypatch.setattr("scdask.computing.CONNECT_SECONDS", 3)
                 worker.kill()
                 worker.wait(timeout=LIMIT)
                 with pytest.raises(SchedulerError, match="has run for 3 seconds"):

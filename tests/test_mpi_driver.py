@@ -65,6 +65,7 @@ import sys
 sys.modules["mpi4py"] = None
 import numpy as np, scdask
 driver = scdask.MPIDriver()
+assert not scdask.mpi_driver.HAS_MPI and driver.comm is None
 assert driver.size == 1 and driver.gather_results(driver.scatter_workload(np.arange(3))).tolist() == [0, 1, 2]
 driver.barrier()
 with scdask.mpi_session(quiet=True) as mpi:

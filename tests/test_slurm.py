@@ -12,7 +12,7 @@ from mpirun import PROGRAMS, family, launch
 
 from scdask import SchedulerError
 from scdask.cli import main
-from scdask.slurm import batch_script, submit
+from scdask.cluster.slurm import batch_script, submit
 
 INFER = ["infer", "digits", "--sng", "sobol,lfsr", "--length", "64", "--quiet"]
 LONG = ["infer", "digits", "--length", "4096", "--repeat", "100000"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..cluster import Place
+    from ..computing import Place
     from ..layers import SCMLP
     from ..core.words import Mode
 

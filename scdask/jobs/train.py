@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from ..cluster import Place
+    from ..computing import Place
     from .digits import Digits
 
 

@@ -130,6 +130,7 @@ def sub_communicators():
 
     half = MPI.COMM_WORLD.Split(MPI.COMM_WORLD.rank % 2)
     driver = MPIDriver(half)
+    assert MPI.Comm.Compare(driver.comm, half) == MPI.CONGRUENT
     part = driver.scatter_workload(np.arange(5) if driver.rank == 0 else None)
     assert part.tolist() == np.array_split(np.arange(5), half.size)[half.rank].tolist()
     for _ in range(3000 if driver.size < 3 else 1):  # an MPI library has some 2000 communicators
@@ -137,6 +138,8 @@ def sub_communicators():
 
 
 if __name__ == "__main__":
+    assert sc.mpi_driver.HAS_MPI
+    assert "mpi4py.MPI" not in sys.modules
     for root in sorted({0, MPIDriver().size - 1}):
         driver = MPIDriver(root=root)
         round_trips(driver)

@@ -51,7 +51,7 @@ def holds_the_block_itself(dask_worker):
 
 def where_they_are(mpi):
     """Blocks stay on their ranks, uncopied, and are forgotten with the lazy array."""
-    from scdask import mpi_driver
+    from scdask.mpi_driver.session import _LANDED, _LENT
 
     block = np.arange(1000) + mpi.rank
     lazy = mpi.from_blocks(block)
@@ -73,8 +73,8 @@ def where_they_are(mpi):
     time.sleep(0.5)
     mpi.barrier()
     assert sys.getrefcount(block) < references
-    assert not mpi_driver._LENT
-    assert not mpi_driver._LANDED
+    assert not _LENT
+    assert not _LANDED
 
 
 def streams(mpi):

@@ -1,43 +1,40 @@
-"""What an MPI job rests on: ranks that meet without burning a core, and an end for all where one of them ends."""
+"""Ranks of an MPI job that meet without burning a core."""
 
 from __future__ import annotations
 
 import atexit
-import getpass
-import logging
 import os
 import pickle
 import socket
 import sys
-import threading
 import time
-import traceback
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 from struct import Struct
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from distributed.system import MEMORY_LIMIT
 
-from ._extras import require
-from .errors import MissingBackendError, WorldError
+from .._extras import require
+from ..errors import MissingBackendError, WorldError
+from .ending import FOREIGN, end_job, exit_code, flush, watch_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
 
 # Seconds of looking at what MPI waits for, and between.
 FIRST_BURST = 2e-3
 BURST = 1e-4
 SHORTEST_PAUSE = 1e-4
 LONGEST_PAUSE = 2e-2
-FOREIGN = "_scdask_rank"  # the attribute of an error that came from another rank
 SIZE = Struct("q")
 HEAD = 1024  # bytes of the first message of a meeting: the size of the note, and the note if it is short
 ENDED = -1  # the size of the message of a rank whose program ends
-INTERRUPTED = 130  # exit code after Ctrl-C
+HAS_MPI = find_spec("mpi4py") is not None
 
 # Where a launcher says how many it launched. SLURM_NTASKS is also there in a batch script, which is no task.
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -157,6 +154,12 @@ class Group:
         if not poll(request.Test, limit):
             end_job(1, f"rank {self.rank} waited {limit:g} seconds for {what}: a rank is missing")
 
+    def make(self, operation: str, make: Callable[[], Any]) -> Any:
+        """What this rank makes, if all ranks could."""
+        made: list[Any] = []
+        self.meet(operation, lambda: made.append(make()))
+        return made[0]
+
     def share_of_host(self, first_worker: int = 0, limit: float | None = None, interface: str | None = None) -> Share:
         """What this rank may use, if the ranks from `first_worker` on are workers; call it on all ranks.
 
@@ -214,12 +217,6 @@ def poll(done: Callable[[], bool], limit: float | None = None) -> bool:
         burst, pause = BURST, min(2 * pause, LONGEST_PAUSE)
 
 
-def _mpi() -> Any:
-    from mpi4py import MPI
-
-    return MPI
-
-
 def group_of(comm: Any = None) -> Group:
     """The Group over a communicator, by default over all ranks; always the same one for the same communicator.
 
@@ -243,8 +240,10 @@ def group_of(comm: Any = None) -> Group:
         group = Group(comm.Dup())
         comm.Set_attr(_attribute(), group)
         if group.size > 1:
+            if not _GROUPS:
+                watch_errors()
+                atexit.register(_end_together, os.getpid())
             _GROUPS.append(group)
-            watch_errors()
     return group
 
 
@@ -253,7 +252,9 @@ _GROUPS: list[Group] = []
 
 @cache
 def _attribute() -> int:
-    number: int = _mpi().Comm.Create_keyval()
+    from mpi4py import MPI
+
+    number: int = MPI.Comm.Create_keyval()
     return number
 
 
@@ -292,61 +293,13 @@ def _from_rank(error: Exception, rank: int) -> Exception:
     return error
 
 
-def end_job(code: int, message: str | None = None, error: BaseException | None = None) -> NoReturn:
-    """Say why, and end every rank of the job with an exit code."""
-    if message:
-        print(f"scdask: {message}", file=sys.stderr)
-    if error is not None:
-        _show(error)
-    _flush()
-    time.sleep(0.2)  # a launcher does not forward what it has not read before the end
-    if "mpi4py.MPI" in sys.modules and not _mpi().Is_finalized():
-        _mpi().COMM_WORLD.Abort(code)
-    os._exit(code)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # a closed pipe must not keep the job alive
-            stream.flush()
-
-
-def is_foreign(error: BaseException) -> bool:
-    """Whether an error was raised on another rank, which shows it."""
-    return FOREIGN in vars(error)
-
-
-def _show(error: BaseException) -> None:
-    if is_foreign(error):
-        time.sleep(1)  # so that the rank that raised it is the one that shows it
-        print(f"scdask: {type(error).__name__} of rank {vars(error)[FOREIGN]}: {error}", file=sys.stderr)
-    elif isinstance(error, SystemExit):
-        if error.code is not None and not isinstance(error.code, int):
-            print(error.code, file=sys.stderr)
-    else:
-        traceback.print_exception(error)
-
-
-@cache
-def watch_errors() -> None:
-    """From now on an error that nothing catches ends the job, and so does a rank that leaves the others waiting."""
-    show, pid = sys.excepthook, os.getpid()
-
-    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if os.getpid() != pid:  # of a child, which is no rank
-            show(kind, error, trace)
-            return
-        end_job(exit_code(error), error=error)
-
-    sys.excepthook = hook
-    atexit.register(_end_together, pid)
-
-
 def _end_together(pid: int) -> None:
     """Wait for the others at the end of the program; if they wait for this rank elsewhere, end the job."""
-    if os.getpid() != pid or _mpi().Is_finalized():
+    from mpi4py import MPI
+
+    if os.getpid() != pid or MPI.Is_finalized():
         return
-    _flush()
+    flush()
     meetings = []
     for group in _GROUPS:
         heads = bytearray(HEAD * group.size)
@@ -362,110 +315,3 @@ def _end_together(pid: int) -> None:
         return True
 
     poll(all_ended)
-
-
-def watch_threads() -> Callable[[], None]:
-    """An error in any thread ends the job, until the function that is returned is called."""
-    show = threading.excepthook
-
-    def hook(args: threading.ExceptHookArgs) -> None:
-        show(args)
-        if args.exc_type is not SystemExit:
-            end_job(1, f"the thread {args.thread.name if args.thread else '?'} failed")
-
-    threading.excepthook = hook
-
-    def stop() -> None:
-        threading.excepthook = show
-
-    return stop
-
-
-def exit_code(error: BaseException) -> int:
-    """The exit code that Python gives a program that ends with this error."""
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED
-    if not isinstance(error, SystemExit):
-        return 1
-    if error.code is None or isinstance(error.code, int):
-        return (error.code or 0) & 0xFF
-    return 1
-
-
-# credentials
-
-# The arguments of distributed's Security, and the options of Dask that stand for them.
-FIELDS = {"tls_ca_file": "distributed.comm.tls.ca-file"} | {
-    f"tls_{role}_{part}": f"distributed.comm.tls.{role}.{part}"
-    for role in ("client", "scheduler", "worker")
-    for part in ("cert", "key")
-}
-
-
-@contextmanager
-def shared_credentials(group: Group, limit: float | None = None) -> Iterator[dict[str, str]]:
-    """Make the TLS credentials of a job on rank 0, and hand them to every rank.
-
-    They travel sealed, each rank's with a key that only it and rank 0 know (X25519, HKDF, ChaCha20-Poly1305), because
-    MPI leaves what it sends readable in shared memory. A rank keeps them in files in memory, since TLS takes files.
-
-    Yields
-    ------
-    dict
-        The arguments of distributed's Security. Each is the path of a file in memory, until the block ends.
-    """
-    require("cryptography", "mpi")
-    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-    from distributed import Security
-
-    private = X25519PrivateKey.generate()
-    publics = group.meet("handing out of credentials", private.public_key().public_bytes_raw, limit)
-
-    def lock(rank: int) -> ChaCha20Poly1305:
-        shared = private.exchange(X25519PublicKey.from_public_bytes(publics[rank]))
-        return ChaCha20Poly1305(HKDF(SHA256(), 32, None, b"scdask credentials").derive(shared))
-
-    def seal() -> list[bytes] | None:
-        if group.rank:
-            return None
-        security = Security.temporary()
-        letter = pickle.dumps({field: getattr(security, field) for field in FIELDS})
-        nonces = [os.urandom(12) for _ in publics]
-        return [nonce + lock(rank).encrypt(nonce, letter, None) for rank, nonce in enumerate(nonces)]
-
-    letters: Sequence[bytes] = group.meet("handing out of credentials", seal, limit)[0]
-    letter = letters[group.rank]
-    texts: dict[str, str] = pickle.loads(lock(0).decrypt(letter[:12], letter[12:], None))
-    with ExitStack() as stack:
-        files = {text: stack.enter_context(_in_memory(text)) for text in set(texts.values())}
-        yield {field: files[text] for field, text in texts.items()}
-
-
-@contextmanager
-def _in_memory(text: str) -> Iterator[str]:
-    """The path of a file that is on no disk, or the text itself where there are no such files, which TLS takes too."""
-    if not hasattr(os, "memfd_create"):
-        yield text
-        return
-    number = os.memfd_create("scdask")
-    try:
-        os.write(number, text.encode())
-        yield f"/proc/self/fd/{number}"
-    finally:
-        os.close(number)
-
-
-def hush() -> None:
-    """Keep what closes, and clients that the program leaves open, from complaining of each other."""
-    for name in ("distributed", "distributed.client"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def dashboard_of(client: Any) -> tuple[str, str]:
-    """The address of the dashboard on the host of the scheduler, and how to reach it from elsewhere."""
-    port = client.scheduler_info()["services"]["dashboard"]
-    host = client.run_on_scheduler(socket.gethostname)
-    return f"http://127.0.0.1:{port}/status", f"ssh -N -L {port}:127.0.0.1:{port} {getpass.getuser()}@{host}"

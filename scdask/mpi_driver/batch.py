@@ -16,18 +16,20 @@ from typing import TYPE_CHECKING, Any
 import dask
 from distributed import Client, Security
 
-from ._extras import require
-from ._mpi import FIELDS, dashboard_of, end_job, exit_code, group_of, hush, shared_credentials, watch_threads
-from .dashboard import preloaded
-from .errors import WorldError
-from .mpi_driver import CLOSE_SECONDS, START_SECONDS, Watch, open_session
+from .._extras import require
+from ..dashboard import preloaded
+from ..errors import WorldError
+from .credentials import FIELDS, shared_credentials
+from .ending import end_job, exit_code, watch_threads
+from .group import group_of
+from .ranks import CLOSE_SECONDS, START_SECONDS, RankWorker, Watch, dashboard_of, hush, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from distributed import Scheduler
 
-    from ._mpi import Group
+    from .group import Group
 
 CLIENT = 1  # the rank that dask-mpi lets go on
 STOP_SECONDS = 10  # after a signal, for the client to close the cluster
@@ -126,7 +128,7 @@ def _on_dask_mpi(group: Group, threads: int | None, interface: str | None) -> It
                 memory_limit=share.memory,
                 dashboard_address="127.0.0.1:0",
                 protocol="tls",
-                worker_class="scdask.mpi_driver.RankWorker",
+                worker_class=f"{RankWorker.__module__}.{RankWorker.__name__}",
                 worker_options={"dashboard": False, "death_timeout": START_SECONDS},
                 comm=group.comm,
                 exit=False,

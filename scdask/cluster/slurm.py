@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
+from distributed import Client, Security
 
-from ._extras import require
-from .errors import SchedulerError
+from .._extras import require
+from ..dashboard import preloaded
+from ..errors import SchedulerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,14 +81,13 @@ def _slurm(*command: str) -> str:
 
 
 @contextmanager
-def slurm_cluster(workers: int | None, threads: int | None, interface: str | None) -> Iterator[Any]:
-    """Workers as jobs of Slurm, over TLS; wait for the first one, as long as a job waits in the queue."""
+def slurm_cluster(workers: int | None, threads: int | None, interface: str | None) -> Iterator[tuple[Client, str]]:
+    """Workers as jobs of Slurm, over TLS; yield the client and the address of the dashboard.
+
+    It waits for the first worker, as long as a job waits in the queue.
+    """
     cluster_of_jobs = require("dask_jobqueue", "slurm").SLURMCluster
     require("cryptography", "slurm")
-    from distributed import Security
-
-    from .dashboard import preloaded
-
     _slurm("squeue", "--version")
     options = dask.config.get("jobqueue.slurm")
     with preloaded():
@@ -102,7 +103,8 @@ def slurm_cluster(workers: int | None, threads: int | None, interface: str | Non
     with cluster:
         cluster.scale(jobs=workers or 1)
         _wait_for_worker(cluster)
-        yield cluster
+        with Client(cluster) as client:
+            yield client, client.dashboard_link
 
 
 def _wait_for_worker(cluster: Any) -> None:

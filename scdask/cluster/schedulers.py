@@ -1,0 +1,121 @@
+"""Schedulers by name, opened for a block and closed after it."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..computing import Place, on_every_worker
+from ..dashboard import page_of
+from ..encoding import Bernoulli, Sobol
+from ..errors import SchedulerError
+from ..layers import matmul
+from ..mpi_driver.batch import mpi_cluster
+from .address import running
+from .local import gpus_here, processes_here, threads_here
+from .slurm import slurm_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from distributed import Client
+
+
+@contextmanager
+def open_scheduler(
+    scheduler: str = "local", workers: int | None = None, threads: int | None = None, interface: str | None = None
+) -> Iterator[Place]:
+    """Make a scheduler Dask's default until the block ends, then close what was started for it.
+
+    Parameters
+    ----------
+    scheduler : str
+        "local": a cluster of processes on this machine, reachable from it alone. "threads": this process.
+        "cuda": a local cluster of a process for each GPU (dask-cuda's LocalCUDACluster).
+        "mpi": the ranks of the MPI job that this process belongs to, as `scdask.mpi_driver.batch.mpi_cluster` says:
+        all but one of them leave the program here.
+        "slurm": workers that are jobs of Slurm (dask-jobqueue's SLURMCluster; its options
+        are those of Dask under jobqueue.slurm).
+        Otherwise the address of a running scheduler, such as tcp://host:8786, or its scheduler file.
+    workers, threads : int, optional
+        Processes, and threads in each. By default all cores, up to 8 threads in a process: the kernels release the
+        GIL, so that threads scale, and share what they load. For "cuda" all GPUs, and one thread for each. For "slurm"
+        one job, and the cores of Dask's options or one thread.
+    interface : str, optional
+        Network interface of "mpi" and "slurm", such as "ib0".
+
+    Raises
+    ------
+    SchedulerError
+        If the scheduler cannot be reached, or has no worker after 30 seconds, there are too few GPUs for "cuda", or
+        Slurm does not start a worker.
+    WorldError
+        If the ranks of "mpi" do not come together.
+    MissingBackendError
+        If a package that "cuda", "mpi" or "slurm" needs is not installed.
+    """
+    if interface is not None and scheduler not in ("mpi", "slurm"):
+        raise SchedulerError(f"the scheduler {scheduler} has no network interface to choose, but {interface} was given")
+    if scheduler == "threads":
+        with threads_here(workers, threads) as count:
+            yield Place("threads", count, warm_up=warm_up)
+        return
+    gpu = scheduler == "cuda"
+    with _cluster(scheduler, workers, threads, interface) as (client, dashboard), _quiet_failure():
+        warming = on_every_worker(client, partial(warm_up, gpu))
+        cores = sum(client.nthreads().values())
+        page = page_of(client, dashboard and dashboard.partition(" ")[0])
+        yield Place(scheduler, cores, dashboard, warming, client, gpu, page)
+
+
+def _cluster(
+    scheduler: str, workers: int | None, threads: int | None, interface: str | None
+) -> AbstractContextManager[tuple[Client, str | None]]:
+    """What opens a cluster, and gives its client and the address of its dashboard."""
+    match scheduler:
+        case "local":
+            return processes_here(workers, threads)
+        case "cuda":
+            return gpus_here(workers, threads)
+        case "mpi":
+            if workers is not None:
+                raise SchedulerError(f"the workers of an MPI job are its ranks, but {workers} were asked for")
+            return mpi_cluster(threads, interface)
+        case "slurm":
+            return slurm_cluster(workers, threads, interface)
+    return running(scheduler, workers, threads)
+
+
+@contextmanager
+def _quiet_failure() -> Iterator[None]:
+    """After an error, keep Dask from logging each task that is cancelled while the cluster closes."""
+    try:
+        yield
+    except BaseException:
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        raise
+
+
+def warm_up(gpu: bool = False) -> str:
+    """Compile or load the kernels that a layer runs, so that no job waits for them; return the version of scdask."""
+    Context().run(_run_kernels, gpu)  # where no task is known: what is compiled is not counted as work
+    return __version__
+
+
+warm_up.__module__ = "scdask.cluster"  # by which workers of any version find it, to say which version they have
+
+
+def _run_kernels(gpu: bool) -> None:
+    for generator in (Sobol(1), Bernoulli()):
+        for rows in (1, 16):  # which other kernels multiply
+            inputs: Any = [[0.5] * 8] * rows
+            if gpu:
+                from ..gpu_backend import to_device
+
+                inputs = to_device(inputs)
+            matmul(inputs, [[1.0] * 8] * 8, 64, x_sng=generator, w_sng=generator)

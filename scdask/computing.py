@@ -1,0 +1,195 @@
+"""How Dask collections are computed: in a span with a name, on whatever runs them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import dask
+
+from . import __version__
+from .errors import SchedulerError
+from .progress import follow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from distributed import Client, Future
+
+TRAINING = "scdask-training"  # the topic of the events that a training logs after each epoch
+CONNECT_SECONDS = 30  # without a scheduler, or a worker that runs
+POLL_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class Place:
+    """What runs tasks: a scheduler with its workers, or the threads of this process.
+
+    Parameters
+    ----------
+    name : str
+        As it was asked for.
+    threads : int
+        That compute there, of all workers.
+    dashboard, page : str, optional
+        Addresses of Dask's dashboard and of the page of scdask in it. A scheduler that was there already need not have
+        that page.
+    warming : dict of str to distributed.Future
+        By the address of the worker: loads its kernels, while the caller goes on, and says which version of scdask it
+        has.
+    client : distributed.Client, optional
+        Of the scheduler. None where this process computes alone.
+    gpu : bool
+        Whether each worker has a GPU, so that a job moves its arrays there with `to_device`.
+    warm_up : callable, optional
+        Loads the kernels of this process, if they are needed here.
+    """
+
+    name: str
+    threads: int
+    dashboard: str | None = None
+    warming: dict[str, Future[str]] = field(default_factory=dict)
+    client: Client | None = None
+    gpu: bool = False
+    page: str | None = None
+    warm_up: Callable[[], object] | None = None
+
+    def wait_until_ready(self) -> None:
+        """Wait for the kernels of every worker; raise a SchedulerError if one cannot run this version of scdask."""
+        if self.warm_up is not None:
+            self.warm_up()
+        for worker, future in self.warming.items():
+            version = self._result(future)
+            if version != __version__:
+                raise SchedulerError(f"the worker {worker} has scdask {version}, but this is {__version__}")
+
+    def compute(self, lazy: Any) -> Any:
+        """Compute one Dask collection, in a span of its own; raise a SchedulerError if nobody is left to do it.
+
+        It does not wait for workers that are gone.
+        """
+        if self.client is None:
+            return lazy.compute()
+        with _span(operation_of(lazy)):
+            future = self.client.compute(lazy)
+        return self._result(future)
+
+    def log_event(self, topic: str, event: dict[str, Any]) -> None:
+        """Tell the scheduler of something that its dashboard shows; nothing without one."""
+        if self.client is not None:
+            self.client.log_event(topic, event)
+
+    def run_everywhere(self, function: Callable[[], Any]) -> None:
+        """Run a function on every worker that there is, so that it loads or compiles what its tasks will need."""
+        if self.client is None:
+            function()
+            return
+        for future in on_every_worker(self.client, function).values():
+            self._result(future)
+
+    def _result(self, future: Future[Any]) -> Any:
+        """The result of a future, as long as there are workers that run."""
+        from distributed import KilledWorker
+        from distributed.comm import CommClosedError
+
+        assert self.client is not None
+        alone_since = None
+        try:
+            while True:
+                try:
+                    return future.result(timeout=POLL_SECONDS)
+                except TimeoutError:
+                    if future.done():  # since the wait ended, or with a TimeoutError of its own
+                        return future.result()
+                running = self.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.running))
+                alone_since = None if running else alone_since or time.monotonic()
+                if alone_since and time.monotonic() - alone_since > CONNECT_SECONDS:
+                    raise SchedulerError(
+                        f"no worker of {self.name} has run for {CONNECT_SECONDS} seconds: "
+                        "are they alive, not out of memory, and is scdask installed there?"
+                    )
+        except KilledWorker as error:
+            raise SchedulerError(f"the workers that a task ran on died, each time it was tried: {error}") from error
+        except (CancelledError, CommClosedError) as error:
+            raise SchedulerError(f"the connection to the scheduler {self.name} is lost: {error}") from error
+
+
+def as_place(given: Any) -> Place:
+    """The Place itself, or one of a Dask client's cluster."""
+    from distributed import Client
+
+    if isinstance(given, Client):
+        return Place("client", sum(given.nthreads().values()), given.dashboard_link, client=given)
+    if not isinstance(given, Place):
+        raise SchedulerError(f"a place to compute comes from open_scheduler or is a Dask Client, not {given!r}")
+    return given
+
+
+def compute(
+    *collections: Any, name: str | None = None, retries: int = 2, progress: bool = False, **kwargs: Any
+) -> tuple[Any, ...]:
+    """Compute Dask collections at once, as `dask.compute` does, under a name that the dashboard shows.
+
+    On a distributed cluster the tasks form a span: Dask's page of fine performance metrics and its other pages of
+    groups tell it from the rest of the work.
+
+    Parameters
+    ----------
+    *collections : Bitstream, dask Array, other Dask collections, or containers of them
+        What is no collection is returned as it is.
+    name : str, optional
+        Of the span; by default the operations that the collections end with, such as "sc-mac".
+    retries : int
+        How often a distributed cluster tries a task again that failed. (Tasks whose worker died are tried again in
+        any case, as Dask's option distributed.scheduler.allowed-failures says.)
+    progress : bool
+        Whether to show how many tasks are done, with rate and time left, as `scdask.progress.track` does.
+    **kwargs
+        Of `dask.compute`, such as `scheduler="threads"`.
+
+    Returns
+    -------
+    tuple
+        Of the results, one for each argument; of a Bitstream a Bitstream in memory.
+
+    Raises
+    ------
+    SchedulerError
+        If `retries` is negative or no integer.
+    """
+    if isinstance(retries, bool) or not hasattr(retries, "__index__") or retries < 0:
+        raise SchedulerError(f"a task is tried again 0 times or more, not {retries!r}")
+    name = name or ", ".join(dict.fromkeys(operation_of(c) for c in dask.base.unpack_collections(*collections)[0]))
+    with _span(name), dask.annotate(retries=int(retries)):
+        if not progress:
+            return dask.compute(*collections, **kwargs)  # type: ignore[no-any-return]
+        return follow(collections, name, kwargs)
+
+
+def operation_of(collection: Any) -> str:
+    """The name of the tasks that a Dask collection ends with."""
+    return str(dask.utils.key_split(next(iter(dask.core.flatten(collection.__dask_keys__())))))
+
+
+@contextmanager
+def _span(name: str) -> Iterator[None]:
+    """A span of distributed, if that is in use; annotations hold for what is computed in the block."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None or not name:
+        yield
+        return
+    with distributed.span(name):
+        yield
+
+
+def on_every_worker(client: Client, function: Callable[[], Any]) -> dict[str, Future[Any]]:
+    """Start a function on each worker that there is; what it returns is to be had by the worker's address."""
+    # Other workers are allowed, because nobody would wait for the warm-up of one that died and came back.
+    return {
+        worker: client.submit(function, workers=[worker], allow_other_workers=True, pure=False)
+        for worker in client.nthreads()
+    }

@@ -1,0 +1,95 @@
+"""MPI jobs: Dask programs in their ranks, sessions that make ranks Dask workers, and plain scatter and gather.
+
+`pip install "scdask[mpi]"` brings mpi4py, dask-mpi and cryptography. They use the MPI of your cluster; on a machine
+without one, `pip install mpich` puts a complete one, with `mpiexec`, into the environment.
+
+Which one to take
+-----------------
+- `--scheduler mpi` of `scdask infer` and `scdask train`, `open_scheduler("mpi")`, or `scdask mpi-run` for any Dask
+  script: for a program that knows nothing of MPI.
+- `mpi_session`: for an MPI program, whose ranks have their data already, or whose tasks talk MPI.
+- `MPIDriver`: where scatter, gather and barrier are all that you need.
+
+A Dask program in MPI
+---------------------
+The jobs of the command line run in MPI as they are, and give the same bits. `mpi-run` does the same for a script, whose
+`Client()` finds the cluster::
+
+    mpiexec -n 4 scdask infer digits --scheduler mpi
+    mpiexec -n 4 scdask mpi-run script.py --its options
+
+One rank runs the program, and the others never come to it. Of three ranks or more, rank 0 is the scheduler, rank 1 runs
+the program, and the others are workers. Of one or two, all are workers, and rank 0 runs the program too. `scdask
+sbatch` writes such a job for Slurm; see `help(scdask.cluster)`.
+
+A session
+---------
+In a session every rank goes on with its own program, and is a Dask worker at the same time: a thread of it works for
+the cluster. Rank 0 also has the scheduler, and the client, `mpi.client`, for everything else of Dask. All ranks run the
+same lines. Here is a world of one rank; under `mpiexec -n 4` there are 12 streams, of which each rank has 3:
+
+>>> import numpy as np
+>>> import scdask as sc
+>>> with sc.mpi_session(quiet=True) as mpi:
+...     block = sc.encode(np.full(3, 0.5), 1024, sng=sc.Sobol(1 + mpi.rank))  # of this rank
+...     x = mpi.from_blocks(block)  # the blocks of all ranks as one lazy Bitstream
+...     w = mpi.scatter(np.linspace(0, 1, 3 * mpi.size))  # rows of rank 0's array, to their ranks
+...     y = x & sc.encode(w, 1024, sng=sc.Bernoulli())
+...     total = mpi.gather(y.popcount().sum())  # computed in the cluster, for rank 0
+...     mine = mpi.local(y)  # the rows of this rank
+...     mpi.barrier()  # waits for the ranks, and for rank 0's graphs
+>>> int(total), mine
+(753, Bitstream(shape=(3,), length=1024, polarity='unipolar'))
+
+- `from_blocks` copies nothing. The blocks are chunks that stay on their ranks, and so do the tasks that only need them.
+- `scatter` sends the rows over MPI. If the array is lazy, they are computed, and go straight from the workers to their
+  ranks.
+- A lazy array has its shape on every rank, but only rank 0 can compute it. Elsewhere `gather` gives an array of no
+  rows.
+- `local` gives each rank the block with its number, if there are as many blocks as ranks, or else an equal share of
+  the rows.
+- The ranks enter and leave the block together.
+
+A driver
+--------
+`MPIDriver` moves arrays of any plain dtype, and Bitstreams, without Dask. Its methods have the names of those in
+`sc_neurocore.accel.mpi_driver`. Alone it works without mpi4py too:
+
+>>> driver = sc.MPIDriver()
+>>> rows = driver.scatter_workload(np.arange(10))  # on 4 ranks 3, 3, 2 and 2 of them
+>>> driver.gather_results(rows * 2)
+array([ 0,  2,  4,  6,  8, 10, 12, 14, 16, 18])
+>>> driver.barrier()
+
+What holds in both
+------------------
+- All ranks call the same methods in the same order. A rank that is elsewhere is named in a WorldError.
+- What one rank raises in a call, every rank raises. An error that nobody catches, on any rank of several, ends the
+  whole job with its exit code, and so does a rank that is killed, or that leaves while others wait for it. In a session
+  that holds for all threads of a rank, and for ranks that do not come in time. (Under `srun`, whose exit code is the
+  highest of all ranks, it may be 137.)
+- N processes whose MPI does not know their launcher would each be alone, and do everything. They are told apart from a
+  world of one, and refused.
+- A rank that waits leaves its core to others, where one in `MPI_Barrier` burns it.
+
+TLS, and where a session listens
+--------------------------------
+The ranks of a session, and of a Dask program in MPI, talk TLS. The credentials are made for the job, travel sealed, and
+are on no disk, so nobody else can connect. If all ranks are on one host, scdask listens on its loopback device alone.
+On several hosts a rank listens on the network interface that `interface="ib0"` names, or at the address `host=`, and
+without them on all addresses of its host. The dashboard is on the loopback device of the scheduler's host; its address
+is printed, with the line for ssh to reach it from elsewhere. What a driver sends goes over MPI, as it is.
+
+Attributes
+----------
+HAS_MPI : bool
+    Whether mpi4py is installed. Neither this nor the import of this module starts MPI; the first driver or session
+    does.
+"""
+
+from .driver import MPIDriver
+from .group import HAS_MPI
+from .ranks import mpi_session
+from .session import MPISession
+
+__all__ = ["HAS_MPI", "MPIDriver", "MPISession", "mpi_session"]

@@ -1,0 +1,185 @@
+"""Scatter, gather and barrier over the ranks of an MPI job, without a Dask graph."""
+
+from __future__ import annotations
+
+from operator import index
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import WorldError
+from .ending import end_job, exit_code
+from .group import group_of, yield_core
+from .layout import check_fit, describe, on_host, split_rows, with_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+ROWS_A_MESSAGE = 2**30  # MPI before version 4 counts in 32 bits
+
+
+class MPIDriver:
+    """Partition and synchronise arrays across the ranks of an MPI job.
+
+    Every rank calls the same methods in the same order. What one rank raises in a method is raised on every rank. From
+    the first driver on, an error that nothing catches ends the whole job, as does a rank that ends its program while
+    another waits for it. A world of one needs no mpi4py.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Intracomm, optional
+        By default all ranks. The driver works on a duplicate of it.
+    root : int
+        The rank that scatters and gathers.
+
+    Attributes
+    ----------
+    rank, size : int
+        This rank, and how many there are.
+    root : int
+    comm : mpi4py.MPI.Intracomm or None
+
+    Raises
+    ------
+    WorldError
+        If the root is no rank, or the launcher and the MPI library do not know each other, so that each process
+        believes that it is alone.
+    MissingBackendError
+        If mpi4py is not installed, and this process is one of several.
+    """
+
+    def __init__(self, comm: Any = None, root: int = 0) -> None:
+        self._group = group_of(comm)
+        self.rank = self._group.rank
+        self.size = self._group.size
+        self.root = root
+        roots = self._group.meet("MPIDriver", lambda: index(root))
+        if len(set(roots)) > 1 or root not in range(self.size):
+            raise WorldError(f"the root is one rank of {self.size}, the same for all, not {', '.join(map(str, roots))}")
+
+    def __repr__(self) -> str:
+        return f"MPIDriver(rank={self.rank}, size={self.size}, root={self.root})"
+
+    @property
+    def comm(self) -> Any:
+        """The mpi4py communicator that the driver works on, a duplicate of the one that it was given.
+
+        All drivers and sessions of a communicator share the duplicate, so a message of your own on it must have arrived
+        before the next call of theirs; do not free it. None in a world of one without mpi4py.
+        """
+        return self._group.comm
+
+    def scatter_workload(self, global_inputs: Any = None) -> Any:
+        """Give each rank its rows of an array: split along axis 0, as equally as can be.
+
+        Parameters
+        ----------
+        global_inputs : array_like, Bitstream, or Dask collection of either, shape (n_rows, ...)
+            Of any dtype but object. Only that of the root counts. What is lazy is computed there.
+
+        Returns
+        -------
+        ndarray, cupy.ndarray, jax.Array or Bitstream, shape (n_rows_here, ...)
+            A part for each rank, of the type and dtype that the root gave; 10 rows on 4 ranks are 3, 3, 2 and 2. A
+            world of one gets its input itself.
+
+        Raises
+        ------
+        BitstreamError
+            If there is no axis to split, on every rank.
+        UnsupportedArrayError
+            If the values are Python objects, or the array is of another library, on every rank.
+        """
+        here = self.rank == self.root
+        whole, layouts = describe(
+            self._group, "scatter_workload", lambda: with_rows(global_inputs, "global_inputs") if here else None
+        )
+        if self.size == 1:
+            return whole
+        layout = layouts[self.root]
+        counts = split_rows(layout.shape[0], self.size)
+        sent, part = self._group.make(
+            "scatter_workload",
+            lambda: (on_host(whole) if here else None, np.empty((counts[self.rank], *layout.shape[1:]), layout.dtype)),
+        )
+        self._exchange(sent, part, counts)
+        return self._group.make("scatter_workload", lambda: layout.like(part))
+
+    def gather_results(self, local_results: Any) -> Any:
+        """Collect the rows of all ranks at the root, in the order of the ranks.
+
+        Parameters
+        ----------
+        local_results : array_like, Bitstream, or Dask collection of either, shape (n_rows_here, ...)
+            Of one dtype and, but for the rows, one shape on all ranks.
+
+        Returns
+        -------
+        ndarray, cupy.ndarray, jax.Array or Bitstream, shape (n_rows, ...)
+            At the root; an array of no rows elsewhere.
+
+        Raises
+        ------
+        BitstreamError
+            If the dtypes, shapes or streams of the ranks do not fit, on every rank.
+        UnsupportedArrayError
+            If the values are Python objects, or the array is of another library, on every rank.
+        """
+        local, layouts = describe(self._group, "gather_results", lambda: with_rows(local_results, "local_results"))
+        check_fit(layouts)
+        if self.size == 1:
+            return local
+        layout = layouts[self.root]
+        counts = [other.shape[0] for other in layouts]
+        n_rows = sum(counts) if self.rank == self.root else 0
+        part, whole = self._group.make(
+            "gather_results", lambda: (on_host(local), np.empty((n_rows, *layout.shape[1:]), layout.dtype))
+        )
+        self._exchange(whole if self.rank == self.root else None, part, counts, back=True)
+        return self._group.make("gather_results", lambda: layout.like(whole))
+
+    def barrier(self) -> None:
+        """Wait until all ranks are here, without burning a core."""
+        self._group.meet("barrier")
+
+    def _exchange(self, whole: NDArray[Any] | None, part: NDArray[Any], counts: list[int], back: bool = False) -> None:
+        """Send the rows of the whole, which the root has, to the parts, or back."""
+        from mpi4py import MPI
+
+        row = int(part.dtype.itemsize * np.prod(part.shape[1:], dtype=np.int64))
+        if row == 0:
+            return
+        comm = self._group.comm
+        row_type = MPI.BYTE.Create_contiguous(row).Commit()
+        requests = []
+        try:
+            if whole is not None:
+                ends = np.cumsum(counts)
+                for rank, end in enumerate(ends):
+                    rows = _bytes(whole, row)[end - counts[rank] : end]
+                    if rank != self.rank:
+                        move = comm.Irecv if back else comm.Isend
+                        requests += [move([piece, len(piece), row_type], rank) for piece in _pieces(rows)]
+                    elif back:
+                        rows[:] = _bytes(part, row)
+                    else:
+                        _bytes(part, row)[:] = rows
+            else:
+                move = comm.Isend if back else comm.Irecv
+                requests += [move([piece, len(piece), row_type], self.root) for piece in _pieces(_bytes(part, row))]
+            while not MPI.Request.Testall(requests):
+                yield_core()  # Waitall would keep it from a rank that has to send
+        except BaseException as error:  # the others are in the middle of it
+            end_job(exit_code(error) or 1, error=error)
+        finally:
+            row_type.Free()
+
+
+def _bytes(array: NDArray[Any], row: int) -> NDArray[Any]:
+    return array.reshape(-1).view(np.uint8).reshape(-1, row) if array.size else np.empty((0, row), np.uint8)
+
+
+def _pieces(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    return (rows[start : start + ROWS_A_MESSAGE] for start in range(0, len(rows), ROWS_A_MESSAGE))

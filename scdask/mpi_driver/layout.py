@@ -1,0 +1,122 @@
+"""What the array of a rank is, so that the other ranks can make the like of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dask
+import numpy as np
+
+from .. import vector_ops
+from .._dispatch import as_numpy
+from ..bitstream import Bitstream, to_host, wrap_words
+from ..errors import BitstreamError, UnsupportedArrayError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from ..vector_ops import Polarity
+    from .group import Group
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an array on some rank is, without its values."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    library: str
+    stream: tuple[int, Polarity] | None
+
+    @classmethod
+    def of(cls, array: Any) -> Layout:
+        """The layout of an array or a Bitstream."""
+        if isinstance(array, Bitstream):
+            of_words = cls.of(array.words)
+            return cls(of_words.shape, of_words.dtype, of_words.library, (array.length, array.polarity))
+        return cls(tuple(array.shape), np.dtype(array.dtype), type(array).__module__.partition(".")[0], None)
+
+    @property
+    def n_axes(self) -> int:
+        """Axes of the array, or of the array of streams."""
+        return len(self.shape) - (self.stream is not None)
+
+    def like(self, array: NDArray[Any]) -> Any:
+        """A NumPy array as what this layout says: of the same library, or a Bitstream."""
+        made = _from_numpy(array, self.library)
+        return made if self.stream is None else wrap_words(made, *self.stream)
+
+    def empty(self) -> Any:
+        """An array of no rows."""
+        return self.like(np.empty((0, *self.shape[1:]), self.dtype))
+
+    def __str__(self) -> str:
+        stream = f" of streams of {self.stream[0]} bits, {self.stream[1]}" if self.stream else ""
+        return f"{self.dtype} {self.shape}{stream}"
+
+
+def _from_numpy(array: NDArray[Any], library: str) -> Any:
+    """A NumPy array as one of the library of this name."""
+    if library == "cupy":
+        from ..gpu_backend import to_device
+
+        return to_device(array)
+    if library in ("jax", "jaxlib"):
+        from ..jax_backend import to_jax
+
+        return to_jax(array)
+    return array
+
+
+def is_lazy(value: Any) -> bool:
+    """Whether it is a Dask collection."""
+    return bool(dask.is_dask_collection(value))
+
+
+def with_rows(given: Any, what: str) -> Any:
+    """An array or a Bitstream that has rows of plain values; a lazy one is computed."""
+    value = given.compute() if is_lazy(given) else given
+    if not isinstance(value, Bitstream) and not hasattr(value, "dtype"):
+        value = as_numpy(value, what)
+    plain = value.words if isinstance(value, Bitstream) else value
+    vector_ops.from_numpy(plain)  # refuses arrays of unknown libraries
+    if np.dtype(plain.dtype).hasobject:
+        raise UnsupportedArrayError(f"{what}: MPI sends plain values, but the dtype is {plain.dtype}")
+    if Layout.of(value).n_axes < 1:
+        raise BitstreamError(f"{what}: an array that is split along axis 0 has one, but the shape is {value.shape}")
+    return value
+
+
+def on_host(array: Any) -> NDArray[Any]:
+    """The values, or the words of streams, as MPI sends them: in C order, in the memory of the processor."""
+    words = array.words if isinstance(array, Bitstream) else array
+    return np.ascontiguousarray(to_host(words))
+
+
+def describe(group: Group, operation: str, make: Callable[[], Any]) -> tuple[Any, list[Any]]:
+    """What this rank makes, and the layouts of what all make; None of what is None."""
+    made: list[Any] = []
+
+    def give() -> Layout | None:
+        made.append(make())
+        return None if made[0] is None else Layout.of(made[0])
+
+    layouts = group.meet(operation, give)
+    return made[0], layouts
+
+
+def split_rows(n_rows: int, n_parts: int) -> list[int]:
+    """How many rows each part gets: as equal as can be, the first parts the larger ones."""
+    least, larger = divmod(n_rows, n_parts)
+    return [least + (part < larger) for part in range(n_parts)]
+
+
+def check_fit(layouts: list[Layout]) -> None:
+    """Raise unless the parts of the ranks can be the rows of one array."""
+    for rank, layout in enumerate(layouts):
+        first = layouts[0]
+        if (layout.dtype, layout.shape[1:], layout.stream) != (first.dtype, first.shape[1:], first.stream):
+            raise BitstreamError(f"the parts do not fit: rank 0 has {first}, rank {rank} has {layout}")

@@ -1,0 +1,294 @@
+"""The ranks of an MPI program as workers of a Dask cluster: blocks that go into its graph, and results out of it."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import dask.array as da
+import numpy as np
+from distributed import futures_of, wait
+
+from ..bitstream import Bitstream, wrap_words
+from ..errors import BitstreamError, WorldError
+from .driver import MPIDriver
+from .group import poll
+from .layout import Layout, check_fit, describe, is_lazy, split_rows, with_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from .group import Group
+
+_LENT: dict[str, Any] = {}  # blocks of this rank on their way into the graph
+_LANDED: dict[str, Any] = {}  # results on their way out of it
+
+
+def _take(key: str) -> Any:
+    return _LENT.pop(key)
+
+
+def _only_at_the_root() -> None:
+    raise WorldError("only rank 0 has the graph of a session; mpi.gather on every rank computes it there")
+
+
+def _land(key: str, dtype: Any, finish: Callable[..., Any], args: tuple[Any, ...], blocks: list[Any]) -> None:
+    """Put the result of a graph where the program of this rank finds it, as a copy of its own."""
+    result = finish(blocks, *args)
+    words = result.words if isinstance(result, Bitstream) else result
+    if not isinstance(words, np.ndarray):
+        _LANDED[key] = result if _is_array(words) else deepcopy(result)
+        return
+    if any(_shares(words, block) for block in _flat(blocks)):
+        words = words.copy()
+    if dtype is not None:
+        words = words.astype(dtype, copy=False)  # NumPy concatenates to the byte order of the machine
+    _LANDED[key] = wrap_words(words, result.length, result.polarity) if isinstance(result, Bitstream) else words
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, type)
+
+
+def _shares(array: NDArray[Any], other: Any) -> bool:
+    return isinstance(other, np.ndarray) and np.may_share_memory(array, other)
+
+
+def _flat(nested: Any) -> Iterator[Any]:
+    if isinstance(nested, list):
+        for item in nested:
+            yield from _flat(item)
+    else:
+        yield nested
+
+
+class MPISession:
+    """The ranks of an MPI program as the workers of a Dask cluster; `mpi_session` opens one.
+
+    Attributes
+    ----------
+    rank, size : int
+        This rank, and how many there are.
+    client : distributed.Client or None
+        The client of the cluster, on rank 0.
+    """
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._driver = MPIDriver(group)
+        self.rank = group.rank
+        self.size = group.size
+        self.client: Any = None
+        self._workers: list[str] = []
+        self._name = group.meet("mpi_session", lambda: uuid4().hex)[0]
+
+    def __repr__(self) -> str:
+        return f"MPISession(rank={self.rank}, size={self.size})"
+
+    def from_blocks(self, local_block: Any) -> Any:
+        """Make the blocks of all ranks one lazy array, each block where it is. Call it on every rank.
+
+        Parameters
+        ----------
+        local_block : array_like or Bitstream, shape (n_rows_here, ...)
+            Of one dtype and, but for the rows, one shape on all ranks. It is not copied: leave it as it is while the
+            lazy array is used.
+
+        Returns
+        -------
+        dask Array, or Bitstream of one, shape (n_rows, ...)
+            The rows in the order of the ranks, a chunk for each rank that has some. Rank 0 can compute it, alone or
+            with `mpi.gather` on all ranks; elsewhere it has the shape, so that all ranks can go on with the same lines.
+
+        Raises
+        ------
+        BitstreamError
+            If the blocks do not fit, on every rank.
+        UnsupportedArrayError
+            If the values are Python objects, or the array is of another library, on every rank.
+        """
+        key = self._new_key()
+        block, layouts = describe(self._group, "from_blocks", lambda: with_rows(local_block, "local_block"))
+        check_fit(layouts)
+        layout = layouts[self.rank]
+        plain = block.words if isinstance(block, Bitstream) else block
+        ranks = [rank for rank, other in enumerate(layouts) if other.shape[0]] or [0]
+        if self.rank in ranks:
+            _LENT[key] = plain
+        self._group.meet("from_blocks")
+        shapes = [layouts[rank].shape for rank in ranks]
+        chunks = (tuple(shape[0] for shape in shapes), *((size,) for size in layout.shape[1:]))
+        words = self._group.make("from_blocks", lambda: self._pinned(key, ranks, chunks, _empty(plain)))
+        return words if layout.stream is None else wrap_words(words, *layout.stream)
+
+    def scatter(self, array: Any = None) -> Any:
+        """Give each rank its rows, and make them one lazy array that is pinned there. Call it on every rank.
+
+        Parameters
+        ----------
+        array : array_like, Bitstream, or Dask collection of either, shape (n_rows, ...)
+            Only that of rank 0 counts. The rows of a lazy one are computed, and go straight to their ranks.
+
+        Returns
+        -------
+        dask Array, or Bitstream of one, shape (n_rows, ...)
+            As `from_blocks` makes it; rows are split as equally as can be.
+
+        Raises
+        ------
+        BitstreamError
+            If there is no axis to split, on every rank.
+        UnsupportedArrayError
+            If the values are Python objects, or the array is of another library, on every rank.
+        """
+        self._new_key()
+        lazy = self._group.meet("scatter", lambda: self.rank == 0 and is_lazy(array))[0]
+        rows = self._local("scatter", array, even=True) if lazy else self._driver.scatter_workload(array)
+        return self.from_blocks(rows)
+
+    def gather(self, lazy: Any = None) -> Any:
+        """Compute on the cluster, and give rank 0 the result. Call it on every rank.
+
+        Parameters
+        ----------
+        lazy : Dask collection
+            Only that of rank 0 counts.
+
+        Returns
+        -------
+        ndarray, Bitstream, ...
+            What `lazy.compute()` gives, on rank 0; elsewhere an array of no rows if that is an array, or None.
+
+        Raises
+        ------
+        BitstreamError
+            If it is no Dask collection, on every rank. What a task raises is raised on every rank too.
+        """
+        key = self._new_key()
+
+        def compute() -> Layout | None:
+            if self.rank:
+                return None
+            if not is_lazy(lazy):
+                raise BitstreamError(f"gather computes a Dask collection, not {type(lazy).__name__}")
+            self._land_on({0: lazy}, key)
+            result = _LANDED[key]
+            words = result.words if isinstance(result, Bitstream) else result
+            return Layout.of(result) if _is_array(words) else None
+
+        layout = self._group.meet("gather", compute)[0]
+        if self.rank == 0:
+            return _LANDED.pop(key)
+        return layout and layout.empty()
+
+    def local(self, lazy: Any = None) -> Any:
+        """Compute on the cluster, and give each rank its rows. Call it on every rank.
+
+        Parameters
+        ----------
+        lazy : dask Array, or Bitstream of one, shape (n_rows, ...)
+            Only that of rank 0 counts.
+
+        Returns
+        -------
+        ndarray, cupy.ndarray, jax.Array or Bitstream, shape (n_rows_here, ...)
+            Block r on rank r, if there are as many along axis 0 as ranks; otherwise the rows are split as equally as
+            can be. They do not pass through rank 0.
+
+        Raises
+        ------
+        BitstreamError
+            If it is no lazy array with rows of a known number, on every rank. What a task raises is raised on every
+            rank too.
+        """
+        return self._local("local", lazy, even=False)
+
+    def _local(self, operation: str, lazy: Any, even: bool) -> Any:
+        key = self._new_key()
+
+        def compute() -> None:
+            if self.rank == 0:
+                self._land_on(dict(enumerate(self._rows(lazy, even))), key)
+
+        self._group.meet(operation, compute)
+        return _LANDED.pop(key)
+
+    def barrier(self) -> None:
+        """Wait until all ranks are here and rank 0's graphs are computed, without burning a core."""
+        if self.client is not None:
+            client = self.client
+            poll(
+                lambda: (
+                    client.status != "running"
+                    or all(state.status != "pending" for state in list(client.futures.values()))
+                )
+            )
+        self._group.meet("barrier")
+
+    def _forget(self) -> None:
+        """Let go of blocks that no task has fetched."""
+        for key in [key for key in _LENT if key.startswith(self._name)]:
+            del _LENT[key]
+
+    def _new_key(self) -> str:
+        """A key that is the same on all ranks."""
+        if not self._workers:
+            raise WorldError("the session is closed")
+        return f"{self._name}-{self._group.meetings}"
+
+    def _rows(self, lazy: Any, even: bool) -> list[Any]:
+        """The collection of the rows of each rank."""
+        words = lazy.words if isinstance(lazy, Bitstream) else lazy
+        if not isinstance(words, da.Array) or lazy.ndim < 1:
+            raise BitstreamError(f"rows are those of a Dask array with an axis to split, not of {lazy!r}")
+        if len(words.chunks[0]) == self.size and not even:
+            parts = [words.blocks[rank] for rank in range(self.size)]
+        else:
+            if np.isnan(words.shape[0]):
+                raise BitstreamError("the number of rows is not known: call compute_chunk_sizes() first")
+            ends = list(accumulate(split_rows(words.shape[0], self.size)))
+            parts = [words[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        return [wrap_words(p, lazy.length, lazy.polarity) for p in parts] if isinstance(lazy, Bitstream) else parts
+
+    def _land_on(self, lazy: dict[int, Any], key: str) -> None:
+        """Compute a collection for each of some ranks, and leave the results there."""
+        computed = self.client.persist(list(lazy.values()))
+        landings = []
+        for rank, collection in zip(lazy, computed, strict=True):
+            futures = {future.key: future for future in futures_of(collection)}
+            finish, args = collection.__dask_postcompute__()
+            blocks = _replace(collection.__dask_keys__(), futures)
+            dtype = getattr(collection, "dtype", None)
+            landings.append(self._submit(rank, _land, key, dtype, finish, args, blocks))
+        wait(landings)
+        for landing in landings:
+            if landing.status != "finished":
+                landing.result()
+
+    def _pinned(self, key: str, ranks: list[int], chunks: tuple[tuple[int, ...], ...], meta: Any) -> Any:
+        """What the ranks have lent, as a Dask array."""
+        name = f"block-{key}"
+        graph: dict[Any, Any] = {}
+        for i, rank in enumerate(ranks):
+            block = (name, i, *[0] * (len(chunks) - 1))
+            if self.client is None:
+                graph[block] = (_only_at_the_root,)
+            else:
+                graph[block] = self._submit(rank, _take, key, key=block)
+        return da.Array(graph, name, chunks, meta=meta)
+
+    def _submit(self, rank: int, function: Callable[..., Any], *args: Any, key: Any = None) -> Any:
+        where = {"workers": [self._workers[rank]], "allow_other_workers": False}
+        return self.client.submit(function, *args, key=key, pure=False, **where)
+
+
+def _replace(keys: Any, futures: dict[Any, Any]) -> Any:
+    return [_replace(key, futures) for key in keys] if isinstance(keys, list) else futures[keys]
+
+
+def _empty(array: Any) -> Any:
+    return array[(slice(0, 0),) * array.ndim]
