@@ -56,14 +56,14 @@ class Meter(WorkerPlugin):  # type: ignore[misc]
             Thread(target=self._measure, name="scdask-limits", daemon=True).start()
 
     def _measure(self) -> None:
-        from .jobs.limits import measure_limits
+        from .limits import measure_limits
 
         self._limits = vars(measure_limits())
 
     def report(self, worker: Worker) -> dict[str, Any]:
         """The totals, for a heartbeat, whose integers have 64 bits: counts are text."""
         if self._totals and not self._simd:
-            from .jobs.limits import simd
+            from .limits import simd
 
             self._simd = simd()
         with self._lock:

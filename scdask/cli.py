@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .jobs.bench import Speed
     from .jobs.infer import Results
-    from .jobs.limits import Limits
+    from .limits import Limits
     from .layers import SCMLP
 
 OPTIONAL = {
@@ -485,7 +485,7 @@ def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
         from rich.console import Console
 
         from .jobs.bench import cases, measure
-        from .jobs.limits import measure_limits
+        from .limits import measure_limits
         from .progress import bar
 
         if peers:
@@ -553,7 +553,7 @@ def _short(number: float) -> str:
 def _processor() -> str:
     import platform
 
-    from .jobs.limits import simd
+    from .limits import simd
 
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -641,7 +641,7 @@ def info() -> None:
     from rich.table import Table
 
     from .cluster import available_cores
-    from .jobs.limits import SIMD, simd
+    from .limits import SIMD, simd
 
     table = Table(show_header=False)
     table.add_row("scdask", __version__)

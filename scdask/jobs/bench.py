@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .limits import Limits
+    from ..limits import Limits
 
     Runs = dict[str, Callable[[], Any]]
 

@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..jit_kernels import (
+from .jit_kernels import (
     _V8,
     WORD,
     _carry,
@@ -165,11 +165,11 @@ def measure_limits() -> Limits:
     """Measure them, which takes two seconds."""
     steps = 20_000
     rates = {}
-    for place, size in (("near", NEAR), ("far", FAR)):
+    for distance, size in (("near", NEAR), ("far", FAR)):
         source = empty_words((size // 8,))
         source.fill(1)
-        rates[f"read_{place}"] = best_rate(partial(read, source, place == "far"), size)
-        rates[f"write_{place}"] = best_rate(partial(_fill_new, size), size)
+        rates[f"read_{distance}"] = best_rate(partial(read, source, distance == "far"), size)
+        rates[f"write_{distance}"] = best_rate(partial(_fill_new, size), size)
     return Limits(
         arithmetic=best_rate(partial(arithmetic, steps), steps * CELLS * 2 * 8 * WORD),
         digits=best_rate(partial(digits, steps), steps * 4 * 2 * 8 * WORD),
