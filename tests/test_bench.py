@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from scdask import ScdaskError
 from scdask.cli import main
 from scdask.jobs.bench import Case, cases, check, measure
-from scdask.jobs.limits import Limits
+from scdask.limits import Limits
 
 LIMITS = Limits(**dict.fromkeys(Limits.__annotations__, 1e12))
 

@@ -15,6 +15,7 @@ import scdask as sc
 from scdask import dashboard, vector_ops
 from scdask.cluster import open_scheduler, operation_of
 from scdask.dashboard import Monitor
+from scdask.dashboard.install import _set_up
 from scdask.errors import SchedulerError
 
 LENGTH = 640
@@ -193,7 +194,7 @@ def test_metrics_are_valid_exposition_format(client):
 
 
 def test_a_scheduler_without_bokeh_or_dashboard_is_named(client):
-    monitor = client.run_on_scheduler(dashboard._set_up) or monitor_of(client)
+    monitor = client.run_on_scheduler(_set_up) or monitor_of(client)
     monitor.has_page = False
     with pytest.raises(SchedulerError, match="has no dashboard: is bokeh installed there"):
         dashboard.install(client)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import scdask as sc
-from scdask import LFSR, SCMLP, Bernoulli, BitstreamError, SCDense, Sobol, VanDerCorput, vector_ops
+from scdask import LFSR, SCMLP, Bernoulli, BitstreamError, SCDense, Sobol, VanDerCorput
 from scdask.vector_ops import products
 
 PAIRS = [

@@ -104,7 +104,7 @@ def test_spikes_are_the_bits_of_the_streams():
 
 def gradient(weights, rows, first=0):
     targets = np.unique(Y, return_inverse=True)[1]
-    return snn._gradient(weights, X[rows], targets[rows], first, Bernoulli(3), SMALL)
+    return snn.training._gradient(weights, X[rows], targets[rows], first, Bernoulli(3), SMALL)
 
 
 def test_gradients_of_shards_add_up(reference):
@@ -140,9 +140,9 @@ def test_the_first_update_is_that_of_adam(threads):
     settings = replace(SMALL, batch=43, epochs=1, shards=1)
     (state,) = snn.train(X, Y, settings, threads)
     classes, targets = np.unique(Y, return_inverse=True)
-    start = snn._start(settings, classes, state.data)
-    order, sng = snn._shuffle(settings.seed, 1, 43)
-    _, _, summed = snn._gradient(start.weights, X[order], targets[order], 0, sng, settings)
+    start = snn.training._start(settings, classes, state.data)
+    order, sng = snn.training._shuffle(settings.seed, 1, 43)
+    _, _, summed = snn.training._gradient(start.weights, X[order], targets[order], 0, sng, settings)
     for before, after, g in zip(start.weights, state.weights, summed, strict=True):
         mean = g / 43
         np.testing.assert_allclose(after, before - 2e-3 * mean / (np.abs(mean) + 1e-8), rtol=1e-4, atol=1e-6)
@@ -164,12 +164,12 @@ def test_the_loss_falls_and_predictions_are_labels(threads):
 
 def test_predictions_do_not_depend_on_the_chunks(threads, reference, monkeypatch):
     whole = snn.predict(reference[-1], X, SMALL, threads)
-    monkeypatch.setattr(snn, "ROWS", 10)
+    monkeypatch.setattr(snn.prediction, "ROWS", 10)
     np.testing.assert_array_equal(whole, snn.predict(reference[-1], X, SMALL, threads))
 
 
 def test_what_is_sent_at_once_does_not_matter(threads, reference, monkeypatch):
-    monkeypatch.setattr(snn, "GRAPH_BATCHES", 1)
+    monkeypatch.setattr(snn.training, "GRAPH_BATCHES", 1)
     assert_same(reference[-1], list(snn.train(X, Y, SMALL, threads, test=(X, Y)))[-1])
 
 

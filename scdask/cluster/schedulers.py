@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..computing import Place, on_every_worker
+from ..core.dispatch import BACKENDS
 from ..dashboard import page_of
-from ..encoding import Bernoulli, Sobol
 from ..errors import SchedulerError
+from ..generators import Bernoulli, Sobol
 from ..layers import matmul
 from ..mpi_driver.batch import mpi_cluster
 from .address import running
@@ -115,7 +116,5 @@ def _run_kernels(gpu: bool) -> None:
         for rows in (1, 16):  # which other kernels multiply
             inputs: Any = [[0.5] * 8] * rows
             if gpu:
-                from ..gpu_backend import to_device
-
-                inputs = to_device(inputs)
+                inputs = BACKENDS["cupy"].from_numpy(inputs)
             matmul(inputs, [[1.0] * 8] * 8, 64, x_sng=generator, w_sng=generator)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..encoding import LFSR, SNG, Bernoulli, Halton, Sobol, VanDerCorput, encode
+from ..core.threefry import DIGITS
+from ..core.words import WORD, tail_mask
+from ..encoding import encode
 from ..errors import ScdaskError
-from ..jit_kernels import DIGITS, WORD, tail_mask
+from ..generators import LFSR, SNG, Bernoulli, Halton, Sobol, VanDerCorput
 from ..vector_ops import (
     pack_bitstream,
     stream_popcount,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .limits import Limits
+    from ..limits import Limits
 
     Runs = dict[str, Callable[[], Any]]
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from .. import _html
 from ..chunked.sizes import MAC_RATE, task_bits
-from ..encoding import LFSR, SNG, Bernoulli, Halton, Sobol, VanDerCorput
-from ..errors import BitstreamError
 from ..core.checks import check_encoding
+from ..core.dispatch import BACKENDS
+from ..errors import BitstreamError
+from ..generators import LFSR, SNG, Bernoulli, Halton, Sobol, VanDerCorput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..computing import Place
-    from ..layers import SCMLP
     from ..core.words import Mode
+    from ..layers import SCMLP
 
 SEEDED = ("lfsr", "bernoulli", "shared")
 
@@ -183,9 +184,7 @@ def infer(model: SCMLP, x: NDArray[Any], y: NDArray[Any], setting: Setting, plac
     rows = max(1, min(len(x), int(task_bits(MAC_RATE) / operations)))
     images = da.from_array(x, chunks=(rows, -1))
     if place.gpu:
-        from ..gpu_backend import to_device
-
-        images = to_device(images)
+        images = BACKENDS["cupy"].from_numpy(images)
     right = (streamed.predict(images, setting.length) == da.from_array(y, chunks=rows)).sum()
     start = time.perf_counter()
     count = place.compute(right)

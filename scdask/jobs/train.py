@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import snn
 from .._files import write_whole
-from ..encoding import Bernoulli
+from ..generators import Bernoulli
 from ..plotting import training_figure
 
 if TYPE_CHECKING:

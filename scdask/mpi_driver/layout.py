@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import dask
 import numpy as np
 
-from .. import vector_ops
-from .._dispatch import as_numpy
-from ..bitstream import Bitstream, to_host, wrap_words
+from ..bitstream import Bitstream, wrap_words
+from ..core.checks import as_array
+from ..core.contract import on_host as values_on_host
+from ..core.dispatch import BACKENDS, NUMPY, backend_of
 from ..errors import BitstreamError, UnsupportedArrayError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..vector_ops import Polarity
+    from ..core.words import Polarity
     from .group import Group
 
 
@@ -28,7 +29,7 @@ class Layout:
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    library: str
+    backend: str
     stream: tuple[int, Polarity] | None
 
     @classmethod
@@ -36,8 +37,8 @@ class Layout:
         """The layout of an array or a Bitstream."""
         if isinstance(array, Bitstream):
             of_words = cls.of(array.words)
-            return cls(of_words.shape, of_words.dtype, of_words.library, (array.length, array.polarity))
-        return cls(tuple(array.shape), np.dtype(array.dtype), type(array).__module__.partition(".")[0], None)
+            return cls(of_words.shape, of_words.dtype, of_words.backend, (array.length, array.polarity))
+        return cls(tuple(array.shape), np.dtype(array.dtype), (backend_of(array) or NUMPY).name, None)
 
     @property
     def n_axes(self) -> int:
@@ -46,7 +47,7 @@ class Layout:
 
     def like(self, array: NDArray[Any]) -> Any:
         """A NumPy array as what this layout says: of the same library, or a Bitstream."""
-        made = _from_numpy(array, self.library)
+        made = BACKENDS[self.backend].from_numpy(array)
         return made if self.stream is None else wrap_words(made, *self.stream)
 
     def empty(self) -> Any:
@@ -58,19 +59,6 @@ class Layout:
         return f"{self.dtype} {self.shape}{stream}"
 
 
-def _from_numpy(array: NDArray[Any], library: str) -> Any:
-    """A NumPy array as one of the library of this name."""
-    if library == "cupy":
-        from ..gpu_backend import to_device
-
-        return to_device(array)
-    if library in ("jax", "jaxlib"):
-        from ..jax_backend import to_jax
-
-        return to_jax(array)
-    return array
-
-
 def is_lazy(value: Any) -> bool:
     """Whether it is a Dask collection."""
     return bool(dask.is_dask_collection(value))
@@ -79,10 +67,8 @@ def is_lazy(value: Any) -> bool:
 def with_rows(given: Any, what: str) -> Any:
     """An array or a Bitstream that has rows of plain values; a lazy one is computed."""
     value = given.compute() if is_lazy(given) else given
-    if not isinstance(value, Bitstream) and not hasattr(value, "dtype"):
-        value = as_numpy(value, what)
+    value = value if isinstance(value, Bitstream) else as_array(value, what)
     plain = value.words if isinstance(value, Bitstream) else value
-    vector_ops.from_numpy(plain)  # refuses arrays of unknown libraries
     if np.dtype(plain.dtype).hasobject:
         raise UnsupportedArrayError(f"{what}: MPI sends plain values, but the dtype is {plain.dtype}")
     if Layout.of(value).n_axes < 1:
@@ -93,7 +79,7 @@ def with_rows(given: Any, what: str) -> Any:
 def on_host(array: Any) -> NDArray[Any]:
     """The values, or the words of streams, as MPI sends them: in C order, in the memory of the processor."""
     words = array.words if isinstance(array, Bitstream) else array
-    return np.ascontiguousarray(to_host(words))
+    return np.ascontiguousarray(values_on_host(words))
 
 
 def describe(group: Group, operation: str, make: Callable[[], Any]) -> tuple[Any, list[Any]]:

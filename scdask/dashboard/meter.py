@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from ._dispatch import METER
+from .. import limits
+from ..core.metering import METER
 
 MEASURED_FROM = 2**31  # bytes of a worker's memory: measuring the limits takes an eighth of them, for two seconds
 
 if TYPE_CHECKING:
     from distributed import Worker
 
-    from ._dispatch import Work
+    from ..core.metering import Work
 
 
 class Meter(WorkerPlugin):  # type: ignore[misc]
@@ -56,16 +56,12 @@ class Meter(WorkerPlugin):  # type: ignore[misc]
             Thread(target=self._measure, name="scdask-limits", daemon=True).start()
 
     def _measure(self) -> None:
-        from .jobs.limits import measure_limits
-
-        self._limits = vars(measure_limits())
+        self._limits = vars(limits.measure_limits())
 
     def report(self, worker: Worker) -> dict[str, Any]:
         """The totals, for a heartbeat, whose integers have 64 bits: counts are text."""
         if self._totals and not self._simd:
-            from .jobs.limits import simd
-
-            self._simd = simd()
+            self._simd = limits.simd()
         with self._lock:
             totals = [
                 [operation, kernels, str(bitops), seconds, str(streams), dict(uses)]
@@ -82,11 +78,9 @@ class Meter(WorkerPlugin):  # type: ignore[misc]
 
 
 def _bytes_of_words(value: Any) -> int:
-    """Those of a Bitstream, or of an array that may be packed words."""
-    bitstream = sys.modules.get("scdask.bitstream")
-    if bitstream and isinstance(value, bitstream.Bitstream):
-        value = value.words
-    return int(value.nbytes) if getattr(value, "dtype", None) == "uint64" and hasattr(value, "nbytes") else 0
+    """Those of a Bitstream, which has `words`, or of an array that may be packed words."""
+    words = getattr(value, "words", value)
+    return int(words.nbytes) if getattr(words, "dtype", None) == "uint64" and hasattr(words, "nbytes") else 0
 
 
 def measure_limits(dask_worker: Worker) -> None:

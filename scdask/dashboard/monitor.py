@@ -1,32 +1,23 @@
-"""The page `/scdask` of the Dask dashboard, and the same figures for Prometheus.
-
-Every cluster that scdask starts has them. Another one has them from the start with `scdask.dashboard` in Dask's option
-distributed.scheduler.preload (or `dask scheduler --preload scdask.dashboard`), a running one after `install(client)`.
-"""
+"""What the scheduler gathers of the counts of its workers."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-import dask
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.protocol.pickle import dumps
 
-from ._dispatch import METER
-from .computing import TRAINING
-from .errors import SchedulerError
+from ..computing import TRAINING
+from ..core.metering import METER
+from .meter import measure_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from distributed import Scheduler
 
-    from distributed import Client, Scheduler
-
-PAGE = "scdask"
 EPOCH = {"run", "epoch", "epochs", "loss", "train_accuracy", "test_accuracy"}  # what an event of a training has
 SAMPLE_SECONDS = 1
 SPAN = 2  # seconds of a worker's clock that a rate is taken over, at least
@@ -73,39 +64,42 @@ class Report:
 
 
 class Monitor(SchedulerPlugin):  # type: ignore[misc]
-    """Gathers what workers count, and shows it.
+    """Gathers what workers count, for those who show it.
 
     Attributes
     ----------
+    scheduler : distributed.Scheduler
     reports : dict of str to Report
         Of the workers that there are, by address.
     history : deque of (float, dict of str to float)
         Time, by `time.monotonic`, and the rate of each worker then.
+    has_page : bool
+        Whether the dashboard of the scheduler shows it.
+    at_close : contextlib.ExitStack
+        What is to be called before the scheduler closes.
     """
 
     name = "scdask-monitor"
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, has_page: bool) -> None:
         from tornado.ioloop import PeriodicCallback
 
         self.scheduler = scheduler
         self.reports: dict[str, Report] = {}
         self.history: deque[tuple[float, dict[str, float]]] = deque(maxlen=HISTORY)
-        self.has_page = False
+        self.has_page = has_page
         self._workers = dict(scheduler.workers)
         self._gone: Totals = {}
         self._before: dict[str, deque[tuple[float, Counter[str]]]] = {}
         self._asked: set[str] = set()
-        self._mount()
-        if find_spec("prometheus_client"):
-            _publish(self)
-        self._sampling = PeriodicCallback(self.sample, SAMPLE_SECONDS * 1000)
-        self._sampling.start()
+        self.at_close = ExitStack()
+        sampling = PeriodicCallback(self.sample, SAMPLE_SECONDS * 1000)
+        sampling.start()
+        self.at_close.callback(sampling.stop)
 
     async def before_close(self) -> None:
         """Stop, before the scheduler does."""
-        self._sampling.stop()
-        _MONITORS.discard(self)
+        self.at_close.close()
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Remember a worker, whose last report is to be found when it has left."""
@@ -172,8 +166,6 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
 
     async def ask_for_limits(self) -> None:
         """Have the workers that have computed something measure their limits, once."""
-        from ._meter import measure_limits
-
         unasked = [address for address, report in self.reports.items() if report.totals and address not in self._asked]
         if unasked:
             self._asked.update(unasked)
@@ -185,134 +177,7 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
         events = [event for _, event in self.scheduler.get_events(TRAINING)]
         return [event for event in events if isinstance(event, dict) and event.keys() >= EPOCH]
 
-    def _mount(self) -> None:
-        """Add the page to the server of the dashboard, and to its bar of links."""
-        bokeh = next((a for a in self.scheduler.http_application.applications if hasattr(a, "prefix")), None)
-        if bokeh is None:
-            return  # Bokeh is not installed, or the dashboard is switched off
-        from distributed.dashboard.core import BokehApplication
-        from distributed.dashboard.scheduler import template_variables
-        from tornado.ioloop import IOLoop
-
-        from ._page import show
-
-        variables = template_variables(self.scheduler)
-        variables["pages"].append(PAGE)
-        page = BokehApplication({f"/{PAGE}": show}, self.scheduler, bokeh.prefix, variables)
-        self.scheduler.http_application.add_application(page)
-        page.initialize(IOLoop.current())
-        page.start()
-        self.has_page = True
-
 
 def _merge(totals: Totals, others: Totals) -> None:
     for key, other in others.items():
         totals.setdefault(key, Total()).add(other)
-
-
-async def dask_setup(scheduler: Scheduler) -> None:
-    """Called by a scheduler that has this module as a preload."""
-    if Monitor.name not in scheduler.plugins:
-        from ._meter import Meter
-
-        scheduler.add_plugin(Monitor(scheduler), name=Monitor.name)
-        await scheduler.register_worker_plugin(None, dumps(Meter()), METER, idempotent=True)
-
-
-@contextmanager
-def preloaded(module: str = __name__) -> Iterator[None]:
-    """Schedulers that start in the block preload a module; by default this one, and have the page."""
-    modules = dask.config.get("distributed.scheduler.preload")
-    with dask.config.set({"distributed.scheduler.preload": [*modules, module]}):
-        yield
-
-
-def install(client: Client) -> str:
-    """Add the page to the dashboard of a running cluster, unless it is there.
-
-    Parameters
-    ----------
-    client : distributed.Client
-        Of a scheduler that can import this version of scdask, as can its workers.
-
-    Returns
-    -------
-    str
-        The address of the page. An asynchronous client gives an awaitable of it.
-
-    Raises
-    ------
-    SchedulerError
-        If the scheduler has no dashboard. The workers count nevertheless, for Prometheus.
-    """
-    return client.sync(_install, client)  # type: ignore[no-any-return]
-
-
-async def _install(client: Client) -> str:
-    await client.run_on_scheduler(_set_up)
-    address = await _address(client, None)
-    if address is None:
-        raise SchedulerError(
-            f"the scheduler at {client.scheduler.address} has no dashboard: is bokeh installed there, "
-            "and the dashboard not switched off?"
-        )
-    return address
-
-
-async def _set_up(dask_scheduler: Scheduler) -> None:
-    await dask_setup(dask_scheduler)
-
-
-def page_of(client: Client, dashboard: str | None = None) -> str | None:
-    """The address of the page beside the dashboard's first page, if the scheduler of a client has it."""
-    return client.sync(_address, client, dashboard)  # type: ignore[no-any-return]
-
-
-async def _address(client: Client, dashboard: str | None) -> str | None:
-    has_page = await client.run_on_scheduler(_has_page)
-    return f"{(dashboard or client.dashboard_link).rpartition('/')[0]}/{PAGE}" if has_page else None
-
-
-def _has_page(dask_scheduler: Scheduler) -> bool:
-    return getattr(dask_scheduler.plugins.get(Monitor.name), "has_page", False)
-
-
-# Prometheus
-
-_MONITORS: set[Monitor] = set()  # of this process, whose metrics are those of all its schedulers
-
-
-def _publish(monitor: Monitor) -> None:
-    from prometheus_client import REGISTRY
-
-    if not _collector:
-        _collector.append(_Collector())
-        REGISTRY.register(_collector[0])
-    _MONITORS.add(monitor)
-
-
-class _Collector:
-    def describe(self) -> list[Any]:
-        return []  # so that the registry does not collect to learn the names
-
-    def collect(self) -> Iterator[Any]:
-        """The counters of each worker, and the bytes that it holds."""
-        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
-
-        labels = ["worker", "op", "backend"]
-        bitops = CounterMetricFamily("scdask_bitops", "Bits generated, gated, counted or packed.", labels=labels)
-        seconds = CounterMetricFamily("scdask_kernel_seconds", "Time in kernels.", labels=labels)
-        streams = CounterMetricFamily("scdask_streams_encoded", "Streams encoded.", labels=["worker", "backend"])
-        held = GaugeMetricFamily("scdask_words_bytes", "Packed words in memory.", labels=["worker"])
-        for monitor in _MONITORS:
-            for address, report in monitor.reports.items():
-                for (operation, kernels), total in report.totals.items():
-                    bitops.add_metric([address, operation, kernels], total.bitops)
-                    seconds.add_metric([address, operation, kernels], total.seconds)
-                    if operation == "encode":
-                        streams.add_metric([address, kernels], total.streams)
-                held.add_metric([address], report.held)
-        yield from (bitops, seconds, streams, held)
-
-
-_collector: list[_Collector] = []

@@ -13,20 +13,20 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..jit_kernels import (
-    _V8,
-    WORD,
-    _carry,
-    _constant,
-    _kernel,
-    _load,
-    _popcount,
-    _prefetch,
-    _splat,
-    _sum,
-    _threefry,
+from .core.llvm import (
+    V8,
+    carry,
+    compiled,
+    constant,
     empty_words,
+    lane_ones,
+    load,
+    prefetch,
+    splat,
+    sum_of,
+    threefry_vectors,
 )
+from .core.words import WORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,21 +63,21 @@ def _arithmetic(typing_context, n):
     """The arithmetic of a MAC tile on registers: two products a cell and step."""
 
     def codegen(context, builder, signature, args):
-        state = [[cgutils.alloca_once_value(builder, _splat(builder, i + 1)) for i in range(CELLS)] for _ in range(2)]
+        state = [[cgutils.alloca_once_value(builder, splat(builder, i + 1)) for i in range(CELLS)] for _ in range(2)]
         with cgutils.for_range(builder, args[0]) as loop:
-            a = _splat(builder, loop.index)
-            b = builder.add(a, _splat(builder, 7))
+            a = splat(builder, loop.index)
+            b = builder.add(a, splat(builder, 7))
             for ones, carries in zip(*state, strict=True):
                 before = builder.load(ones)
                 t = builder.xor(before, a)
                 s = builder.xor(t, b)
-                counted = _popcount(builder, _carry(context, builder, t, s, before))
+                counted = lane_ones(builder, carry(context, builder, t, s, before))
                 builder.store(s, ones)
                 builder.store(builder.add(builder.load(carries), counted), carries)
-        total = _splat(builder, 0)
+        total = splat(builder, 0)
         for ones, carries in zip(*state, strict=True):
             total = builder.add(total, builder.add(builder.load(ones), builder.load(carries)))
-        return _sum(builder, total)
+        return sum_of(builder, total)
 
     return types.int64(types.intp), codegen
 
@@ -87,16 +87,16 @@ def _digits(typing_context, n):
     """Four vectors of Threefry counters a step."""
 
     def codegen(context, builder, signature, args):
-        keys = [_splat(builder, key) for key in (1, 2, 3)]
-        totals = [cgutils.alloca_once_value(builder, _splat(builder, 0)) for _ in range(4)]
+        keys = [splat(builder, key) for key in (1, 2, 3)]
+        totals = [cgutils.alloca_once_value(builder, splat(builder, 0)) for _ in range(4)]
         with cgutils.for_range(builder, args[0]) as loop:
             for i, total in enumerate(totals):
-                x0, x1 = _threefry(builder, keys, _splat(builder, i), _splat(builder, loop.index))
+                x0, x1 = threefry_vectors(builder, keys, splat(builder, i), splat(builder, loop.index))
                 builder.store(builder.xor(builder.load(total), builder.xor(x0, x1)), total)
         total = builder.load(totals[0])
         for other in totals[1:]:
             total = builder.xor(total, builder.load(other))
-        return _sum(builder, total)
+        return sum_of(builder, total)
 
     return types.int64(types.intp), codegen
 
@@ -107,18 +107,18 @@ def _reader(far: bool) -> Any:
         """OR n times four vectors."""
 
         def codegen(context, builder, signature, args):
-            totals = [cgutils.alloca_once_value(builder, ir.Constant(_V8, [0] * 8)) for _ in range(4)]
+            totals = [cgutils.alloca_once_value(builder, ir.Constant(V8, [0] * 8)) for _ in range(4)]
             with cgutils.for_range(builder, args[1]) as loop:
                 for i, total in enumerate(totals):
-                    offset = builder.add(builder.mul(loop.index, _constant(256)), _constant(64 * i))
+                    offset = builder.add(builder.mul(loop.index, constant(256)), constant(64 * i))
                     here = builder.add(args[0], offset)
                     if far:
-                        _prefetch(builder, here)
-                    builder.store(builder.or_(builder.load(total), _load(builder, here)), total)
+                        prefetch(builder, here)
+                    builder.store(builder.or_(builder.load(total), load(builder, here)), total)
             total = builder.load(totals[0])
             for other in totals[1:]:
                 total = builder.or_(total, builder.load(other))
-            return _sum(builder, total)
+            return sum_of(builder, total)
 
         return types.int64(types.intp, types.intp), codegen
 
@@ -128,17 +128,17 @@ def _reader(far: bool) -> Any:
 _read_near, _read_far = _reader(far=False), _reader(far=True)
 
 
-@_kernel
+@compiled
 def arithmetic(n):
     return _arithmetic(n)
 
 
-@_kernel
+@compiled
 def digits(n):
     return _digits(n)
 
 
-@_kernel
+@compiled
 def read(words, far):
     n = words.size // 32
     return _read_far(words.ctypes.data, n) if far else _read_near(words.ctypes.data, n)
@@ -165,11 +165,11 @@ def measure_limits() -> Limits:
     """Measure them, which takes two seconds."""
     steps = 20_000
     rates = {}
-    for place, size in (("near", NEAR), ("far", FAR)):
+    for distance, size in (("near", NEAR), ("far", FAR)):
         source = empty_words((size // 8,))
         source.fill(1)
-        rates[f"read_{place}"] = best_rate(partial(read, source, place == "far"), size)
-        rates[f"write_{place}"] = best_rate(partial(_fill_new, size), size)
+        rates[f"read_{distance}"] = best_rate(partial(read, source, distance == "far"), size)
+        rates[f"write_{distance}"] = best_rate(partial(_fill_new, size), size)
     return Limits(
         arithmetic=best_rate(partial(arithmetic, steps), steps * CELLS * 2 * 8 * WORD),
         digits=best_rate(partial(digits, steps), steps * 4 * 2 * 8 * WORD),

@@ -22,7 +22,7 @@ from bokeh.plotting import figure
 from dask.utils import format_bytes
 from distributed.dashboard.components.scheduler import BOKEH_THEME, env
 
-from .dashboard import Monitor
+from .monitor import Monitor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bokeh.document import Document
     from distributed import Scheduler
 
-    from .dashboard import Totals
+    from .monitor import Totals
 
 UPDATE_MILLISECONDS = 1000
 LINES = 7  # workers that have a line of their own: as many as there are colours that everybody tells apart
@@ -130,9 +130,9 @@ class _Page:
         total = [sum(rates.values()) / GIGA for _, rates in history]
         self.rates.x_range.start = min(-SHORTEST, *x, 0)
         self.lines[0].data = {"x": x, "y": total, "worker": ["all workers"] * len(x)}
-        for place, lines in enumerate(self.lines[1:]):
-            if place < len(shown):
-                address = shown[place]
+        for i, lines in enumerate(self.lines[1:]):
+            if i < len(shown):
+                address = shown[i]
                 y = [rates.get(address, nan) / GIGA for _, rates in history]
                 lines.data = {"x": x, "y": y, "worker": [self._label(address)] * len(x)}
             else:

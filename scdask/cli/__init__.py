@@ -1,0 +1,10 @@
+"""The command line: `scdask infer`, `train`, `mpi-run`, `sbatch`, `bench` and `info`; also `dask scdask ...`."""
+
+from .batch import mpi_run, sbatch
+from .bench import bench
+from .infer import infer
+from .info import info
+from .main import main
+from .train import train
+
+__all__ = ["bench", "infer", "info", "main", "mpi_run", "sbatch", "train"]

@@ -1,0 +1,109 @@
+"""`scdask mpi-run` and `scdask sbatch`: scripts and jobs in MPI, and in Slurm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .infer import infer, require_inputs
+from .options import Matching
+from .running import plain_errors, plain_os_errors, stoppable
+from .train import train
+
+JOBS = {"infer": infer, "train": train}
+SLURM_TIME = Matching("time", r"\d+(:\d\d?){0,2}|\d+-\d\d?(:\d\d?){0,2}")
+SLURM_MEMORY = Matching("memory", r"\d+[KMGT]?")
+SLURM_NAME = Matching("name", r"[\w.,@+-]+")
+
+
+@click.command("mpi-run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--threads", type=click.IntRange(1), help="Threads of each worker.")
+@click.option("--interface", help="Network interface of the cluster, such as ib0.")
+@click.argument("script", type=click.Path(exists=True, dir_okay=False))
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: str | None) -> None:
+    """Run a Dask script in an MPI job.
+
+    \b
+    mpiexec -n 4 scdask mpi-run script.py --its options
+    srun -n 4 scdask mpi-run script.py --its options
+
+    One rank runs SCRIPT with its ARGS, and finds the other ranks as the cluster of its `Client()`. Of three ranks or
+    more, rank 0 is the scheduler, rank 1 runs the script, and the others are workers; of one or two, all are workers,
+    and rank 0 runs it.
+
+    Our own jobs need no script: mpiexec -n 4 scdask infer digits --scheduler mpi. An MPI program whose ranks have their
+    data already takes `scdask.mpi_session` instead, one that only scatters and gathers `scdask.MPIDriver`.
+
+    An error that nobody catches, on any rank, ends the whole job with its exit code. The ranks talk TLS, with
+    credentials that are made for the job and are on no disk. The dashboard is on the loopback device of its host; its
+    address is printed, with the line for ssh to reach it.
+
+    It needs pip install "scdask[mpi]" and the MPI of your cluster; on a machine without one, pip install mpich.
+    """
+    with plain_errors(), stoppable():
+        from ..mpi_driver.batch import run_script
+
+        run_script(script, args, threads, interface)
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("job", type=click.Choice(list(JOBS)))
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.option("-N", "--nodes", type=click.IntRange(1), default=1, show_default=True, help="Nodes.")
+@click.option("-n", "--ntasks", type=click.IntRange(1), required=True, help="Ranks.")
+@click.option(
+    "-t", "--time", "limit", type=SLURM_TIME, required=True, help="Time limit, such as 30 (minutes), 2:00:00 or 1-0."
+)
+@click.option("-c", "--cpus-per-task", type=click.IntRange(1), default=1, show_default=True, help="Cores of each rank.")
+@click.option("--mem", type=SLURM_MEMORY, help="Memory of each node, such as 16G.")
+@click.option("-p", "--partition", type=SLURM_NAME, help="Partition of the cluster.")
+@click.option("-A", "--account", type=SLURM_NAME, help="Account that pays.")
+@click.option(
+    "--launcher",
+    type=click.Choice(["srun", "mpiexec"]),
+    default="srun",
+    show_default=True,
+    help="What starts the ranks.",
+)
+@click.option(
+    "--mpi",
+    "mpi_type",
+    type=SLURM_NAME,
+    help="What srun knows as --mpi: pmi2 for MPICH, pmix for Open MPI, cray_shasta; see srun --mpi=list. The site's "
+    "choice without it.",
+)
+@click.option("--setup", multiple=True, help="A line to run first, such as 'module load mpich'; again for more.")
+@click.option("--script", type=click.Path(dir_okay=False, path_type=Path), help="File to write; by default JOB.sbatch.")
+@click.option("--submit", is_flag=True, help="Submit it too.")
+def sbatch(job: str, args: tuple[str, ...], script: Path | None, submit: bool, **options: Any) -> None:
+    """Write, and submit, a Slurm script that runs a job of scdask in MPI.
+
+    \b
+    scdask sbatch infer digits --repeat 3 -N 2 -n 8 -t 0:30:00 --submit
+
+    The job is infer or train, ARGS what it takes, without --scheduler and --workers. The script, infer.sbatch here,
+    runs it with --scheduler mpi, in the environment of this command and the folder from which it is submitted. What is
+    no option of sbatch goes to the job, whose options are tried at once.
+
+    A minute before the time limit Slurm sends the signal on which a job stops in order; a training leaves a checkpoint,
+    and --resume goes on from it.
+    """
+    with plain_errors():
+        from ..cluster import slurm
+
+        if options["nodes"] > options["ntasks"]:
+            raise click.UsageError(f"{options['ntasks']} ranks cannot be on {options['nodes']} nodes")
+        given = JOBS[job].make_context(f"scdask {job}", list(args)).params  # refuses options that are wrong
+        if given["scheduler"] not in ("local", "mpi") or given["workers"] is not None:
+            raise click.UsageError("a job in MPI takes no --scheduler and no --workers: its ranks are the workers")
+        if job == "infer":
+            require_inputs(given["dataset"], given["model"], given["data"])
+        path = script or Path(f"{job}.sbatch")
+        with plain_os_errors(path.parent):
+            path.write_text(slurm.batch_script([job, *args], **options))
+        click.echo(f"Written: {path}", err=True)
+        if submit:
+            click.echo(f"Submitted: job {slurm.submit(path)}")

@@ -1,0 +1,36 @@
+"""The command `scdask`, and the commands that belong to it."""
+
+from __future__ import annotations
+
+import click
+
+from .. import __version__
+from .batch import mpi_run, sbatch
+from .bench import bench
+from .infer import infer
+from .info import info
+from .train import train
+
+
+@click.group("scdask", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="scdask")
+def main() -> None:
+    """Stochastic computing on Dask.
+
+    \b
+    scdask infer digits     what accuracy do streams of bits reach?
+    scdask COMMAND --help   what a command takes, and what it writes
+
+    `dask scdask ...` is the same as `scdask ...`.
+
+    Six notebooks lie in the folder notebooks of the source tree, each a question and its answer: what AND does with two
+    streams, accuracy and length, streams larger than memory, a cluster that loses a worker, spiking digits, and MPI
+    jobs. In the root of the source tree this opens them:
+
+    \b
+    pip install ".[notebooks]" && jupyter lab notebooks
+    """
+
+
+for command in (infer, train, mpi_run, sbatch, bench, info):
+    main.add_command(command)

@@ -1,0 +1,103 @@
+"""Types of options, and the options that several commands have."""
+
+from __future__ import annotations
+
+import re
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class CommaList(click.ParamType):  # type: ignore[type-arg]
+    """Values of one type with commas between them, each once if they are to be distinct."""
+
+    name = "list"
+
+    def __init__(self, item: click.ParamType[Any], *, distinct: bool = True) -> None:
+        self.item = item
+        self.distinct = distinct
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Any]:
+        """Convert the text of an option; a list passes as it is."""
+        if isinstance(value, list):
+            return value
+        items = [self.item.convert(part.strip(), param, ctx) for part in value.split(",")]
+        return list(dict.fromkeys(items)) if self.distinct else items
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What stands for the value in the help."""
+        return f"{self.item.name.upper()}[,...]"
+
+
+class Matching(click.ParamType):  # type: ignore[type-arg]
+    """Text that a regular expression matches as a whole."""
+
+    def __init__(self, name: str, pattern: str) -> None:
+        self.name = name
+        self.pattern = pattern
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the text as it is."""
+        return value if re.fullmatch(self.pattern, value) else self.fail(f"{value!r} is no {self.name}", param, ctx)
+
+
+SCHEDULER = (
+    click.option(
+        "--scheduler",
+        default="local",
+        show_default=True,
+        metavar="local|threads|cuda|mpi|slurm|ADDRESS|FILE",
+        help="Where to run; see below.",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        help="Processes of the local cluster, or jobs of Slurm; by default as many as all cores need, or one job.",
+    ),
+    click.option("--threads", type=click.IntRange(1), help="Threads of each process; by default one a core, up to 8."),
+    click.option("--interface", help="Network interface of mpi and slurm, such as ib0."),
+)
+SCHEDULERS = """\b
+Schedulers:
+  local    a cluster that is started for the job, on this machine
+  threads  threads of this process
+  cuda     a local cluster with a worker on each GPU
+  mpi      the ranks of this MPI job: mpiexec -n 4 scdask ... --scheduler mpi
+  slurm    workers that are jobs of Slurm, while the client stays here
+  ADDRESS  a running scheduler, such as tcp://host:8786
+  FILE     a running scheduler, by its scheduler file
+
+The workers of a running scheduler need the same version of scdask. Ctrl-C, or SIGTERM, ends a job in order: the
+workers are closed, and no file is half-written.
+
+Of three ranks of MPI or more, rank 0 is the scheduler, rank 1 runs the job, and the others are workers; of one or two,
+all are workers, and rank 0 runs it. For slurm, partition, account, memory and the like are options of Dask under
+jobqueue.slurm; its credentials are files that only you can read, in the current folder as long as the job runs.
+
+\b
+cuda   needs pip install "scdask[gpu-cuda13]", or gpu-cuda12
+mpi    needs pip install "scdask[mpi]"
+slurm  needs pip install "scdask[slurm]"
+"""
+QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+
+
+def seed_option(what: str) -> Callable[[Any], Any]:
+    """The option `--seed`, and what it is the seed of."""
+    return click.option("--seed", type=click.IntRange(0, 2**32), default=0, show_default=True, help=what)
+
+
+def out_option(default: str, files: str) -> Callable[[Any], Any]:
+    """The option `--out`, the folder of some files."""
+    folder = click.Path(file_okay=False, path_type=Path)
+    return click.option("--out", type=folder, default=default, show_default=True, help=f"Folder for {files}.")
+
+
+def with_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Options that several commands have, in this order in the help."""
+    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)

@@ -1,0 +1,190 @@
+"""Curves of results: accuracies of inferences, and the course of a training."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .._extras import require
+from ..errors import BitstreamError
+from .axes import BLUE, VERMILION, add_legend, axes_or_new, label_lengths, label_log_axis, line_styles
+from .streams import plot_raster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+
+class Result(Protocol):
+    """What a figure reads of an inference."""
+
+    @property
+    def sng(self) -> str:
+        """The generator, by name."""
+
+    @property
+    def length(self) -> int:
+        """Bits of a stream."""
+
+    @property
+    def accuracy(self) -> float:
+        """The share that was right."""
+
+
+class Course(Protocol):
+    """What a figure reads of a training: a number for each epoch that is done."""
+
+    @property
+    def losses(self) -> Sequence[float]:
+        """Means over each epoch, in nats."""
+
+    @property
+    def train_accuracies(self) -> Sequence[float]:
+        """Shares that were right, over each epoch."""
+
+    @property
+    def test_accuracies(self) -> Sequence[float]:
+        """Shares that were right after each epoch; empty without test data."""
+
+
+def plot_accuracy(results: Iterable[Result], float_accuracy: float | None = None, *, ax: Any = None) -> Any:
+    """Accuracy against the length of the streams: a line a generator, its mean over the seeds, and their range.
+
+    Parameters
+    ----------
+    results : iterable of Result
+        Such as the `Results` of `scdask.jobs.infer`.
+    float_accuracy : float, optional
+        Drawn as a dashed line. By default that of the results, if they have one.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    exact = getattr(results, "float_accuracy", None) if float_accuracy is None else float_accuracy
+    results = list(results)
+    if not results:
+        raise BitstreamError("a figure of accuracies takes at least one result, not 0")
+    ax = axes_or_new(ax)
+    if exact is not None:
+        ax.axhline(exact, color="black", linestyle="--", linewidth=1, label=f"float ({exact:.3f})")
+    by_sng: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        by_sng[result.sng][result.length].append(result.accuracy)
+    for (sng, by_length), style in zip(by_sng.items(), line_styles(), strict=False):
+        lengths = sorted(by_length)
+        ax.plot(lengths, [sum(by_length[n]) / len(by_length[n]) for n in lengths], label=sng, **style)
+        low, high = ([pick(by_length[n]) for n in lengths] for pick in (min, max))
+        if low != high:
+            ax.fill_between(lengths, low, high, color=style["color"], alpha=0.2, linewidth=0)
+    label_lengths(ax, [result.length for result in results])
+    ax.set_ylabel("accuracy (share right)")
+    add_legend(ax, title="number generator", loc="lower right")
+    return ax
+
+
+def plot_loss(state: Course, *, ax: Any = None) -> Any:
+    """The loss of a training against the epoch, on a logarithmic axis.
+
+    Parameters
+    ----------
+    state : scdask.snn.State
+        After at least one epoch.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = _epoch_axes(state, ax)
+    ax.plot(range(1, len(state.losses) + 1), state.losses, color="black", marker=_few(state, "o"))
+    if min(state.losses) > 0:
+        ax.set_yscale("log")
+        label_log_axis(ax.yaxis)
+    ax.set_ylabel(f"training loss (nats{', log scale' * (ax.get_yscale() == 'log')})")
+    return ax
+
+
+def plot_training_accuracy(state: Course, *, ax: Any = None) -> Any:
+    """The accuracies of a training against the epoch, and the last of them in the legend.
+
+    Parameters
+    ----------
+    state : scdask.snn.State
+        After at least one epoch.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = _epoch_axes(state, ax)
+    curves = {"training": state.train_accuracies, "test": state.test_accuracies}
+    styles = ({"color": VERMILION, "linestyle": "--"}, {"color": BLUE, "linestyle": "-"})
+    for (name, accuracies), style, marker in zip(curves.items(), styles, "so", strict=True):
+        if accuracies:
+            epochs = range(1, len(accuracies) + 1)
+            ax.plot(epochs, accuracies, label=f"{name} ({accuracies[-1]:.3f})", marker=_few(state, marker), **style)
+    ax.set_ylabel("accuracy (share right)")
+    add_legend(ax, loc="lower right")
+    return ax
+
+
+def accuracy_figure(results: Iterable[Result], title: str) -> Any:
+    """The figure of `scdask infer`: `plot_accuracy` with a title, for a file.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure = require("matplotlib.figure", "apps").Figure(figsize=(7, 4.5), layout="constrained")
+    plot_accuracy(results, ax=figure.add_subplot()).set_title(title)
+    return figure
+
+
+def training_figure(state: Course, trains: Sequence[NDArray[Any]], title: str, sample: str) -> Any:
+    """The figure of `scdask train`: loss, accuracy, and a raster of the spikes that one sample causes, for a file.
+
+    Parameters
+    ----------
+    state : scdask.snn.State
+    trains : sequence of ndarray, each (steps, n_neurons)
+        Spikes, 0 and 1, of the inputs and of each hidden layer.
+    title, sample : str
+        Of the figure, and what the sample is.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure = require("matplotlib.figure", "apps").Figure(figsize=(10, 5.5), layout="constrained")
+    figure.suptitle(title)
+    grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.3))
+    plot_loss(state, ax=figure.add_subplot(grid[0, 0])).set_xlabel("")
+    plot_training_accuracy(state, ax=figure.add_subplot(grid[1, 0]))
+    raster = grid[:, 1].subgridspec(len(trains), 1, height_ratios=[train.shape[1] ** 0.5 for train in trains])
+    for i, train in enumerate(trains):
+        ax = plot_raster(train, ax=figure.add_subplot(raster[i]))
+        ax.set_ylabel("input" if i == 0 else f"neuron, layer {i}")
+        if i == 0:
+            ax.set_title(f"spikes: {sample}", fontsize="medium")
+        if i < len(trains) - 1:
+            ax.set_xlabel("")
+            ax.tick_params(labelbottom=False)
+    return figure
+
+
+def _epoch_axes(state: Course, ax: Any) -> Any:
+    if not state.losses:
+        raise BitstreamError("the curves of a training begin after its first epoch, but 0 are done")
+    ax = axes_or_new(ax)
+    ax.set_xlabel("epoch")
+    ax.grid(alpha=0.3)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return ax
+
+
+def _few(state: Course, marker: str) -> str:
+    return marker if len(state.losses) < 10 else ""

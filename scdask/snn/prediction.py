@@ -1,0 +1,111 @@
+"""What a trained network says of inputs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+from dask import delayed
+
+from ..computing import as_place
+from ..core.checks import as_numpy, as_real
+from ..core.contract import on_host, probabilities
+from ..errors import BitstreamError
+from ..generators import Bernoulli
+from .network import forward, rate_code, refuse_other_layers
+
+if TYPE_CHECKING:
+    from distributed import Client
+    from numpy.typing import ArrayLike, NDArray
+
+    from ..computing import Place
+    from .network import Settings, State, Weights
+
+ROWS = 256  # samples of one task
+
+
+def predict(
+    state: State, x: ArrayLike, settings: Settings, place: Place | Client, sng: Bernoulli = Bernoulli()
+) -> NDArray[Any]:
+    """Classify with a trained network.
+
+    Parameters
+    ----------
+    state : State
+    x : array_like, shape (samples, n_inputs)
+        In [0, 1].
+    settings : Settings
+    place : Place or dask Client
+    sng : Bernoulli
+        Of the spikes of the inputs.
+
+    Returns
+    -------
+    ndarray, shape (samples,)
+        Labels.
+
+    Raises
+    ------
+    BitstreamError
+        If an input is outside [0, 1], or the shape does not fit.
+    """
+    place = as_place(place)
+    refuse_other_layers(state, settings)
+    inputs, n_inputs = probabilities(on_host(as_real(x, "inputs")), "unipolar"), state.weights[0].shape[1]
+    if inputs.ndim != 2 or inputs.shape[1] != n_inputs:
+        raise BitstreamError(f"the network takes x (samples, {n_inputs}), not {inputs.shape}")
+    if not len(inputs):
+        return state.classes[:0]
+    run = uuid4().hex
+    shared = delayed(state.weights, name=f"snn-weights-{run}", traverse=False)
+    parts = [
+        delayed(_outputs)(shared, inputs[i : i + ROWS], i, sng, settings, dask_key_name=f"snn-predict-{run}-{i}")
+        for i in range(0, len(inputs), ROWS)
+    ]
+    outputs = place.compute(delayed(np.concatenate)(parts, dask_key_name=f"snn-outputs-{run}"))
+    labels: NDArray[Any] = state.classes[outputs]
+    return labels
+
+
+def _outputs(
+    weights: Weights, x: NDArray[np.float64], first: int, sng: Bernoulli, settings: Settings
+) -> NDArray[np.int64]:
+    logits, _ = forward(weights, rate_code(x, settings.steps, sng, first), settings)
+    outputs: NDArray[np.int64] = np.asarray(logits).argmax(axis=1)
+    return outputs
+
+
+def accuracy(state: State, x: ArrayLike, y: ArrayLike, settings: Settings, place: Place | Client) -> float:
+    """The share of inputs (samples, n_inputs) that `predict` gives the labels (samples,)."""
+    inputs, labels = as_data(x, y)
+    refuse_unknown_labels(labels, state.classes)
+    return float(np.mean(predict(state, inputs, settings, place) == labels))
+
+
+def as_data(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """A copy of the inputs and the labels, once they are known to fit."""
+    inputs, labels = (
+        probabilities(on_host(as_real(x, "inputs")), "unipolar"),
+        as_numpy(on_host(y), "labels"),
+    )
+    if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
+        labels = labels.astype(str)
+    if inputs.ndim != 2 or labels.shape != inputs.shape[:1] or not inputs.size:
+        raise BitstreamError(
+            f"a network takes x (samples, n_inputs) and y (samples,), not {inputs.shape} and {labels.shape}"
+        )
+    if labels.dtype.kind not in "biufUS" or (labels.dtype.kind == "f" and not np.isfinite(labels).all()):
+        raise BitstreamError(
+            f"labels are finite numbers or strings, not {labels.dtype}" + " with NaN" * (labels.dtype.kind == "f")
+        )
+    return np.array(inputs), labels
+
+
+def refuse_unknown_labels(labels: NDArray[Any], classes: NDArray[Any]) -> None:
+    """Raise a BitstreamError if a label is none of the classes of a network."""
+    alike = labels.dtype.kind == classes.dtype.kind or {labels.dtype.kind, classes.dtype.kind} <= set("biuf")
+    unknown = labels[~np.isin(labels, classes)] if alike else labels
+    if unknown.size:
+        known = ", ".join(map(str, classes))
+        raise BitstreamError(f"the data have the label {unknown[0]}, but the classes of the network are {known}")
