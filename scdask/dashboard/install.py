@@ -10,7 +10,7 @@ from distributed.protocol.pickle import dumps
 
 from ..core.metering import METER
 from ..errors import SchedulerError
-from . import prometheus
+from .prometheus import publish
 from .meter import Meter
 from .monitor import Monitor
 
@@ -26,7 +26,7 @@ async def dask_setup(scheduler: Scheduler) -> None:
     """Called by a scheduler that has `scdask.dashboard` as a preload."""
     if Monitor.name not in scheduler.plugins:
         monitor = Monitor(scheduler, has_page=_mount(scheduler))
-        prometheus.publish(monitor)
+        publish(monitor)
         scheduler.add_plugin(monitor, name=Monitor.name)
         await scheduler.register_worker_plugin(None, dumps(Meter()), METER, idempotent=True)
 
