@@ -5,53 +5,104 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from scdask import _dispatch, errors
+from scdask import errors
 from scdask._extras import require
-from scdask.errors import MissingBackendError, MixedArrayError
-
-
-class Left(np.ndarray):
-    pass
-
-
-class Right(np.ndarray):
-    pass
+from scdask.core import dispatch
+from scdask.core.contract import PRIMITIVES, word_ones
+from scdask.errors import MissingBackendError, MixedArrayError, UnsupportedArrayError
 
 
 @pytest.fixture
-def name_of():
-    @_dispatch.array_function
+def libraries(monkeypatch):
+    """Arrays of two more libraries, whose backends have the same kernels as NumPy."""
+    types, backends = {}, {}
+    for name in ("left", "right"):
+        types[name] = type("Array", (), {"__module__": f"{name}.arrays", "dtype": np.dtype(int), "shape": ()})
+        backends[name] = dispatch.Backend(name, name.title(), "scdask.jit_kernels", (name,))
+        monkeypatch.setitem(dispatch.BACKENDS, name, backends[name])
+        monkeypatch.setitem(dispatch._OF_LIBRARY, name, backends[name])
+    monkeypatch.setattr(dispatch, "_OF_TYPE", {})
+    return types["left"](), types["right"]()
+
+
+@pytest.fixture
+def name_of(libraries):
+    @dispatch.primitive()
     def name_of(*arrays, **options):
         """Name the backend."""
-        return "numpy"
 
-    name_of.register(Left, lambda *arrays, **options: "left")
-    name_of.register(Right, lambda *arrays, **options: "right")
-
-    def chunked(*arrays, **options):
-        return "dask"
-
-    chunked.__module__ = "scdask.chunked"
-    name_of.register(da.Array, chunked)
+    for name in ("numpy", "left", "right"):
+        dispatch.implementing(name)(name_of)(lambda *arrays, name=name, **options: name)
+    name_of.kernels[dispatch.DASK] = lambda *arrays, **options: "dask"
     return name_of
 
 
-def test_the_array_chooses_the_implementation(name_of):
-    left, right, lazy = np.ones(2).view(Left), np.ones(2).view(Right), da.ones(2)
-    assert name_of(np.ones(2)) == name_of([1, 2]) == name_of(1, option="text") == "numpy"
+def test_the_array_chooses_the_implementation(name_of, libraries):
+    left, right = libraries
+    lazy = da.ones(2)
+    assert name_of(np.ones(2)) == name_of([1, 2]) == name_of(1, option="text") == name_of() == "numpy"
     assert name_of(left) == name_of(array=left) == name_of("x", left) == "left"
     assert name_of(lazy, np.ones(2)) == name_of(left, lazy, right) == name_of(np.ones(2), other=lazy) == "dask"
+    assert name_of(np.ones(2).view(type("Mine", (np.ndarray,), {}))) == name_of(np.float64(1)) == "numpy"
 
 
-def test_numpy_joins_another_library_but_two_others_do_not_mix(name_of):
-    assert name_of(np.ones(2), np.ones(2).view(Left)) == "left"
+def test_numpy_joins_another_library_but_two_others_do_not_mix(name_of, libraries):
+    left, right = libraries
+    assert name_of(np.ones(2), left) == name_of(left, np.ones(2)) == "left"
     with pytest.raises(MixedArrayError, match="name_of"):
-        name_of(np.ones(2).view(Left), np.ones(2).view(Right))
+        name_of(left, right)
 
 
 def test_a_function_keeps_its_name_and_docstring(name_of):
     assert name_of.__name__ == "name_of"
     assert name_of.__doc__ == "Name the backend."
+
+
+def test_what_a_backend_lacks_is_an_error_and_no_other_kernel(libraries):
+    left, _ = libraries
+    with pytest.raises(UnsupportedArrayError, match="word_ones has no kernel for Left arrays"):
+        word_ones(left)
+
+
+def test_a_composed_operation_serves_every_library_within_what_it_needs(libraries):
+    left, right = libraries
+    dispatch.implementing("left", lambda func: lambda *args: ("around", func(*args)))
+
+    @dispatch.composed
+    def second(a, b):
+        return b
+
+    dispatch.implementing("right")(second)(lambda a, b: "of its own")
+    assert second(left, 1) == ("around", 1)
+    assert second(right, 1) == "of its own"
+    assert second(np.ones(1), 1) == 1
+
+
+@pytest.mark.parametrize("backend", dispatch.BACKENDS.values(), ids=lambda backend: backend.name)
+def test_every_backend_implements_every_primitive(backend):
+    backend.load()
+    assert len(PRIMITIVES) >= 12
+    missing = [name for name, primitive in PRIMITIVES.items() if backend not in primitive.kernels]
+    assert not missing
+
+
+def test_each_row_of_the_table_says_what_the_others_ask():
+    for backend in dispatch.BACKENDS.values():
+        assert {"from_numpy", "wait", "works"} <= vars(backend.load()).keys()
+    assert [type(dispatch.BACKENDS[name].from_numpy(np.ones(1))) for name in ("numpy", "dask")] == [np.ndarray, da.Array]
+
+
+def test_what_waits_for_a_backend_is_done_once_it_is_loaded(monkeypatch):
+    done = []
+    monkeypatch.setattr(dispatch, "_LOADED", set())
+    monkeypatch.setattr(dispatch, "_WAITING", [])
+    dispatch.when_loaded("jax", lambda: done.append("first"))
+    assert not done
+    dispatch.loaded("cupy")
+    assert not done
+    dispatch.loaded("jax")
+    dispatch.when_loaded("jax", lambda: done.append("second"))
+    assert done == ["first", "second"]
 
 
 def test_every_error_has_a_built_in_base():
@@ -71,16 +122,34 @@ def test_a_missing_package_says_what_to_install():
         require("no_such_package.inside", "apps")
 
 
-def test_without_jax_its_module_says_what_to_install():
-    code = (
-        "import sys; sys.modules['jax'] = None\n"
-        "import scdask, numpy\n"
-        "scdask.vector_ops.vec_popcount(numpy.ones(1, numpy.uint64))\n"
-        "help(scdask)\n"
-        "try: import scdask.jax_backend\n"
-        "except scdask.MissingBackendError as error: print(error)"
+WITHOUT_JAX = """
+import sys; sys.modules["jax"] = None
+import warnings, numpy as np, scdask
+from scdask.jax_backend import HAS_JAX, jax_lif_step, jax_pack_bitstream, jax_vec_mac, jnp, to_host, to_jax
+assert not HAS_JAX and jnp is np
+scdask.vector_ops.vec_popcount(np.ones(1, np.uint64))
+help(scdask)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    bits = np.ones((2, 70), np.uint8)
+    assert to_jax(bits) is bits and to_host(bits) is bits
+    words = jax_pack_bitstream(bits)
+    assert type(words) is np.ndarray and jax_vec_mac(words[None], words).tolist() == [140]
+    assert type(to_jax(scdask.encode([0.5], 64)).words) is np.ndarray
+print(len(caught), caught[0].category.__name__, caught[0].message)
+for call in (lambda: jax_lif_step(*[0.0] * 8), lambda: scdask.jax_backend.spike(1.0, 1.0), lambda: scdask.snn):
+    try: call()
+    except scdask.MissingBackendError as error: print(error)
+"""
+
+
+def test_without_jax_its_module_passes_arrays_through_and_says_what_to_install():
+    *_, warned, step, spike, snn = run(WITHOUT_JAX).splitlines()
+    assert warned == (
+        "1 RuntimeWarning JAX is not installed (pip install 'scdask[jax]'): arrays stay on the host, where the Numba "
+        "kernels run"
     )
-    assert "pip install 'scdask[jax]'" in run(code)
+    assert step == spike == snn == "jax is not installed; pip install 'scdask[jax]' brings it"
 
 
 HEAVY = ("numba", "dask", "distributed", "cupy", "jax", "mpi4py", "scipy", "sklearn", "matplotlib", "zarr", "bokeh")

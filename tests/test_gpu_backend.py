@@ -273,7 +273,7 @@ def test_arrays_on_several_devices_do_not_mix(cupy, rng, monkeypatch):
         pytest.skip("needs two GPUs, or none")
     devices = [cupy.cuda.Device(0), cupy.cuda.Device(1)]
     monkeypatch.setattr(cupy.ndarray, "device", property(lambda array: devices[array.ndim - 1]))
-    with pytest.raises(MixedArrayError, match=r"vec_and was given arrays on the devices \[0, 1\]"):
+    with pytest.raises(MixedArrayError, match=r"gate was given arrays on the devices \[0, 1\]"):
         vector_ops.vec_and(small, large)
 
 

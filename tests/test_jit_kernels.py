@@ -191,4 +191,4 @@ def test_a_read_only_installation_caches_in_the_users_folder(tmp_path):
 def test_no_place_for_a_cache_is_no_error(tmp_path):
     result, _ = finish(start(tmp_path, f"{PLACES}; places._locator_classes = []"))
     assert result == finish(start(tmp_path))[0]
-    assert len({path.parent for path in tmp_path.rglob("*.nbc")}) == 1
+    assert list(tmp_path.rglob("*.nbc"))

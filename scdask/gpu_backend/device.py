@@ -93,7 +93,8 @@ def _on_its_device(func: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(func)
     def call(*args: Any, **kwargs: Any) -> Any:
-        found = {arg.device.id: arg.device for arg in (*args, *kwargs.values()) if isinstance(arg, cupy.ndarray)}
+        there = [arg for arg in (*args, *kwargs.values()) if cupy is not None and isinstance(arg, cupy.ndarray)]
+        found = {arg.device.id: arg.device for arg in there}
         if len(found) > 1:
             raise MixedArrayError(f"{func.__name__} was given arrays on the devices {sorted(found)}; move them to one")
         with found.popitem()[1] if found else nullcontext():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..core import contract
+from ..vector_ops.numbers import plain_index
 from .device import implements
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
 
 @implements(contract.pick)
 def pick(words: Any, index: tuple[Any, ...]) -> Any:
-    return words[index]
+    return words[plain_index(index)]
 
 
 @implements(contract.on_host)
