@@ -124,7 +124,7 @@ def test_a_missing_package_says_what_to_install():
 
 WITHOUT_JAX = """
 import sys; sys.modules["jax"] = None
-import warnings, numpy as np, scdask
+import importlib, warnings, numpy as np, scdask
 from scdask.jax_backend import HAS_JAX, jax_lif_step, jax_pack_bitstream, jax_vec_mac, jnp, to_host, to_jax
 assert not HAS_JAX and jnp is np
 scdask.vector_ops.vec_popcount(np.ones(1, np.uint64))
@@ -137,7 +137,7 @@ with warnings.catch_warnings(record=True) as caught:
     assert type(words) is np.ndarray and jax_vec_mac(words[None], words).tolist() == [140]
     assert type(to_jax(scdask.encode([0.5], 64)).words) is np.ndarray
 print(len(caught), caught[0].category.__name__, caught[0].message)
-for call in (lambda: jax_lif_step(*[0.0] * 8), lambda: scdask.jax_backend.spike(1.0, 1.0), lambda: scdask.snn):
+for call in (lambda: jax_lif_step(*[0.0] * 8), lambda: scdask.jax_backend.spike(1.0, 1.0), lambda: importlib.import_module("scdask.snn")):
     try: call()
     except scdask.MissingBackendError as error: print(error)
 """
