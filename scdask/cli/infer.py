@@ -12,6 +12,7 @@ import click
 from .. import __version__
 from .._extras import require
 from ..errors import BitstreamError
+from ..jobs.names import SEEDLESS, SNGS
 from .options import QUIET, SCHEDULER, SCHEDULERS, CommaList, out_option, seed_option, with_options
 from .running import make_folder, opened, plain_errors, print_wide, stoppable, write_results
 
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
 @click.option(
     "--sng",
     "sngs",
-    type=CommaList(click.Choice(["sobol", "halton", "lfsr", "bernoulli", "shared"])),
+    type=CommaList(click.Choice(list(SNGS))),
     default="sobol,lfsr,bernoulli",
     show_default=True,
-    help="Number generators (SNG) to try: sobol, halton, lfsr, bernoulli, and shared, which gives both operands one "
-    "register: a mistake to look at.",
+    help=f"Number generators (SNG) to try: {', '.join(SNGS)}. With shared both operands have one register: a mistake to "
+    "look at.",
 )
 @click.option(
     "--length",
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="How many seeds to try; sobol and halton have none and run once.",
+    help=f"How many seeds to try; {' and '.join(SEEDLESS)} have none and run once.",
 )
 @with_options(seed_option("The first seed."), *SCHEDULER, out_option("results", "results.json and accuracy.png"), QUIET)
 def infer(

@@ -10,9 +10,9 @@ from distributed.protocol.pickle import dumps
 
 from ..core.metering import METER
 from ..errors import SchedulerError
-from .prometheus import publish
 from .meter import Meter
 from .monitor import Monitor
+from .prometheus import publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

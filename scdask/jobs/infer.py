@@ -19,6 +19,7 @@ from ..core.checks import check_encoding
 from ..core.dispatch import BACKENDS
 from ..errors import BitstreamError
 from ..generators import LFSR, SNG, Bernoulli, Halton, Sobol, VanDerCorput
+from .names import SNGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from ..computing import Place
     from ..core.words import Mode
     from ..layers import SCMLP
-
-SEEDED = ("lfsr", "bernoulli", "shared")
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def settings(
     return [
         Setting(sng, length, seed + r, mode)
         for sng, length in product(sngs, lengths)
-        for r in range(repeat if sng in SEEDED else 1)
+        for r in range(repeat if SNGS[sng] else 1)
     ]
 
 
