@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     type=CommaList(click.Choice(list(SNGS))),
     default="sobol,lfsr,bernoulli",
     show_default=True,
-    help=f"Number generators (SNG) to try: {', '.join(SNGS)}. With shared both operands have one register: a mistake to "
-    "look at.",
+    help=f"Number generators (SNG) to try: {', '.join(SNGS)}. With shared both operands have one register: a mistake "
+    "to look at.",
 )
 @click.option(
     "--length",
