@@ -5,11 +5,15 @@ from . import correlation as correlation
 from . import dashboard as dashboard
 from . import encoding as encoding
 from . import errors as errors
+from . import generators as generators
+from . import gpu_backend as gpu_backend
+from . import jax_backend as jax_backend
 from . import jit_kernels as jit_kernels
 from . import layers as layers
 from . import mpi_driver as mpi_driver
 from . import plotting as plotting
 from . import progress as progress
+from . import snn as snn
 from . import vector_ops as vector_ops
 from .bitstream import Bitstream as Bitstream
 from .bitstream import mux as mux
@@ -36,6 +40,7 @@ from .errors import UnsupportedArrayError as UnsupportedArrayError
 from .errors import WorldError as WorldError
 from .layers import SCMLP as SCMLP
 from .layers import SCDense as SCDense
+from .layers import SCSequential as SCSequential
 from .layers import matmul as matmul
 from .mpi_driver import MPIDriver as MPIDriver
 from .mpi_driver import mpi_session as mpi_session

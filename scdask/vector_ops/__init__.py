@@ -43,3 +43,7 @@ __all__ = [
     "vec_xnor",
     "vec_xor",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
