@@ -93,6 +93,8 @@ def _on_its_device(func: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(func)
     def call(*args: Any, **kwargs: Any) -> Any:
+        if cupy is None:  # a graph is built for GPUs elsewhere
+            return func(*args, **kwargs)
         found = {arg.device.id: arg.device for arg in (*args, *kwargs.values()) if isinstance(arg, cupy.ndarray)}
         if len(found) > 1:
             raise MixedArrayError(f"{func.__name__} was given arrays on the devices {sorted(found)}; move them to one")
