@@ -1,6 +1,7 @@
 from . import bitstream as bitstream
 from . import chunked as chunked
 from . import cluster as cluster
+from . import computing as computing
 from . import correlation as correlation
 from . import dashboard as dashboard
 from . import encoding as encoding
