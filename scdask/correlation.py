@@ -2,8 +2,8 @@
 
 The stochastic computing correlation (SCC) says what a gate does with two streams: at 0 AND multiplies, at +1 it is the
 minimum, at -1 max(a + b - 1, 0). `scc` compares stream with stream, `scc_matrix` each stream of an array with each.
-Streams of one Sobol sequence correlate fully. Those of `Bernoulli`, which has numbers of its own for each element, do so
-by chance only, the less the longer they are:
+Streams of one Sobol sequence correlate fully. Those of `Bernoulli`, which has numbers of its own for each element,
+correlate by chance only, and the less, the longer they are:
 
 >>> import scdask as sc
 >>> sc.scc_matrix(sc.encode([0.5, 0.25], 256, sng=sc.Sobol(1)))
