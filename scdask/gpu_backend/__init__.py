@@ -1,9 +1,9 @@
 """CuPy arrays: CUDA kernels, and the way to a GPU and back.
 
-The kernels have never run on a GPU, and so have no figures. What the tests check without one: NVIDIA's compiler takes
-the source for compute capability 7.5, 8.0, 9.0 and 12.0; and built as C++, with stand-ins for what only a GPU does, the
-kernels give the bits of the NumPy arrays. On a machine with a GPU the same tests run there (`pytest -m gpu`), and
-`python benchmarks/gpu.py` measures the kernels.
+The kernels, and `--scheduler cuda`, have never run on a GPU, and so have no figures. What the tests check without one:
+NVIDIA's compiler takes the source for compute capability 7.5, 8.0, 9.0 and 12.0; and built as C++, with stand-ins for
+what only a GPU does, the kernels give the bits of the NumPy arrays. On a machine with a GPU the same tests run there
+(`pytest -m gpu`), and `python benchmarks/gpu.py` measures the kernels.
 
 With CuPy on a machine with an NVIDIA GPU (`pip install "scdask[gpu-cuda13]"`, or `gpu-cuda12` for an older driver) all
 functions, streams and layers of scdask take CuPy arrays and give CuPy arrays with the same bits. `to_device` moves
