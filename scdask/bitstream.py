@@ -1,4 +1,46 @@
-"""Bitstreams: packed words, their length, and what a one stands for."""
+"""Bitstreams: packed words, their length, and what a one stands for.
+
+Index and rechunk
+-----------------
+Streams are indexed as an array of their shape is. They are rechunked over that shape, or over it and the axis of words;
+bits stay as they are:
+
+>>> import dask.array as da
+>>> import scdask as sc
+>>> x = sc.encode(da.arange(1000, chunks=250) / 1000, 1024, sng=sc.Bernoulli(seed=1))
+>>> x[::100].shape, x.rechunk((500,)).chunks, x.rechunk((1000, 4)).chunks
+((10,), ((500, 500), (16,)), ((1000,), (4, 4, 4, 4)))
+
+Compute
+-------
+A lazy Bitstream is a Dask collection: `compute`, `persist`, `dask.compute`, `scdask.compute` and the methods of a
+distributed `Client` take it as it is. What in a chunk is wrong, such as a probability above 1, is an error when it is
+computed.
+
+>>> float(x[500].compute().decode()) == float(x[500].decode().compute())
+True
+
+Keep
+----
+The words go to Zarr (https://zarr.dev) uncompressed and chunk for chunk, and come back with length and polarity. It
+needs `pip install "scdask[zarr]"`. ::
+
+    x.to_zarr("x.zarr")
+    x = scdask.open_zarr("x.zarr")  # lazy
+
+Padding
+-------
+Bit t of a stream is bit t % 64 of word t // 64. A stream of 100 bits takes two words, and 28 bits of the second are
+padding. They are 0 after every operation, NOT and XNOR included, and words with ones there are refused:
+
+>>> (~sc.encode(0.0, 100)).popcount()
+np.int64(100)
+>>> import numpy as np
+>>> sc.Bitstream(np.full(2, 2**64 - 1, dtype=np.uint64), 100)
+Traceback (most recent call last):
+    ...
+scdask.errors.BitstreamError: stream () of 100 bits has ones in its padding, past bit 99
+"""
 
 from __future__ import annotations
 
@@ -23,6 +65,8 @@ if TYPE_CHECKING:
 
     from .core.words import Polarity
     from .generators import SNG
+
+__all__ = ["Bitstream", "mux", "open_zarr", "to_host", "xnor"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

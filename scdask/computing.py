@@ -1,4 +1,22 @@
-"""How Dask collections are computed: in a span with a name, on whatever runs them."""
+"""How Dask collections are computed: in a span with a name, on whatever runs them.
+
+`compute`, which is `scdask.compute`, is `dask.compute` with
+
+- a span of Dask's, named after the operation or `name=`, by which the pages of the dashboard tell its tasks from the
+  rest;
+- retries: on a distributed cluster a task that fails is tried again up to twice, whatever the error (`retries=`);
+- progress, if asked for: how many tasks are done, as `scdask.progress.track` shows it.
+
+>>> import dask.array as da
+>>> import scdask as sc
+>>> stream = sc.encode(da.arange(1000, chunks=250) / 1000, 1024, sng=sc.Sobol(1))
+>>> mean, half = sc.compute(stream.decode().mean(), stream[500].decode(), name="two results")
+>>> round(float(mean), 2), float(half)
+(0.5, 0.5)
+
+What is in memory is computed by one kernel, which tells nothing on its way: for a `predict` that takes long, give it a
+Dask array. `Place` is what `scdask.cluster.open_scheduler` opens.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from distributed import Client, Future
+
+__all__ = ["Place", "as_place", "compute"]
 
 TRAINING = "scdask-training"  # the topic of the events that a training logs after each epoch
 CONNECT_SECONDS = 30  # without a scheduler, or a worker that runs

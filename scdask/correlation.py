@@ -1,4 +1,20 @@
-"""Correlation of bitstreams."""
+"""Correlation of bitstreams.
+
+The stochastic computing correlation (SCC) says what a gate does with two streams: at 0 AND multiplies, at +1 it is the
+minimum, at -1 max(a + b - 1, 0). `scc` compares stream with stream, `scc_matrix` each stream of an array with each.
+Streams of one Sobol sequence correlate fully. Those of `Bernoulli`, which has numbers of its own for each element,
+correlate by chance only, and the less, the longer they are:
+
+>>> import scdask as sc
+>>> sc.scc_matrix(sc.encode([0.5, 0.25], 256, sng=sc.Sobol(1)))
+array([[1., 1.],
+       [1., 1.]])
+>>> sc.scc_matrix(sc.encode([0.5, 0.25], 65536, sng=sc.Bernoulli(0))).round(3)
+array([[ 1.   , -0.002],
+       [-0.002,  1.   ]])
+
+`scdask.plotting.plot_scc` draws such a matrix.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +27,8 @@ from .core import contract
 from .core.checks import check_operands
 from .errors import BitstreamError
 from .vector_ops.numbers import divide, or_one
+
+__all__ = ["scc", "scc_matrix"]
 
 LONGEST = 2**32  # bits for which products of counts, at most N**2 / 4 in the end, fit into int64
 

@@ -1,4 +1,30 @@
-"""The encoder of numbers as bitstreams, and the decoder."""
+"""The encoder of numbers as bitstreams, and the decoder.
+
+What `encode` compares the numbers with is a generator: `help(scdask.generators)` has the table of them. They can be
+imported from here too. Two streams that a gate is to multiply need different ones:
+
+>>> import scdask as sc
+>>> a = sc.encode(0.75, 256, sng=sc.Sobol(1))
+>>> for sng in (sc.Sobol(2), sc.Sobol(1)):
+...     b = sc.encode(0.5, 256, sng=sng)
+...     print(float((a & b).decode()), float((a | b).decode()), float((a ^ b).decode()))
+0.375 0.875 0.5
+0.5 0.75 0.25
+
+With the second generator that of `a` the streams overlap as much as they can: AND is the minimum, OR the maximum, XOR
+the absolute difference. Bipolar streams stand for 2p - 1; XNOR multiplies them, NOT negates them:
+
+>>> v, w = (sc.encode(x, 1024, polarity="bipolar", sng=sc.Sobol(d)) for x, d in ((-0.5, 1), (0.5, 2)))
+>>> float(sc.xnor(v, w).decode()), float((~v).decode())
+(-0.25, 0.5)
+
+MUX adds, with weights that a third stream sets, which is independent of both:
+
+>>> float(sc.mux(sc.encode(0.5, 1024, sng=sc.Sobol(3)), v, w).decode())
+0.0
+
+A Dask array of numbers, or `chunks=`, makes a lazy stream; `help(scdask.cluster)` says how to choose chunks.
+"""
 
 from __future__ import annotations
 

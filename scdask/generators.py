@@ -4,7 +4,38 @@ A generator is a small frozen value, and its identity is the correlation: stream
 the same random numbers, so that they overlap as much as they can (SCC = +1). Generators that differ give streams that
 do not, as far as the numbers of the two are independent.
 
-A generator of your own is a frozen dataclass that inherits from `SNG` and has `numbers`.
+=====================================  ========================================================  ==================
+generator                              numbers                                                   one sequence for
+=====================================  ========================================================  ==================
+``Bernoulli(seed=0)``                  random (Threefry2x64 counter), exact to the last bit of   each element
+                                       a float64
+``Bernoulli(seed=0, shared=True)``     the same                                                  all elements
+``LFSR(16, (16, 14, 13, 11),``         states of a Fibonacci register                            all elements
+``seed=0xACE1, shift="left")``
+``Sobol(dimension=1)``                 a dimension of the Sobol sequence                         all elements
+``Halton(base=3)``                     radical inverses in a prime base                          all elements
+``VanDerCorput()``                     radical inverses in base 2                                all elements
+``Thermometer()``                      0, 1/N, 2/N, ...: unary code                              all elements
+=====================================  ========================================================  ==================
+
+Generators are values, and equal ones correlate, however they were made. That also holds for the default of `encode`,
+`Bernoulli(seed=0)`: give the operands of a gate different seeds.
+
+>>> from scdask import encode, scc
+>>> Sobol(1) == Sobol(dimension=1)
+True
+>>> a, b, c = (encode(0.5, 256, sng=sng) for sng in (Sobol(1), Sobol(1), Sobol(2)))
+>>> float(scc(a, b)), float(scc(a, c))
+(1.0, 0.0)
+
+A generator of your own is a frozen dataclass that inherits from `SNG` and has `numbers`:
+
+>>> @dataclass(frozen=True)
+... class Weyl(SNG):
+...     def numbers(self, length, start, stop):
+...         return np.arange(start, stop) * 0.6180339887498949 % 1
+>>> encode([0.25, 0.5], 1024, sng=Weyl()).popcount()
+array([258, 512])
 """
 
 from __future__ import annotations
@@ -27,6 +58,8 @@ from .errors import BitstreamError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+__all__ = ["LFSR", "SNG", "Bernoulli", "Halton", "Sobol", "Thermometer", "VanDerCorput"]
 
 SOBOL = Lock()  # SciPy 1.14 reads its table at the first Sobol sequence; other threads found half of it
 

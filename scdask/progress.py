@@ -1,4 +1,14 @@
-"""How far something is: a bar in a terminal, a line of text in a notebook or a log."""
+"""How far something is: a bar in a terminal, a line of text in a notebook or a log.
+
+`track` shows it for a loop of your own, with rate and time left; `scdask.compute` and `Bitstream.to_zarr` show it with
+`progress=True`, and the commands unless `--quiet` is given. In a terminal that is a bar on the standard error, in a
+notebook a line that stays in the saved file, and elsewhere, such as in the log of a batch job, a line every 30 seconds
+and one at the end, without control characters.
+
+>>> from scdask.progress import track
+>>> [n * n for n in track(range(3), description="squares")]
+[0, 1, 4]
+"""
 
 from __future__ import annotations
 
@@ -19,6 +29,8 @@ if TYPE_CHECKING:
     from distributed import Client
     from rich.console import Console
     from rich.progress import Progress
+
+__all__ = ["bar", "track"]
 
 T = TypeVar("T")
 LOG_SECONDS = 30  # between two lines of a log

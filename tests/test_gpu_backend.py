@@ -567,3 +567,17 @@ def test_info_says_what_there_is(cupy):
     from scdask.cli import main
 
     assert "works on" in CliRunner().invoke(main, ["info"]).output.split("CuPy arrays")[1].splitlines()[0]
+
+
+def test_a_graph_for_gpus_is_built_without_cupy():
+    shown = run(
+        "import sys; sys.modules['cupy'] = None\n"
+        "import dask.array as da, numpy as np, scdask as sc\n"
+        "from scdask.gpu_backend import to_device, to_host\n"
+        "p = to_device(da.from_array(np.linspace(0, 1, 5), chunks=2))\n"
+        "x, y = (sc.encode(p, 256, sng=sc.Sobol(d)) for d in (1, 2))\n"
+        "product = sc.matmul(p[:, None], np.ones((1, 1)), 256)\n"
+        "print((x & y).words, to_host((x & y).decode()).compute(), to_host(product).compute().ravel())"
+    )
+    assert "chunktype=scdask.DeviceMeta" in shown
+    assert "[0.     0.0625 0.25   0.5625 1.    ] [0.   0.25 0.5  0.75 1.  ]" in shown

@@ -1,12 +1,15 @@
 import doctest
+import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from scdask.cli import bench, infer, mpi_run, sbatch, train
+from scdask.cli import main
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 
 
 @pytest.fixture
@@ -29,8 +32,29 @@ def test_examples(tmp_path, monkeypatch):
     assert failed == 0
 
 
-def test_options():
-    shown = set(re.findall(r"`(--[a-z-]+)", README.read_text()))
-    parameters = infer.params + train.params + bench.params + sbatch.params + mpi_run.params
-    known = {option for parameter in parameters for option in parameter.opts if option.startswith("--")}
-    assert shown == known - {"--model", "--data"}
+def test_it_is_short():
+    assert len(README.read_text().splitlines()) <= 250
+
+
+def test_commands_and_options_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("script.py").touch()
+    text = README.read_text()
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    lines = [*re.findall(r"`([^`\n]+)`", text), *"".join(blocks).splitlines()]
+    found = [shlex.split(line.partition("scdask ")[2]) for line in lines if re.search(r"(^| )scdask [a-z]", line)]
+    assert {name for name, *_ in found} == {*main.commands}
+    for name, *args in found:
+        if args != ["--help"]:
+            main.commands[name].make_context(name, args)
+    known = {option for command in main.commands.values() for p in command.params for option in p.opts}
+    assert {*re.findall(r"`(--[a-z-]+)", text)} <= known
+
+
+def test_what_it_leads_to_is_there():
+    text = README.read_text()
+    for path in re.findall(r"\]\((?!https:)([^)]*)\)", text):
+        assert (ROOT / path).is_file(), path
+    assert {path.name for path in (ROOT / "notebooks").glob("*.ipynb")} <= {*re.findall(r"notebooks/([^)]*)\)", text)}
+    for name in re.findall(r"help\((scdask[a-z_.]*)\)", text):
+        assert importlib.import_module(name).__doc__

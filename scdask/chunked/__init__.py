@@ -2,6 +2,9 @@
 
 What Dask was told of a block may be false, and is first known in the task that gets it. So tasks call the public
 functions, which check what they are given, once a block.
+
+`scdask.encode`, the gates, `scdask.matmul` and the functions of `scdask.vector_ops` come here with a Dask array, and
+stay lazy. `help(scdask.cluster)` says how to choose chunks, and where a graph is computed.
 """
 
 from ..core.dispatch import loaded

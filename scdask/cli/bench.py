@@ -46,6 +46,10 @@ def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
     it can make, how fast it reads, and writes to new arrays, near the core (512 KiB) and far from it (256 MiB). The
     share of a kernel is the time that it would take at these limits, over the time that it takes.
 
+    The ratios to others move by a tenth from run to run, and more where caches decide. benchmarks/README.md of the
+    source tree has a table that was measured, and says how to run the rest: Dask graphs against their kernels, stores
+    larger than memory, scaling, MPI, GPUs.
+
     \b
     The table has a row a kernel
       speed  Gbitop/s: 10^9 pairs of bits gated and counted a second

@@ -93,6 +93,10 @@ def train(
       test_accuracies                   after each epoch
       settings                          of the network and its training
 
+    With the default options 0.976 of the test images are right after 40 epochs (0.978, 0.974 and 0.978 for the seeds 0,
+    1 and 2), in 8 s on the threads of two cores, and 17 s in a local cluster. Of its weights.npz, scdask infer gets
+    0.980 right (seed 0, sobol, N = 1024).
+
     It needs pip install "scdask[apps,jax]". In Python it is `scdask.snn`.
     """
     with plain_errors(), stoppable() as check, ExitStack() as stack:

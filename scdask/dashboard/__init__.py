@@ -3,7 +3,7 @@
 Every cluster that scdask starts has it. Another one has it from the start with `scdask.dashboard` in Dask's option
 distributed.scheduler.preload (or `dask scheduler --preload scdask.dashboard`), a running one after `install(client)`.
 The command line prints its address; the bar of links on Dask's own pages leads there too. The page needs Bokeh
-(`pip install "scdask[apps]"`); without it the workers count nevertheless.
+(`pip install "scdask[apps]"`); without it the workers count nevertheless. It was tested in Chromium.
 
 What the page shows
     Bit operations a second of the cluster and of each worker; which kernels and SIMD level a worker uses; streams

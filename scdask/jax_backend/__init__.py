@@ -1,5 +1,29 @@
 """JAX arrays: kernels under XLA, and spiking neurons that can be trained.
 
+They were tested on CPUs only. With JAX (`pip install "scdask[jax]"`) all functions, streams and layers of scdask take
+JAX arrays, give JAX arrays with the same bits, and work under `jax.jit` and `jax.vmap`. `to_jax` moves arrays, lazy
+arrays and Bitstreams there, `to_host` back:
+
+>>> import dask.array as da
+>>> import jax
+>>> import numpy as np
+>>> import scdask as sc
+>>> from scdask.jax_backend import jax_forward_pass, to_host, to_jax
+>>> p = to_jax(np.linspace(0, 1, 5))
+>>> square = jax.jit(lambda p: (sc.encode(p, 256, sng=sc.Sobol(1)) & sc.encode(p, 256, sng=sc.Sobol(2))).decode())
+>>> to_host(square(p))
+array([0.    , 0.0625, 0.25  , 0.5625, 1.    ])
+>>> lazy = sc.encode(to_jax(da.from_array(np.linspace(0, 1, 5), chunks=2)), 256, sng=sc.Sobol(1))
+>>> type(lazy.compute().words).__name__, to_host(lazy.decode()).compute()
+('ArrayImpl', array([0.  , 0.25, 0.5 , 0.75, 1.  ]))
+
+Spiking neurons are `jax_lif_step`, `jax_forward_pass` and `jax_surrogate_gradient_step`, a step of training with a
+surrogate gradient; `scdask.snn` trains whole networks.
+
+>>> spikes, v = jax_forward_pass([np.eye(2)], np.array([0.5, 0.05]), n_steps=8)
+>>> spikes[0].astype(int).T.tolist()
+[[0, 0, 1, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0]]
+
 JAX makes 64-bit values only where `jax_enable_x64` is on, and by default it is off. No setting is changed here: each
 function turns it on for itself alone (`jax.enable_x64`), so that words are uint64 and counts int64 whatever the setting
 is. Arithmetic of your own on such arrays does the same, or takes `to_host(array)`; outside of such a scope JAX cuts the
@@ -7,11 +31,11 @@ results to 32 bits, mostly with a warning. The same goes for Dask's own reductio
 `to_host(stream.decode()).mean()`. Move words with `to_jax`; `jnp.asarray` would cut them, and scdask refuses what it
 leaves.
 
-All functions work under `jax.jit` and `jax.vmap`. The values of traced arrays cannot be looked at: there a bit that is
-not 0 is 1, padding is not checked, and a value outside the range of a stream is encoded as the nearest one inside, NaN
-as 0. XLA also holds the streams of all inputs of `matmul` at once there, and may round the numbers between two layers
-differently in the last bit. Under `vmap` the streams of each part are numbered from 0, as they are where the part is
-encoded alone, so that `Bernoulli` gives all parts the same random numbers.
+Under `jax.jit` and `jax.vmap` the values of traced arrays cannot be looked at: there a bit that is not 0 is 1, padding
+is not checked, and a value outside the range of a stream is encoded as the nearest one inside, NaN as 0. XLA also holds
+the streams of all inputs of `matmul` at once there, and may round the numbers between two layers differently in the
+last bit. Under `vmap` the streams of each part are numbered from 0, as they are where the part is encoded alone, so
+that `Bernoulli` gives all parts the same random numbers.
 
 On a CPU the kernels for NumPy arrays are faster than XLA: on one thread up to 3 times its two for a MAC, 4 to 12 times
 for unpacking, counting and encoding, 30 times for packing. Take JAX where streams are part of a JAX program.

@@ -2,7 +2,19 @@
 
 A kernel takes words of the machine's byte order: `mac.mac` of any strides and alignment, `counting.count_rows`
 contiguous ones of any alignment, the others what `core.llvm.readonly` gives, so that each is compiled once, for
-read-only arrays, which any array can be viewed as. Kernels are compiled at their first call, and kept on disk.
+read-only arrays, which any array can be viewed as.
+
+Compilation
+    Kernels are compiled at their first call, all of them in 3 to 5 seconds, and kept on disk: beside scdask, or in your
+    cache folder where that is read-only, or in the folder that the environment variable NUMBA_CACHE_DIR names. Only
+    where none of these can be written to does each process compile for itself.
+Strides
+    Words may have any strides and alignment. A batched MAC takes at most 1.3 times as long in Fortran order as in C
+    order; the MAC of a single input, which memory bounds, 3 to 5 times as long.
+Threads
+    A kernel runs on the thread that calls it, and lets go of Python's lock (GIL). More cores are Dask's to use.
+Speed
+    `scdask bench` measures it here, against NumPy and the limits of the machine.
 
 The two public functions are those of `sc_neurocore.accel.jit_kernels`, which fill an array that the caller gives.
 """

@@ -1,5 +1,8 @@
 """MPI jobs: Dask programs in their ranks, sessions that make ranks Dask workers, and plain scatter and gather.
 
+Several hosts have never been tested. The tests run MPICH on one host, under `mpiexec` and the `srun` of a Slurm of one
+node; Open MPI 5 was tried there by hand.
+
 `pip install "scdask[mpi]"` brings mpi4py, dask-mpi and cryptography. They use the MPI of your cluster; on a machine
 without one, `pip install mpich` puts a complete one, with `mpiexec`, into the environment.
 

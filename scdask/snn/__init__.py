@@ -3,7 +3,8 @@
 The hidden neurons keep a share of their potential from step to step, spike at a threshold, and are lowered by it then
 (soft reset); the outputs do not spike, but are read as the means of their potentials (`forward`). The inputs spike at a
 Bernoulli rate code, which is a bitstream with a bit for each step (`rate_code`). Where a spike has no derivative, that
-of a fast sigmoid stands for it; the optimiser is Adam, from optax (`pip install "scdask[jax]"`).
+of a fast sigmoid stands for it; the optimiser is Adam, from optax. It needs `pip install "scdask[jax]"`, without which
+this package can be imported, and what is called says so.
 
 A batch is cut into shards, a task each; a tree of tasks adds up the gradients of many. The shards are those of the
 settings, whatever the number of workers, and every spike is a bit of a stream that has its own number. So the weights

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._extras import require
 from .._files import read_npz, write_whole
 from ..errors import BitstreamError
+from ..jax_backend.device import jax, needing_jax
 from .network import State, refuse_other_layers
-from .training import refuse_changes
+from .training import adam, refuse_changes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
     from .network import Settings
 
-jax, optax = require("jax", "jax"), require("optax", "jax")
-
 HISTORY = ("losses", "train_accuracies", "test_accuracies")
 
 
+@needing_jax
 def save_checkpoint(path: Path, state: State, settings: Settings) -> None:
     """Write a state to an npz file that `load_checkpoint` reads, whole or not at all."""
     arrays = {"classes": state.classes} | {name: np.array(getattr(state, name)) for name in HISTORY}
@@ -35,6 +34,7 @@ def save_checkpoint(path: Path, state: State, settings: Settings) -> None:
     write_whole(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
+@needing_jax
 def load_checkpoint(path: Path, settings: Settings) -> State:
     """Read a state to go on from; `train` checks that the data are the same.
 
@@ -74,7 +74,7 @@ def _state_of(arrays: dict[str, NDArray[Any]], data: dict[str, Any], learning_ra
     weights = tuple(arrays[f"weights_{i}"] for i in range(count))
     sizes = (data["inputs"], *map(len, weights[:-1]), data["classes"])
     template = tuple(jax.ShapeDtypeStruct(shape, np.float32) for shape in zip(sizes[1:], sizes, strict=False))
-    leaves, structure = jax.tree.flatten(jax.eval_shape(optax.adam(learning_rate).init, template))
+    leaves, structure = jax.tree.flatten(jax.eval_shape(adam(learning_rate).init, template))
     found = [arrays[f"optimiser_{i}"] for i in range(len(leaves))]
     losses, train_accuracies, test_accuracies = (arrays[name] for name in HISTORY)
     epochs = losses.shape

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _html
-from .._extras import require
 from ..core import contract
 from ..core.words import words_for
 from ..errors import BitstreamError
 from ..jax_backend import spike
+from ..jax_backend.device import jitted, jnp, lax
 from ..layers import SCMLP, SCDense
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from ..generators import Bernoulli
 
     Weights = tuple[NDArray[np.float32], ...]
-
-jax = require("jax", "jax")
-jnp, lax = jax.numpy, jax.lax
 
 
 @dataclass(frozen=True)
@@ -179,7 +176,7 @@ def forward(weights: Sequence[Any], spikes: Any, settings: Settings) -> tuple[An
     return logits, hidden
 
 
-@partial(jax.jit, static_argnums=4)
+@partial(jitted, static_argnums=4)
 def simulate(weights: Weights, spikes: Any, decay: Any, threshold: Any, slope: float) -> tuple[Any, list[Any]]:
     """What `forward` does, compiled: a slope is a constant of the program, decay and threshold are its arguments."""
     *hidden, output = weights

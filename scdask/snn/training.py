@@ -18,6 +18,7 @@ from .._extras import require
 from ..computing import TRAINING, as_place
 from ..errors import BitstreamError, ScdaskError
 from ..generators import Bernoulli
+from ..jax_backend.device import jax, jitted, needing_jax
 from .network import State, rate_code, refuse_other_layers, simulate
 from .prediction import accuracy, as_data, refuse_unknown_labels
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
     Progress = tuple[Weights, Any, float, int]  # weights, optimiser, summed loss and number right of the epoch
     Part = tuple[Progress | None, Any]  # what one shard carries on, and the sums of some shards
-
-jax, optax = require("jax", "jax"), require("optax", "jax")
 
 FAN_IN = 4  # sums that one task adds up: a level of tasks that wait for each other costs Dask about 6 ms
 GRAPH_BATCHES = 20  # sent to the scheduler at once: what a worker that dies can cost, and what the data add to a graph
@@ -157,6 +156,7 @@ def refuse_changes(what: str, before: dict[str, Any], now: dict[str, Any]) -> No
             raise BitstreamError(f"{what} {name} = {before.get(name)}, not {value}")
 
 
+@needing_jax
 def _start(settings: Settings, classes: NDArray[Any], data: dict[str, Any]) -> State:
     generator = np.random.default_rng([settings.seed, 0])
     sizes = (data["inputs"], *settings.hidden, data["classes"])
@@ -164,8 +164,13 @@ def _start(settings: Settings, classes: NDArray[Any], data: dict[str, Any]) -> S
         (generator.standard_normal((above, below)) / math.sqrt(below)).astype(np.float32)
         for below, above in pairwise(sizes)
     )
-    optimiser = jax.tree.map(np.asarray, optax.adam(settings.learning_rate).init(weights))
+    optimiser = jax.tree.map(np.asarray, adam(settings.learning_rate).init(weights))
     return State(weights, classes, optimiser, data)
+
+
+def adam(learning_rate: float) -> Any:
+    """The optimiser."""
+    return require("optax", "jax").adam(learning_rate)
 
 
 def _shuffle(seed: int, epoch: int, samples: int) -> tuple[NDArray[np.int64], Bernoulli]:
@@ -242,13 +247,13 @@ def _gradient(
     return jax.tree.map(np.asarray, sums)
 
 
-@partial(jax.jit, static_argnums=5)
+@partial(jitted, static_argnums=5)
 def _differentiate(
     weights: Weights, spikes: Any, targets: Any, decay: Any, threshold: Any, slope: float
 ) -> tuple[Any, Any, Weights]:
     def loss(weights: Weights) -> tuple[Any, Any]:
         logits, _ = simulate(weights, spikes, decay, threshold, slope)
-        nats = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        nats = require("optax", "jax").softmax_cross_entropy_with_integer_labels(logits, targets)
         return nats.sum(), (logits.argmax(axis=1) == targets).sum()
 
     (nats, right), gradient = jax.value_and_grad(loss, has_aux=True)(weights)
@@ -271,11 +276,11 @@ def _update(learning_rate: float, samples: int, parts: Sequence[Part]) -> Progre
     return weights, optimiser, loss + float(batch_loss), right + int(batch_right)
 
 
-@partial(jax.jit, static_argnums=4)
+@partial(jitted, static_argnums=4)
 def _adam(weights: Weights, optimiser: Any, gradient: Any, samples: Any, learning_rate: float) -> tuple[Weights, Any]:
     mean = jax.tree.map(lambda g: g / samples, gradient)
-    updates, optimiser = optax.adam(learning_rate).update(mean, optimiser)
-    return optax.apply_updates(weights, updates), optimiser
+    updates, optimiser = adam(learning_rate).update(mean, optimiser)
+    return require("optax", "jax").apply_updates(weights, updates), optimiser
 
 
 def _compile(weights: Weights, optimiser: Any, samples: int, settings: Settings) -> None:

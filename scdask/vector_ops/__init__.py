@@ -4,6 +4,16 @@ Bit t of a stream is bit t % 64 of word t // 64 (LSB first). Words are on the la
 The bits of the last word at and past the stream's length are padding, and 0. The functions take NumPy, Dask, CuPy and
 JAX arrays, and the arrays that come in decide which kernels run.
 
+>>> from scdask import vector_ops
+>>> words = vector_ops.pack_bitstream([[1, 0, 1, 1], [1, 1, 1, 1]])
+>>> words
+array([[13],
+       [15]], dtype=uint64)
+>>> vector_ops.vec_popcount(vector_ops.vec_not(words, length=4))
+1
+>>> vector_ops.vec_mac(words[None], words)  # one neuron with two inputs
+array([7])
+
 Differences from `sc_neurocore.accel.vector_ops`, whose names these are:
 
 - The length of `unpack_bitstream` is that of one stream, whatever the number of streams: words (batch, n_words) of
@@ -43,3 +53,7 @@ __all__ = [
     "vec_xnor",
     "vec_xor",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
