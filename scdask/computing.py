@@ -27,8 +27,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import dask
-
 from . import __version__
 from .errors import SchedulerError
 from .progress import follow
@@ -183,6 +181,8 @@ def compute(
     """
     if isinstance(retries, bool) or not hasattr(retries, "__index__") or retries < 0:
         raise SchedulerError(f"a task is tried again 0 times or more, not {retries!r}")
+    import dask
+
     name = name or ", ".join(dict.fromkeys(operation_of(c) for c in dask.base.unpack_collections(*collections)[0]))
     with _span(name), dask.annotate(retries=int(retries)):
         if not progress:
@@ -192,7 +192,10 @@ def compute(
 
 def operation_of(collection: Any) -> str:
     """The name of the tasks that a Dask collection ends with."""
-    return str(dask.utils.key_split(next(iter(dask.core.flatten(collection.__dask_keys__())))))
+    from dask.core import flatten
+    from dask.utils import key_split
+
+    return str(key_split(next(iter(flatten(collection.__dask_keys__())))))
 
 
 @contextmanager

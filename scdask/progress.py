@@ -21,8 +21,6 @@ from contextlib import contextmanager, suppress
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import dask
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -240,6 +238,8 @@ def _duration(seconds: float) -> str:
 
 def follow(collections: Sequence[Any], description: str, options: dict[str, Any]) -> tuple[Any, ...]:
     """`dask.compute(*collections, **options)`, while the tasks that are done are shown."""
+    import dask
+
     get = dask.base.get_scheduler(scheduler=options.get("scheduler"))
     client = getattr(get, "__self__", None)
     distributed = sys.modules.get("distributed")
@@ -262,9 +262,10 @@ def follow(collections: Sequence[Any], description: str, options: dict[str, Any]
 def _follow_cluster(
     client: Client, collections: Sequence[Any], options: dict[str, Any], update: Callable[..., None]
 ) -> tuple[Any, ...]:
+    from dask.base import unpack_collections
     from distributed.diagnostics.progressbar import ProgressBar
 
-    lazy, repack = dask.base.unpack_collections(*collections, traverse=options.get("traverse", True))
+    lazy, repack = unpack_collections(*collections, traverse=options.get("traverse", True))
     if not lazy:
         return tuple(collections)
     known = signature(client.compute).parameters.keys() - {"sync", "traverse"}

@@ -93,8 +93,9 @@ def _on_its_device(func: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(func)
     def call(*args: Any, **kwargs: Any) -> Any:
-        there = [arg for arg in (*args, *kwargs.values()) if cupy is not None and isinstance(arg, cupy.ndarray)]
-        found = {arg.device.id: arg.device for arg in there}
+        if cupy is None:  # a graph is built for GPUs elsewhere
+            return func(*args, **kwargs)
+        found = {arg.device.id: arg.device for arg in (*args, *kwargs.values()) if isinstance(arg, cupy.ndarray)}
         if len(found) > 1:
             raise MixedArrayError(f"{func.__name__} was given arrays on the devices {sorted(found)}; move them to one")
         with found.popitem()[1] if found else nullcontext():
