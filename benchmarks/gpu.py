@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from scdask import Bernoulli, Sobol, encode, gpu_backend, vector_ops
-from scdask.jit_kernels import WORD
+from scdask.core.words import WORD
+from scdask.gpu_backend import mac
 
 try:
     from sc_neurocore.accel import gpu_backend as peer
@@ -47,7 +48,7 @@ def macs(shrink):
         flat = [array.reshape(len(array), -1) for array in (x, w)]
         runs = {
             "ours": partial(vector_ops.vec_mac, w, x),
-            "popcount tiles": partial(gpu_backend._mac, *flat, xor=False, tensor_cores=False),
+            "popcount tiles": partial(mac._mac, *flat, xor=False, tensor_cores=False),
             "CuPy": partial(gated_by_cupy, w, x[0]),
         }
         if peer:

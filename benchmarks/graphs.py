@@ -28,7 +28,7 @@ from rich.table import Table
 
 import scdask as sc
 from scdask import vector_ops
-from scdask.jit_kernels import WORD
+from scdask.core.words import WORD
 
 THREADS = 2
 
