@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FORMAT = 1  # of the attributes of a Zarr store
+FORMAT = 1  # version of the attributes of a Zarr store
 
 
 def read_npz(file: Any) -> dict[str, NDArray[Any]]:
@@ -41,7 +41,7 @@ def read_npz(file: Any) -> dict[str, NDArray[Any]]:
 
 
 def write_whole(path: Path, write: Callable[[Any], None]) -> None:
-    """Let `write` fill a binary file beside `path`, then put it in place, so that nobody sees a half of it."""
+    """Let `write` fill a binary file beside `path`, then move it there, so that nobody sees half a file."""
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             write(file)
@@ -54,7 +54,7 @@ def write_whole(path: Path, write: Callable[[Any], None]) -> None:
 
 
 def write_zarr(words: Any, store: Any, about: dict[str, Any], *, overwrite: bool, progress: bool) -> None:
-    """Write packed words to a Zarr array, and last what they are about, as `Bitstream.to_zarr` says."""
+    """Write packed words to a Zarr array, and last their attributes `about`, as `Bitstream.to_zarr` says."""
     zarr = require("zarr", "zarr")
     if any(np.isnan(n) for n in words.shape):
         raise BitstreamError("Zarr needs known chunk sizes: call words.compute_chunk_sizes() first")
@@ -109,7 +109,7 @@ def _is_zarr_array(path: Path) -> bool:
 
 
 def open_zarr(store: Any) -> tuple[Any, dict[str, Any]]:
-    """The words that `write_zarr` wrote, as a Dask array, one chunk a Zarr chunk, and what they are about."""
+    """The words that `write_zarr` wrote, as a Dask array with a chunk for each Zarr chunk, and their attributes."""
     import dask.array as da
     from dask.base import tokenize
 

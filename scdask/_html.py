@@ -27,7 +27,7 @@ def facts(title: str, values: Mapping[str, Any], picture: str = "") -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], note: str = "") -> str:
-    """A table with a head, and a note below; the first column is text, the others are numbers or short."""
+    """A table with a head, and a note below; the first column is aligned to the left, the others to the right."""
     head = "".join(_cell("th", name, i) for i, name in enumerate(columns))
     body = "".join(f"<tr>{''.join(_cell('td', value, i) for i, value in enumerate(row))}</tr>" for row in rows)
     below = f"<p style='font-size: smaller; max-width: 50em'>{escape(note)}</p>" if note else ""

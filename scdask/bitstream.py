@@ -14,8 +14,8 @@ bits stay as they are:
 Compute
 -------
 A lazy Bitstream is a Dask collection: `compute`, `persist`, `dask.compute`, `scdask.compute` and the methods of a
-distributed `Client` take it as it is. What in a chunk is wrong, such as a probability above 1, is an error when it is
-computed.
+distributed `Client` take it as it is. What is wrong in a chunk, such as a probability above 1, is an error when the
+chunk is computed.
 
 >>> float(x[500].compute().decode()) == float(x[500].decode().compute())
 True
@@ -118,7 +118,7 @@ class Bitstream:
 
     # as an array of streams
 
-    __array_ufunc__ = None  # so that NumPy leaves an operator with a Bitstream to us
+    __array_ufunc__ = None  # NumPy then leaves operators with a Bitstream to us.
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("a Bitstream is no array of numbers: take its .words, .unpack() or .decode()")
@@ -187,7 +187,7 @@ class Bitstream:
         if self.chunks:
             largest = _html.size(8 * math.prod(self.words.chunksize))
             facts["Chunks"] = f"{self.words.npartitions:,} of up to {self.words.chunksize} words, {largest}"
-            if all(n > 0 for n in self.words.shape):  # not for NaN either
+            if all(n > 0 for n in self.words.shape):  # This is false for NaN too.
                 picture = _html.in_colours_of_page(self.words.to_svg(size=120))
         return _html.facts("Bitstream", facts, picture)
 
@@ -291,7 +291,7 @@ class Bitstream:
         """Write the words to a Zarr array, uncompressed and chunk for chunk, with length and polarity as attributes.
 
         The attributes are written last, so that a store which was left half-written is not taken for a whole one.
-        What a path held before is replaced only when all is written, so that a result may be lazily read from it.
+        What a path held before is replaced only when all is written, so that the streams may be read lazily from there.
 
         Parameters
         ----------
@@ -329,14 +329,14 @@ def open_zarr(store: Any) -> Bitstream:
     Raises
     ------
     BitstreamError
-        If there is no Zarr array, or it was not written (to its end) by scdask, or by a newer format of it.
+        If there is no Zarr array, or scdask did not write it (to its end), or wrote it in a newer format.
     """
     words, about = _files.open_zarr(store)
     return Bitstream(words, about.get("length", 0), about.get("polarity", ""))
 
 
 def wrap_words(words: Any, length: int, polarity: Polarity, sng: SNG | None = None) -> Bitstream:
-    """A Bitstream of words that an operation of ours made, without checking their padding again."""
+    """A Bitstream of words that come from our own operations, so that their padding is not checked again."""
     stream = object.__new__(Bitstream)
     stream.__dict__.update(words=words, length=length, polarity=polarity, sng=sng)
     return stream

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Place", "as_place", "compute"]
 
 TRAINING = "scdask-training"  # the topic of the events that a training logs after each epoch
-CONNECT_SECONDS = 30  # without a scheduler, or a worker that runs
+CONNECT_SECONDS = 30  # time to wait for a scheduler, or for a worker that runs
 POLL_SECONDS = 2
 
 
@@ -50,17 +50,17 @@ class Place:
     Parameters
     ----------
     name : str
-        As it was asked for.
+        The name that was asked for.
     threads : int
-        That compute there, of all workers.
+        The number of threads of all workers.
     dashboard, page : str, optional
         Addresses of Dask's dashboard and of the page of scdask in it. A scheduler that was there already need not have
         that page.
     warming : dict of str to distributed.Future
-        By the address of the worker: loads its kernels, while the caller goes on, and says which version of scdask it
-        has.
+        A task for each worker, by its address, which loads the kernels while the caller goes on, and returns the
+        worker's version of scdask.
     client : distributed.Client, optional
-        Of the scheduler. None where this process computes alone.
+        The client of the scheduler. None where this process computes alone.
     gpu : bool
         Whether each worker has a GPU, so that a job moves its arrays there with `to_device`.
     warm_up : callable, optional
@@ -86,7 +86,7 @@ class Place:
                 raise SchedulerError(f"the worker {worker} has scdask {version}, but this is {__version__}")
 
     def compute(self, lazy: Any) -> Any:
-        """Compute one Dask collection, in a span of its own; raise a SchedulerError if nobody is left to do it.
+        """Compute one Dask collection, in a span of its own; raise a SchedulerError if no worker is left to do it.
 
         It does not wait for workers that are gone.
         """
@@ -97,7 +97,7 @@ class Place:
         return self._result(future)
 
     def log_event(self, topic: str, event: dict[str, Any]) -> None:
-        """Tell the scheduler of something that its dashboard shows; nothing without one."""
+        """Send an event, which the dashboard shows, to the scheduler, if there is one."""
         if self.client is not None:
             self.client.log_event(topic, event)
 
@@ -121,7 +121,7 @@ class Place:
                 try:
                     return future.result(timeout=POLL_SECONDS)
                 except TimeoutError:
-                    if future.done():  # since the wait ended, or with a TimeoutError of its own
+                    if future.done():  # It ended just after the wait, or with a TimeoutError of its own.
                         return future.result()
                 running = self.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.running))
                 alone_since = None if running else alone_since or time.monotonic()
@@ -137,7 +137,7 @@ class Place:
 
 
 def as_place(given: Any) -> Place:
-    """The Place itself, or one of a Dask client's cluster."""
+    """The Place itself, or the Place that a Dask client's cluster is."""
     from distributed import Client
 
     if isinstance(given, Client):
@@ -160,19 +160,19 @@ def compute(
     *collections : Bitstream, dask Array, other Dask collections, or containers of them
         What is no collection is returned as it is.
     name : str, optional
-        Of the span; by default the operations that the collections end with, such as "sc-mac".
+        Name of the span; by default the operations that the collections end with, such as "sc-mac".
     retries : int
         How often a distributed cluster tries a task again that failed. (Tasks whose worker died are tried again in
         any case, as Dask's option distributed.scheduler.allowed-failures says.)
     progress : bool
         Whether to show how many tasks are done, with rate and time left, as `scdask.progress.track` does.
     **kwargs
-        Of `dask.compute`, such as `scheduler="threads"`.
+        Keywords of `dask.compute`, such as `scheduler="threads"`.
 
     Returns
     -------
     tuple
-        Of the results, one for each argument; of a Bitstream a Bitstream in memory.
+        The results, one for each argument; that of a Bitstream is a Bitstream in memory.
 
     Raises
     ------
@@ -200,7 +200,7 @@ def operation_of(collection: Any) -> str:
 
 @contextmanager
 def _span(name: str) -> Iterator[None]:
-    """A span of distributed, if that is in use; annotations hold for what is computed in the block."""
+    """Open a span of distributed, if that is in use, for what is computed in the block."""
     distributed = sys.modules.get("distributed")
     if distributed is None or not name:
         yield
@@ -210,7 +210,7 @@ def _span(name: str) -> Iterator[None]:
 
 
 def on_every_worker(client: Client, function: Callable[[], Any]) -> dict[str, Future[Any]]:
-    """Start a function on each worker that there is; what it returns is to be had by the worker's address."""
+    """Start a function on each worker; return its futures by the addresses of the workers."""
     # Other workers are allowed, because nobody would wait for the warm-up of one that died and came back.
     return {
         worker: client.submit(function, workers=[worker], allow_other_workers=True, pure=False)

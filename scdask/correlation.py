@@ -1,7 +1,7 @@
 """Correlation of bitstreams.
 
 The stochastic computing correlation (SCC) says what a gate does with two streams: at 0 AND multiplies, at +1 it is the
-minimum, at -1 max(a + b - 1, 0). `scc` compares stream with stream, `scc_matrix` each stream of an array with each.
+minimum, at -1 max(a + b - 1, 0). `scc` compares two streams, `scc_matrix` all pairs of streams of an array.
 Streams of one Sobol sequence correlate fully. Those of `Bernoulli`, which has numbers of its own for each element,
 correlate by chance only, and the less, the longer they are:
 
@@ -30,7 +30,7 @@ from .vector_ops.numbers import divide, or_one
 
 __all__ = ["scc", "scc_matrix"]
 
-LONGEST = 2**32  # bits for which products of counts, at most N**2 / 4 in the end, fit into int64
+LONGEST = 2**32  # bits of a stream up to which products of counts, at most N**2 / 4 in the end, fit into int64
 
 
 def scc(a: Bitstream, b: Bitstream) -> Any:
@@ -73,7 +73,7 @@ def scc(a: Bitstream, b: Bitstream) -> Any:
 
 
 def scc_matrix(streams: Bitstream) -> Any:
-    """The SCC of each stream with each: `scc`, without the pairs in memory.
+    """The SCC of all pairs of streams, as `scc` gives it, without the pairs in memory.
 
     Parameters
     ----------
@@ -103,9 +103,9 @@ def _scc(both: Any, ones_a: Any, ones_b: Any, length: int) -> Any:
 
 
 def _from_counts(both: Any, ones_a: Any, ones_b: Any, length: int) -> Any:
-    with np.errstate(over="ignore"):  # a difference of products that wrap is right if it fits itself
+    with np.errstate(over="ignore"):  # Products may wrap: a difference that fits is right all the same.
         covariance = both * length - ones_a * ones_b
-    ones_b = ones_b + (length - 2 * ones_b) * (covariance <= 0)  # SCC(a, b) is -SCC(a, NOT b)
+    ones_b = ones_b + (length - 2 * ones_b) * (covariance <= 0)  # SCC(a, b) is -SCC(a, NOT b).
     smaller = ones_a + (ones_b - ones_a) * (ones_b < ones_a)
     larger = ones_a + ones_b - smaller
     return divide(covariance, or_one(smaller * (length - larger)))

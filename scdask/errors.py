@@ -6,15 +6,15 @@ class ScdaskError(Exception):
 
 
 class BitstreamError(ScdaskError, ValueError):
-    """An array, a length, a probability or a shape that cannot be what the operation needs."""
+    """An array, a length, a probability or a shape does not fit the operation."""
 
 
 class UnsupportedArrayError(ScdaskError, TypeError):
-    """An array of a library that scdask has no kernels for."""
+    """An array belongs to a library that scdask has no kernels for."""
 
 
 class MixedArrayError(ScdaskError, TypeError):
-    """Arrays of several libraries in one call."""
+    """Arrays of several libraries came in one call."""
 
 
 class MissingBackendError(ScdaskError, ImportError):
@@ -26,4 +26,4 @@ class SchedulerError(ScdaskError, RuntimeError):
 
 
 class WorldError(ScdaskError, RuntimeError):
-    """The ranks of an MPI job that are not what a call needs, or do not do the same."""
+    """The ranks of an MPI job are not what a call needs, or do not do the same."""

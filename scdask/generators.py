@@ -1,6 +1,6 @@
 """Stochastic number generators.
 
-A generator is a small frozen value, and its identity is the correlation: streams encoded with equal generators compare
+A generator is a small frozen value, and it decides how streams correlate: streams encoded with equal generators compare
 the same random numbers, so that they overlap as much as they can (SCC = +1). Generators that differ give streams that
 do not, as far as the numbers of the two are independent.
 
@@ -61,13 +61,13 @@ if TYPE_CHECKING:
 
 __all__ = ["LFSR", "SNG", "Bernoulli", "Halton", "Sobol", "Thermometer", "VanDerCorput"]
 
-SOBOL = Lock()  # SciPy 1.14 reads its table at the first Sobol sequence; other threads found half of it
+SOBOL = Lock()  # SciPy 1.14 reads its table at the first Sobol sequence, and other threads would find half of it.
 
 
 class SNG(ABC):
     """A stochastic number generator: what a probability is compared with, bit by bit."""
 
-    longest: ClassVar[int] = 2**53  # bits of a stream
+    longest: ClassVar[int] = 2**53  # bits of the longest stream
 
     @abstractmethod
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
@@ -85,11 +85,11 @@ class SNG(ABC):
         return None
 
     def table(self, length: int, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any], int, NDArray[Any]]:
-        """The streams of a shared sequence, bits `start` to `stop`, and how to find the one of a probability.
+        """All streams of a shared sequence, bits `start` to `stop`, and what finds the stream of a probability.
 
         n numbers make only n + 1 different streams: row k of the last array, packed, has its ones at the k smallest
-        numbers, and is the stream of all p that k numbers are below. The first three are those of
-        `jit_kernels.encoding.look_up`.
+        numbers, and is the stream of all p that k numbers are below. The results before it are the `numbers`, `guide`
+        and `stride` of `jit_kernels.encoding.look_up`.
         """
         return _table(self, length, start, stop)
 
@@ -109,7 +109,7 @@ def _table(sng: SNG, length: int, start: int, stop: int) -> tuple[NDArray[Any], 
 
 @compiled
 def _fill_table(order, out):
-    """out[k], k = 0..len(order): the packed stream whose ones are at the k places order[:k]."""
+    """out[k], k = 0..len(order): the packed stream whose ones are at the k positions order[:k]."""
     for w in range(out.shape[1]):
         out[0, w] = 0
     for k in range(order.size):
@@ -130,7 +130,7 @@ class Bernoulli(SNG):
 
     The random words come from Threefry2x64-13, a counter-based generator [1]_: the key is (seed, shared), the counter
     is the number of the stream, of the word, and of the binary digit. So every bit is a pure function of
-    (seed, stream, place), whatever the chunks, the worker or the machine.
+    (seed, stream, position), whatever the chunks, the worker or the machine.
 
     Parameters
     ----------
@@ -193,8 +193,8 @@ def _fill_bernoulli(key0, key1, first_word, out):
 class LFSR(SNG):
     """A Fibonacci linear-feedback shift register, one sequence shared by all elements.
 
-    The states over 2**width, from the seed on. State 0 never appears: over a full period of 2**width - 1 a threshold
-    of X states gives X - 1 ones.
+    Its numbers are the states, from the seed on, over 2**width. State 0 never appears: over a full period of
+    2**width - 1 a threshold of X states gives X - 1 ones.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ class LFSR(SNG):
         return state >> 1 | feedback << (self.width - 1)
 
     def _state(self, steps: int) -> int:
-        """The state after so many steps: a step is linear over GF(2), so it is a matrix, and powers of it are quick."""
+        """The state after some steps: a step is linear over GF(2), so it is a matrix, and powers of it are quick."""
         state = self.seed
         power = [self._step(1 << i) for i in range(self.width)]
         while steps:

@@ -1,4 +1,4 @@
-"""The limits of this machine, as one thread measures them: what a kernel's speed is a share of."""
+"""The limits of this machine, as one thread measures them: the speed of a kernel is a share of them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NEAR = 2**19  # bytes that stay in a second-level cache
-FAR = 2**28  # bytes that mostly do not
-CELLS = 8
+FAR = 2**28  # bytes that mostly lie in memory
+CELLS = 8  # accumulators of the arithmetic
 SIMD = ("sse4.2", "popcnt", "avx2", "avx512f", "avx512bw", "avx512vpopcntdq", "neon", "sve")
 
 
@@ -45,9 +45,9 @@ def simd() -> list[str]:
 
 @dataclass(frozen=True)
 class Limits:
-    """Rates a second: bit operations (AND, popcount and add, no loads), random digits, bytes.
+    """What a thread can do in a second: bit operations (AND, popcount and add, no loads), random digits, bytes.
 
-    What is written goes to a new array, as the results of our functions do.
+    Bytes are written to a new array, as the results of our functions are.
     """
 
     arithmetic: float
@@ -84,7 +84,7 @@ def _arithmetic(typing_context, n):
 
 @intrinsic
 def _digits(typing_context, n):
-    """Four vectors of Threefry counters a step."""
+    """Random digits: four vectors of Threefry counters in each step."""
 
     def codegen(context, builder, signature, args):
         keys = [splat(builder, key) for key in (1, 2, 3)]
@@ -104,7 +104,7 @@ def _digits(typing_context, n):
 def _reader(far: bool) -> Any:
     @intrinsic
     def read(typing_context, address, n):
-        """OR n times four vectors."""
+        """The OR of n times four vectors."""
 
         def codegen(context, builder, signature, args):
             totals = [cgutils.alloca_once_value(builder, ir.Constant(V8, [0] * 8)) for _ in range(4)]
@@ -145,7 +145,7 @@ def read(words, far):
 
 
 def best_rate(run: Callable[[], object], work: float, seconds: float = 0.2) -> float:
-    """Work a second of the quickest of many calls."""
+    """The rate of the quickest of many calls, in units of work a second."""
     run()
     least = float("inf")
     end = perf_counter() + seconds
@@ -162,7 +162,7 @@ def _fill_new(size: int) -> None:
 
 
 def measure_limits() -> Limits:
-    """Measure them, which takes two seconds."""
+    """Measure the limits, which takes two seconds."""
     steps = 20_000
     rates = {}
     for distance, size in (("near", NEAR), ("far", FAR)):

@@ -1,7 +1,7 @@
-"""How far something is: a bar in a terminal, a line of text in a notebook or a log.
+"""Progress: a bar in a terminal, a line of text in a notebook or a log.
 
-`track` shows it for a loop of your own, with rate and time left; `scdask.compute` and `Bitstream.to_zarr` show it with
-`progress=True`, and the commands unless `--quiet` is given. In a terminal that is a bar on the standard error, in a
+`track` shows progress for a loop of your own, with rate and time left; `scdask.compute` and `Bitstream.to_zarr` do with
+`progress=True`, and the commands unless `--quiet` is given. In a terminal it is a bar on the standard error, in a
 notebook a line that stays in the saved file, and elsewhere, such as in the log of a batch job, a line every 30 seconds
 and one at the end, without control characters.
 
@@ -79,7 +79,7 @@ def bar(
     total, description, unit, quiet
         As in `track`.
     done : int
-        How many of them are done before it begins.
+        How many items are done before the block begins.
 
     Yields
     ------
@@ -94,12 +94,12 @@ def bar(
 
     class Quietable(Console):
         def on_broken_pipe(self) -> None:
-            self.quiet = True  # whoever reads what is shown is gone, which is no reason for the work to end
+            self.quiet = True  # Nobody reads what is shown any more, but the work goes on.
 
     console = Quietable(stderr=True)
 
     def show(text: str) -> None:
-        with suppress(OSError, ValueError):  # the standard error is closed
+        with suppress(OSError, ValueError):  # The standard error may be closed.
             console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     notebook = _in_notebook()
@@ -129,7 +129,7 @@ def _in_notebook() -> bool:
 
 
 class _Notebook:
-    """A place for a text in the output of a cell."""
+    """A text in the output of a cell, which each call replaces."""
 
     def __init__(self) -> None:
         self.handle: Any = None
@@ -145,12 +145,12 @@ class _Notebook:
 
 
 _LOCK = threading.Lock()
-_BARS: list[Progress] = []  # the one that a terminal shows, once for each bar in it
+_BARS: list[Progress] = []  # the display of the terminal, once for each bar in it
 
 
 @contextmanager
 def _rich(console: Console, done: int, total: int | None, description: str, unit: str) -> Iterator[Callable[..., None]]:
-    """A bar below those that the process shows already; it goes when it ends, unless it is the first."""
+    """Show a bar below the others of this process, until the block ends; the first one stays."""
     with _LOCK:
         first = not _BARS
         progress = _started(console) if first else _BARS[0]
@@ -237,13 +237,13 @@ def _duration(seconds: float) -> str:
 
 
 def follow(collections: Sequence[Any], description: str, options: dict[str, Any]) -> tuple[Any, ...]:
-    """`dask.compute(*collections, **options)`, while the tasks that are done are shown."""
+    """Compute as `dask.compute(*collections, **options)` does, and show how many tasks are done."""
     import dask
 
     get = dask.base.get_scheduler(scheduler=options.get("scheduler"))
     client = getattr(get, "__self__", None)
     distributed = sys.modules.get("distributed")
-    if distributed and getattr(distributed.worker.thread_state, "key", None):  # in a task, whom nobody watches
+    if distributed and getattr(distributed.worker.thread_state, "key", None):  # Nobody watches a task.
         return dask.compute(*collections, **options)  # type: ignore[no-any-return]
     with bar(None, description, "tasks") as update:
         if distributed and isinstance(client, distributed.Client):
@@ -276,7 +276,7 @@ def _follow_cluster(
         def _draw_bar(self, remaining: int, all: int, **response: Any) -> None:  # noqa: A002
             seen.update(done=all - remaining, total=all)
 
-    # Read by the event loop, and drawn here: a notebook takes the output of the thread of its cell.
+    # The event loop reads the counts, and this thread draws them: a notebook shows the output of its cell's thread.
     async def listen() -> None:
         watch = Watch(futures)
         try:
@@ -303,5 +303,5 @@ def _follow_cluster(
             update(seen["total"], total=seen["total"])
         return tuple(repack(results))
     finally:
-        with suppress(Exception):  # the client is closed, and its loop with it
+        with suppress(Exception):  # The client may be closed, and its loop with it.
             client.sync(stop)

@@ -515,8 +515,8 @@ def test_a_place_with_gpus_computes_there(cupy, rng, monkeypatch, gpu):
     from scdask.jobs.infer import Setting, infer
 
     launched = []
-    find = launch._kernel
-    monkeypatch.setattr(launch, "_kernel", lambda name: (launched.append(name), find(name))[1])
+    find = launch._compiled
+    monkeypatch.setattr(launch, "_compiled", lambda name: (launched.append(name), find(name))[1])
     x = rng.random((20, 8))
     model = sc.SCMLP.from_arrays([rng.normal(size=(6, 8))], [np.zeros(6)], calibration=x)
     result = infer(model, x, model.predict(x, 64), Setting("sobol", 64, 0, "split"), Place("here", 1, gpu=gpu))

@@ -1,6 +1,6 @@
 """Dask arrays: graphs whose tasks run the kernels of their blocks' library, without any bit logic of their own.
 
-What Dask was told of a block may be false, and is first known in the task that gets it. So tasks call the public
+What Dask was told of a block may be false, which shows only in the task that gets the block. So tasks call the public
 functions, which check what they are given, once a block.
 
 `scdask.encode`, the gates, `scdask.matmul` and the functions of `scdask.vector_ops` come here with a Dask array, and

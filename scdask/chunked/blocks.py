@@ -27,7 +27,7 @@ def is_numpy(meta: Any) -> bool:
 
 
 def meta_of(arrays: Iterable[Any], ndim: int, dtype: Any) -> Any:
-    """An empty array of the library of the blocks' results: NumPy's gives way to another."""
+    """An empty array of the library of the results, which is NumPy only where all blocks are NumPy arrays."""
     metas = [array._meta for array in arrays if isinstance(array, da.Array)]
     like = next((meta for meta in metas if not is_numpy(meta)), metas[0])
     return in_64_bits(partial(meta_from_array, ndim=ndim, dtype=dtype), like)
@@ -40,17 +40,17 @@ def blockwise(kind: str, func: Callable[..., Any], out: str, *args: Any, dtype: 
 
 
 def axes_of(array: Any) -> str:
-    """A letter an axis, the same for the same axis from the last: "z" is that of the words."""
+    """A letter for each axis, counted from the last one, so that "z" is always the axis of words."""
     return "abcdefghijklmnopqrstuvwxyz"[26 - array.ndim :]
 
 
 def in_chunk(func: Callable[..., Any], region: tuple[slice, ...], *args: Any, **kwargs: Any) -> Any:
-    """A kernel on a block, whose errors say where the block is."""
+    """Call a function on a block, so that its errors say where the block is."""
     try:
         return func(*args, **kwargs)
     except BitstreamError as error:
-        place = ", ".join(f"{along.start}:{along.stop}" for along in region)
-        raise BitstreamError(f"{error} in the chunk [{place}]") from None
+        chunk = ", ".join(f"{along.start}:{along.stop}" for along in region)
+        raise BitstreamError(f"{error} in the chunk [{chunk}]") from None
 
 
 def check_block(block: Any, region: tuple[slice, ...]) -> None:
@@ -61,7 +61,7 @@ def check_block(block: Any, region: tuple[slice, ...]) -> None:
 
 
 def compute_once(array: da.Array) -> da.Array:
-    """The array as tasks that Dask does not fuse into, and run again in, each of several users."""
+    """The array with tasks of its own, which Dask does not fuse into each task that uses them, and so repeat."""
     (done,) = dask.optimize(array)
     return done
 
@@ -73,7 +73,7 @@ def aligned(arrays: list[da.Array]) -> tuple[dict[str, tuple[int, ...]], list[An
 
 
 def like_blocks(array: da.Array, other: da.Array) -> da.Array:
-    """An array of NumPy blocks as one of blocks of the library of the other's."""
+    """Convert the NumPy blocks of an array to the library of another array's blocks."""
     meta = meta_of([other], array.ndim, array.dtype)
     backend = backend_of(meta) or NUMPY
     return array.map_blocks(_block_of, dtype=array.dtype, meta=meta, backend=backend.name)
@@ -84,7 +84,7 @@ def _block_of(block: Any, backend: str) -> Any:
 
 
 def word_regions(packed: da.Array) -> Iterator[slice]:
-    """The words that each chunk along the last axis has."""
+    """The range of words that each chunk along the last axis holds."""
     stop = 0
     for n in packed.chunks[-1]:
         start, stop = stop, stop + n
@@ -99,7 +99,7 @@ def over_words(
     dtype: Any,
     adjust_chunks: dict[str, tuple[int, ...]] | None = None,
 ) -> da.Array:
-    """`func(*blocks, length)` where `length` is what each block holds of the streams' length."""
+    """Call `func(*blocks, length)` for all blocks, where `length` is the number of a stream's bits in the block."""
     axes = axes_of(max(operands, key=lambda a: a.ndim))
     chunks, pairs = aligned(operands)
     return blockwise(
@@ -120,10 +120,10 @@ def _length_block(func: Callable[..., Any], region: tuple[slice, ...], *blocks: 
 
 
 def sum_blocks(kind: str, array: da.Array, chunk: Callable[..., Any], axis: Any, total: int | None = None) -> da.Array:
-    """Sum what `chunk` makes of each block over `axis` in a tree; with `total`, what is left of it."""
+    """Sum what `chunk` makes of each block over `axis` in a tree; with `total`, the result is total - sum."""
     axes = tuple(range(array.ndim) if axis is None else np.atleast_1d(axis).tolist())
     aggregate = partial(add, total=total)
-    if all(array.numblocks[a] == 1 for a in axes):  # nothing to add up: the same task can finish it
+    if all(array.numblocks[a] == 1 for a in axes):  # The task that counts a single block can finish it.
         names = axes_of(array)
         kept = "".join(name for a, name in enumerate(names) if a not in axes)
         return blockwise(kind, partial(_sum_block, chunk, aggregate, axes), kept, array, names, dtype=np.int64)
@@ -142,14 +142,14 @@ def sum_blocks(kind: str, array: da.Array, chunk: Callable[..., Any], axis: Any,
 def reduce_blocks(
     kind: str, array: da.Array, chunk: Callable[..., Any], combine: Any, aggregate: Any, *, axis: Any, **kwargs: Any
 ) -> da.Array:
-    """`da.reduction` with our task name and no trial run for the meta, whose dtypes it changes on the way."""
+    """`da.reduction` with our task name and meta, whose dtype it changes on the way, so that JAX must keep 64 bits."""
     reduce = partial(da.reduction, array, chunk=chunk, combine=combine, aggregate=aggregate, axis=axis, **kwargs)
     meta = meta_of([array], 0 if axis is None else array.ndim - np.size(axis), kwargs["dtype"])
     return in_64_bits(lambda meta: reduce(name=kind, meta=meta), meta)
 
 
 def _sum_block(chunk: Callable[..., Any], aggregate: Callable[..., Any], axes: tuple[int, ...], block: Any) -> Any:
-    while isinstance(block, list):  # one for each axis that is summed
+    while isinstance(block, list):  # Dask puts the block into a list for each axis that is summed.
         (block,) = block
     return aggregate(chunk(block, axis=axes, keepdims=True), axis=axes, keepdims=False)
 
@@ -163,5 +163,5 @@ add = partial(in_64_bits, _sum)
 
 
 def as_they_are(counts: Any, axis: Any, keepdims: bool) -> Any:
-    """What a block makes of itself where its counts only have to be added up."""
+    """The counts of a block themselves, where they only have to be added up."""
     return counts

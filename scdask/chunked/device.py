@@ -13,7 +13,7 @@ implements = implementing("dask")
 
 
 def as_dask(array: Any, chunks: Any = None) -> da.Array:
-    """The array as Dask's, of blocks of its library; by default one block."""
+    """The array as a Dask array with blocks of its own library, by default one block."""
     if isinstance(array, da.Array):
         return array if chunks is None else array.rechunk(chunks)
     backend = backend_of(array)
@@ -23,14 +23,14 @@ def as_dask(array: Any, chunks: Any = None) -> da.Array:
 
 
 def from_numpy(array: Any) -> da.Array:
-    """The array as one block."""
+    """The array as a Dask array of one block."""
     return as_dask(array)
 
 
 def wait(result: Any) -> None:
-    """What is lazy is not waited for."""
+    """Do nothing, because a lazy array is not waited for."""
 
 
 def works() -> str:
-    """Its blocks are those of the other libraries."""
+    """Say that it works: the blocks are those of the other libraries."""
     return "works"

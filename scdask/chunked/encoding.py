@@ -31,9 +31,9 @@ def encode_words(
     length = check_encoding(length, sng)
     given = as_real(values, "values to encode")
     if not isinstance(given, da.Array):
-        contract.probabilities(given, polarity)  # what is in memory can be refused at once
-    words = (0, words_for(length))
-    return encode_region(given, sng, length, polarity, whole(given.shape), given.shape, words, chunks)
+        contract.probabilities(given, polarity)  # What is in memory can be refused at once.
+    word_range = (0, words_for(length))
+    return encode_region(given, sng, length, polarity, whole(given.shape), given.shape, word_range, chunks)
 
 
 @implements(contract.encode_region)
@@ -44,11 +44,11 @@ def encode_region(
     polarity: Polarity,
     region: Region,
     shape: tuple[int, ...],
-    words: tuple[int, int],
+    word_range: tuple[int, int],
     chunks: Any = None,
 ) -> da.Array:
     check_known(values)
-    chunks = word_chunks(values, words[1] - words[0], chunks)
+    chunks = word_chunks(values, word_range[1] - word_range[0], chunks)
     values = as_dask(values, chunks[:-1])
     axes = axes_of(values).upper()
     return blockwise(
@@ -62,7 +62,7 @@ def encode_region(
         ArraySliceDep(chunks[-1:]),
         "k",
         starts=tuple(along.start for along in region),
-        first=words[0],
+        first=word_range[0],
         shape=shape,
         sng=sng,
         length=length,
@@ -74,7 +74,7 @@ def encode_region(
 def _encode_block(
     values: Any,
     block: Region,
-    words: tuple[slice],
+    word_chunk: tuple[slice],
     starts: tuple[int, ...],
     first: int,
     shape: tuple[int, ...],
@@ -83,14 +83,14 @@ def _encode_block(
     polarity: Polarity,
 ) -> Any:
     region = tuple(slice(start + along.start, start + along.stop) for start, along in zip(starts, block, strict=True))
-    part = (first + words[0].start, first + words[0].stop)
-    return in_chunk(_encode, block, values, sng, length, polarity, region, shape, part)
+    word_range = (first + word_chunk[0].start, first + word_chunk[0].stop)
+    return in_chunk(_encode, block, values, sng, length, polarity, region, shape, word_range)
 
 
-def _encode(values: Any, sng: SNG, length: int, polarity: Polarity, region: Region, *place: Any) -> Any:
+def _encode(values: Any, sng: SNG, length: int, polarity: Polarity, region: Region, *shape_and_range: Any) -> Any:
     given = as_real(values, "values to encode")
     check_block(given, region)
-    return contract.encode_region(given, sng, length, polarity, region, *place)
+    return contract.encode_region(given, sng, length, polarity, region, *shape_and_range)
 
 
 @implements(contract.probabilities)
@@ -107,11 +107,13 @@ def finite(weights: da.Array) -> da.Array:
     return _number_blocks("sc-weights", as_weights, weights)
 
 
-def _number_blocks(kind: str, check: Callable[..., Any], values: da.Array, **options: Any) -> da.Array:
+def _number_blocks(kind: str, convert: Callable[..., Any], values: da.Array, **options: Any) -> da.Array:
     axes = axes_of(values)
     region = ArraySliceDep(values.chunks)
-    return blockwise(kind, _number_block, axes, values, axes, region, axes, check=check, dtype=np.float64, **options)
+    return blockwise(
+        kind, _number_block, axes, values, axes, region, axes, convert=convert, dtype=np.float64, **options
+    )
 
 
-def _number_block(values: Any, region: Region, check: Callable[..., Any], **options: Any) -> Any:
-    return in_chunk(check, region, values, **options)
+def _number_block(values: Any, region: Region, convert: Callable[..., Any], **options: Any) -> Any:
+    return in_chunk(convert, region, values, **options)

@@ -1,4 +1,4 @@
-"""Multiply-accumulate: a product a pair of blocks, and a tree that adds them up."""
+"""Multiply-accumulate: a product for each pair of blocks, and a tree that adds the products up."""
 
 from __future__ import annotations
 

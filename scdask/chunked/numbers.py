@@ -43,11 +43,11 @@ def pick(words: da.Array, index: tuple[Any, ...]) -> da.Array:
     index = numbers.plain_index(index)
     if is_numpy(words._meta) or not any(isinstance(part, list | np.ndarray | da.Array) for part in index):
         return words[index]
-    # Dask gathers with np.take, which JAX refuses, and for which CuPy wraps indices around.
+    # Dask gathers with np.take, which JAX refuses, and in which CuPy wraps indices around.
     return like_blocks(on_host(words)[index], words)
 
 
 @implements(contract.on_host)
 def on_host(array: da.Array) -> da.Array:
-    # Whatever the meta is: some of Dask's functions lose a DeviceMeta.
+    # This does not look at the meta, because some of Dask's functions lose a DeviceMeta.
     return array.map_blocks(contract.on_host, dtype=array.dtype, meta=np.empty((0,) * array.ndim, array.dtype))

@@ -23,10 +23,10 @@ def pack(bits: da.Array) -> da.Array:
     if any(n % WORD for n in bits.chunks[-1][:-1]):
         bits = bits.rechunk({bits.ndim - 1: WORD * words_for(max(bits.chunks[-1]))})
     axes = axes_of(bits)
-    words = tuple(words_for(n) for n in bits.chunks[-1])
+    n_words = tuple(words_for(n) for n in bits.chunks[-1])
     region = ArraySliceDep(bits.chunks)
     return blockwise(
-        "sc-pack", _pack_block, axes, bits, axes, region, axes, adjust_chunks={"z": words}, dtype=np.uint64
+        "sc-pack", _pack_block, axes, bits, axes, region, axes, adjust_chunks={"z": n_words}, dtype=np.uint64
     )
 
 

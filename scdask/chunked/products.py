@@ -35,7 +35,7 @@ def encoded_product(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: i
     if mode == "split":
         signs = {"n": (2 * n_neurons,)}
         w = blockwise("sc-split", products.split_signs, "ni", w, "ni", adjust_chunks=signs, dtype=w.dtype)
-    ranges = list(products.word_blocks((len(w), max(w.chunks[1], default=1)), length))
+    ranges = list(products.word_ranges((len(w), max(w.chunks[1], default=1)), length))
     word_chunks = tuple(last - first for first, last in ranges)
     whole_words = (0, sum(word_chunks))
     w_words = encode_region(
@@ -70,18 +70,18 @@ def _product_block(
     w_words: Any,
     x: Any,
     region: Region,
-    words: tuple[slice],
+    word_chunk: tuple[slice],
     shape: tuple[int, ...],
     sng: SNG,
     length: int,
     mode: Mode,
 ) -> Any:
-    part = (words[0].start, words[0].stop)
-    counts = in_chunk(_product, region, w_words, x, sng, length, mode, region, shape, part)
+    word_range = (word_chunk[0].start, word_chunk[0].stop)
+    counts = in_chunk(_product, region, w_words, x, sng, length, mode, region, shape, word_range)
     return counts[..., None, None]
 
 
-def _product(w_words: Any, x: Any, sng: SNG, length: int, mode: Mode, region: Region, *place: Any) -> Any:
+def _product(w_words: Any, x: Any, sng: SNG, length: int, mode: Mode, region: Region, *shape_and_range: Any) -> Any:
     inputs = as_real(x, "inputs")
     check_block(inputs, region)
-    return products.encoded_counts(w_words, inputs, sng, length, mode, region, *place)
+    return products.encoded_counts(w_words, inputs, sng, length, mode, region, *shape_and_range)

@@ -1,4 +1,4 @@
-"""How large chunks are: by the time that a task takes, unless the caller says."""
+"""Sizes of chunks: by the time that a task takes, unless the caller gives them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 # One thread's rates in bits a second, only to size chunks: a task should run long enough to hide Dask's own cost.
 ENCODE_RATE = 5e9
 MAC_RATE = 1e12
-TASK_SECONDS = 0.05  # the default of the Dask option scdask.task-seconds
+TASK_SECONDS = 0.05  # default of the Dask option scdask.task-seconds
 MANY_BLOCKS = 100_000
-PLAN_SECONDS = 6e-5  # that Dask takes to optimise a block
+PLAN_SECONDS = 6e-5  # time that Dask takes to plan a block
 
 
 def task_bits(rate: float) -> float:
@@ -41,16 +41,17 @@ def word_chunks(values: Any, n_words: int, chunks: Any) -> tuple[tuple[int, ...]
     shape = (*values.shape, n_words)
     if 0 in shape and (chunks is None or chunks == "auto"):
         return tuple((n,) for n in shape)
-    limit = None
+    most_bytes = None
     if isinstance(chunks, tuple) and len(chunks) == values.ndim:
         chunks = (*chunks, -1)
     if chunks is None:
-        chunks, limit = (*values.chunks, "auto"), dask.config.get("array.chunk-size")
+        chunks, most_bytes = (*values.chunks, "auto"), dask.config.get("array.chunk-size")
     elif chunks == "auto":
-        limit = int(task_bits(ENCODE_RATE) / 8)
-        chunks = (*["auto"] * values.ndim, -1 if values.ndim and 8 * n_words <= limit else "auto")
+        most_bytes = int(task_bits(ENCODE_RATE) / 8)
+        chunks = (*["auto"] * values.ndim, -1 if values.ndim and 8 * n_words <= most_bytes else "auto")
+    dtype = np.dtype(np.uint64)
     try:
-        normal: tuple[tuple[int, ...], ...] = normalize_chunks(chunks, shape, limit=limit, dtype=np.dtype(np.uint64))
+        normal: tuple[tuple[int, ...], ...] = normalize_chunks(chunks, shape, limit=most_bytes, dtype=dtype)
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise BitstreamError(f"words of shape {shape} cannot have the chunks {chunks!r}: {error}") from error
     return normal
@@ -63,7 +64,7 @@ def check_known(values: Any) -> None:
 
 
 def warn_of_many_blocks(words: da.Array, stacklevel: int) -> None:
-    """Propose larger chunks, if encoded words have very many, much smaller blocks than a task's time allows."""
+    """Warn, and propose larger chunks, if encoded words have very many blocks that take far less than a task's time."""
     fewest = 64 * words.size / task_bits(ENCODE_RATE) if words.npartitions > MANY_BLOCKS else math.inf
     values = np.broadcast_to(0, words.shape[:-1])
     larger = word_chunks(values, words.shape[-1], "auto") if 2 * fewest < words.npartitions else None

@@ -1,6 +1,6 @@
-"""What arguments must be, for arrays of any library: each is checked once, by the public function that takes it.
+"""Checks of arguments, for arrays of any library: the public function that takes an argument checks it once.
 
-A check returns its argument in the form that kernels take.
+Each returns the argument in the form that kernels take, or nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def as_numpy(values: Any, name: str) -> NDArray[Any]:
 
 
 def as_array(values: Any, name: str) -> Any:
-    """Plain values as a NumPy array; an array of a library that has kernels as it is."""
+    """Plain values as a NumPy array; arrays of a library that has kernels stay as they are."""
     if type(values) is np.ndarray:
         return values
     backend = backend_of(values, name)
@@ -46,7 +46,7 @@ def as_array(values: Any, name: str) -> Any:
 
 
 def kind_of(array: Any) -> str:
-    """The kind of the dtype as NumPy names it; it does not know the small floats of ml_dtypes, nor JAX's keys."""
+    """The kind of the dtype as NumPy names it, also of the small floats of ml_dtypes and of JAX's keys."""
     kind: str = getattr(array.dtype, "kind", "O")
     return "f" if kind == "V" and "float" in array.dtype.name else kind
 
@@ -55,7 +55,7 @@ def kind_of(array: Any) -> str:
 
 
 def as_bits(bitstream: Any) -> Any:
-    """An array whose type and shape can be bits."""
+    """The bits as an array, once its dtype and shape are known to fit bits."""
     bits = as_array(bitstream, "bits")
     if bits.size == 0 and not hasattr(bitstream, "dtype"):
         bits = bits.astype(bool)
@@ -67,7 +67,7 @@ def as_bits(bitstream: Any) -> Any:
 
 
 def as_words(packed: Any) -> Any:
-    """An array of native uint64 with at least the axis of the words."""
+    """The words as native uint64, once they are known to be uint64 with an axis of words."""
     words = as_array(packed, "packed words")
     if words.dtype is not UINT64:
         if kind_of(words) != "u" or words.dtype.itemsize != 8:
@@ -108,7 +108,7 @@ def unpacked_shape(
 
 
 def check_operands(*operands: Any) -> None:
-    """Raise unless the words have one number of words a stream, and leading axes that broadcast."""
+    """Raise unless all operands have the same number of words a stream, and leading axes that broadcast."""
     if len({words.shape for words in operands}) == 1:
         return
     counts = [words.shape[-1] for words in operands]
@@ -142,7 +142,7 @@ def check_mac(weights: Any, inputs: Any, gate: str, length: int | None) -> int |
 
 
 def as_real(values: Any, name: str) -> Any:
-    """An array of numbers that can be encoded; `name` says what they are in an error."""
+    """The values as an array of real numbers; `name` says what they are in an error."""
     given = as_array(values, name)
     if kind_of(given) not in "biuf":
         raise BitstreamError(f"streams encode real numbers, not {given.dtype}")
@@ -150,13 +150,13 @@ def as_real(values: Any, name: str) -> Any:
 
 
 def check_polarity(polarity: Any) -> None:
-    """Raise unless it is one of the two meanings of a one."""
+    """Raise unless the polarity is "unipolar" or "bipolar"."""
     if polarity not in get_args(Polarity):
         raise BitstreamError(f'the polarity of a stream is "unipolar" or "bipolar", not {polarity!r}')
 
 
 def check_generator(sng: Any) -> None:
-    """Raise unless it is a stochastic number generator."""
+    """Raise unless `sng` is a stochastic number generator."""
     if isinstance(sng, type) or not hasattr(sng, "longest"):
         raise BitstreamError(f"sng is a stochastic number generator such as Sobol(1), not {sng!r}")
 
@@ -173,7 +173,7 @@ def check_encoding(length: Any, *generators: Any) -> int:
 
 
 def check_mode(mode: Any) -> None:
-    """Raise unless it is one of the two ways to multiply signed weights."""
+    """Raise unless the mode is "split" or "bipolar"."""
     if mode not in get_args(Mode):
         raise BitstreamError(f'the mode of a product is "split" or "bipolar", not {mode!r}')
 

@@ -44,7 +44,7 @@ class Backend:
     Parameters
     ----------
     name : str
-        Also what a meter calls its kernels.
+        The key in the table of backends, under which meters count too.
     label : str
         The name of the library in a sentence.
     module : str
@@ -65,11 +65,11 @@ class Backend:
     cut_by_dask: bool = True
 
     def load(self) -> Any:
-        """The package; another thread that is still importing it is waited for."""
+        """Import the package, or wait for another thread that is still importing it."""
         return import_module(self.module)
 
     def from_numpy(self, array: Any) -> Any:
-        """An array of this library of a NumPy array, or of a Dask array of NumPy blocks."""
+        """Convert a NumPy array, or a Dask array of NumPy blocks, to this library."""
         return self.load().from_numpy(array)
 
     def wait(self, result: Any) -> None:
@@ -77,7 +77,7 @@ class Backend:
         self.load().wait(result)
 
     def works(self) -> str:
-        """Where its kernels run; an error says why they do not."""
+        """Say where the kernels run; an error says why they do not."""
         return str(self.load().works())
 
 
@@ -92,7 +92,8 @@ BACKENDS = {
 }
 NUMPY, DASK = BACKENDS["numpy"], BACKENDS["dask"]
 _OF_LIBRARY = {library: backend for backend in BACKENDS.values() for library in backend.libraries}
-_OF_TYPE: dict[type, Backend | None] = {}  # of the types seen so far, whose backends are loaded; None is no array
+# The backends, all loaded, of the types seen so far; None stands for a type that is no array.
+_OF_TYPE: dict[type, Backend | None] = {}
 _UNSEEN: Any = object()
 _WITHIN: dict[Backend, Callable[..., Any]] = {}
 _LOADED: set[str] = set()
@@ -104,7 +105,7 @@ class DeviceMeta(np.ndarray):
 
 
 def backend_of(array: Any, name: str = "scdask") -> Backend | None:
-    """The backend of an array, once it is loaded; None for what is no array.
+    """The backend of an array, which is loaded if need be; None if it is no array.
 
     Parameters
     ----------
@@ -144,7 +145,7 @@ def library_of(array: Any) -> str:
 
 
 def primitive(*, work: Callable[..., Work] | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a declaration, whose body does not count, an operation that each backend implements.
+    """Make an operation, which each backend implements, of a declaration, whose body is never run.
 
     Its arguments are trusted: they are checked once, by the public functions that call it. `work(result, *args,
     **kwargs)` says what a call did; it is asked in tasks of a Dask worker.
@@ -153,7 +154,7 @@ def primitive(*, work: Callable[..., Work] | None = None) -> Callable[[Callable[
 
 
 def composed(body: Callable[P, R]) -> Callable[P, R]:
-    """Make a body of primitives an operation for the arrays of every library, which a backend may override."""
+    """Make an operation for all libraries of a function that calls primitives; a backend may override it."""
     return _operation(body, body, None)
 
 
@@ -189,7 +190,7 @@ def _operation(
 
 
 def _join(found: set[Backend], name: str) -> Backend:
-    """The backend of several: NumPy arrays join those of another library, and all join Dask's."""
+    """The backend for arrays of several: NumPy arrays join those of another library, and all join Dask's."""
     if DASK in found or not found:
         return DASK if found else NUMPY
     found.discard(NUMPY)
@@ -199,7 +200,7 @@ def _join(found: set[Backend], name: str) -> Backend:
 
 
 def computed_by(results: Iterable[Any]) -> Backend | None:
-    """The backend whose kernels computed the first array; None if it has no values yet."""
+    """The backend whose kernels computed the first array of the results; None if that has no values yet."""
     array = next((result for result in results if hasattr(result, "dtype")), None)
     backend = None if array is None else backend_of(array)
     known = backend is not None and backend is not DASK and library_of(array) == backend.libraries[0]
@@ -225,7 +226,7 @@ def implementing(name: str, within: Callable[[Any], Any] = lambda kernel: kernel
 
 
 def when_loaded(name: str, action: Callable[[], None]) -> None:
-    """Do something once the package of a backend is imported, at once if it is."""
+    """Call `action` once the package of a backend is imported: now, if it is already."""
     if name in _LOADED:
         action()
     else:
@@ -233,7 +234,7 @@ def when_loaded(name: str, action: Callable[[], None]) -> None:
 
 
 def loaded(name: str) -> None:
-    """Called by the package of a backend at the end of its import."""
+    """Run the actions that wait for a backend; its package calls this at the end of its import."""
     _LOADED.add(name)
     for waiting, action in _WAITING:
         if waiting == name:

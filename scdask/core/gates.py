@@ -27,7 +27,7 @@ class GateRow:
     keeps_padding : bool
         Whether inputs of 0 give 0, so that padding stays 0.
     steps : int
-        How many operations of NumPy it takes. Above 1 NumPy would store what is between them, and Numba fuses them.
+        How many operations of NumPy it takes. NumPy would store the results between them, so Numba fuses several.
     """
 
     name: str
@@ -43,7 +43,7 @@ class GateRow:
 
 
 def _mask(a: Any) -> Any:
-    return a | a  # a new array, whose padding may be written to
+    return a | a  # This is a new array, whose padding may be written to.
 
 
 def _and(a: Any, b: Any) -> Any:

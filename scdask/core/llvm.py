@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Words = NDArray[np.uint64]
 
 LANES = 8  # words in a vector
-AHEAD = 512  # bytes that a prefetch is ahead of its load
+AHEAD = 512  # bytes from a load to the prefetch that runs ahead of it
 
 I64 = ir.IntType(64)
 V8 = ir.VectorType(I64, LANES)
@@ -36,15 +36,15 @@ BITS = ir.VectorType(ir.IntType(1), WORD)
 
 
 def compiled(func: Callable[..., Any]) -> Any:
-    """Compile at the first call, without the GIL; kept on disk for later processes, where there is a place for it."""
+    """Compile a function at its first call, to run without the GIL, and cache it on disk for later processes."""
     try:
         return njit(nogil=True, cache=True)(func)
-    except RuntimeError:  # neither the installation nor the user's cache folder can be written to
+    except RuntimeError:  # Neither the installation nor the user's cache folder can be written to.
         return njit(nogil=True)(func)
 
 
 def readonly(array: NDArray[Any]) -> NDArray[Any]:
-    """The array as kernels want their inputs: C-contiguous, aligned, native, read-only."""
+    """The array as kernels take their inputs: C-contiguous, aligned, native, read-only."""
     if not (array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative):
         array = np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
     view = array.view()
@@ -62,12 +62,12 @@ def empty_words(shape: tuple[int, ...]) -> Words:
 
 @compiled
 def address_of(array):
-    """Where an array starts, six times as quick as array.ctypes.data outside of a kernel."""
+    """The address of an array, six times as quick as array.ctypes.data outside of compiled code."""
     return int64(array.ctypes.data)
 
 
 def constant(value: int) -> Any:
-    """A 64-bit integer."""
+    """A 64-bit integer constant."""
     return ir.Constant(I64, value % 2**64)
 
 
@@ -81,7 +81,7 @@ def splat(builder: Any, value: Any) -> Any:
 
 
 def load(builder: Any, address: Any, kind: Any = V8, align: int = 1) -> Any:
-    """A vector, or what else `kind` is, from an address."""
+    """Read a vector, or a value of another type `kind`, from an address."""
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
 
 
@@ -91,12 +91,11 @@ def store(builder: Any, value: Any, address: Any, align: int = 8) -> None:
 
 
 def prefetch(builder: Any, address: Any) -> None:
-    """Ask for the cache line that a stream of loads at `address` will come to: hardware alone looks less far ahead."""
+    """Prefetch what lies AHEAD bytes after `address`: the hardware alone does not look that far ahead."""
     flag = ir.IntType(32)
-    place = builder.inttoptr(builder.add(address, constant(AHEAD)), ir.IntType(8).as_pointer())
-    call_llvm(
-        builder, "llvm.prefetch.p0", ir.VoidType(), place, *(flag(v) for v in (0, 2, 1))
-    )  # read, second level, data
+    pointer = builder.inttoptr(builder.add(address, constant(AHEAD)), ir.IntType(8).as_pointer())
+    # The flags ask for a read, into the second-level cache, of data.
+    call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, *(flag(v) for v in (0, 2, 1)))
 
 
 def call_llvm(builder: Any, name: str, result: Any, *args: Any) -> Any:
@@ -111,19 +110,19 @@ def has_avx512(context: Any) -> bool:
 
 
 def lane_ones(builder: Any, vector: Any) -> Any:
-    """Ones of each lane."""
+    """The ones of each lane."""
     return call_llvm(builder, "llvm.ctpop.v8i64", V8, vector)
 
 
 def pick_lanes(builder: Any, a: Any, b: Any, lanes: Iterable[int]) -> Any:
-    """Some lanes of two vectors, those of b after those of a."""
+    """Some lanes of two vectors, by numbers that count on from a to b."""
     chosen = list(lanes)
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(chosen)), chosen))
 
 
 def sums_of(builder: Any, vectors: list[Any]) -> Any:
     """The sums of 1, 2, 4 or 8 vectors of 8 lanes, as one vector: halves are added, two vectors at a time."""
-    cells, lanes = 1, LANES  # in each vector
+    cells, lanes = 1, LANES  # sums in a vector, and lanes that each still has
     while lanes > 1:
         merged = []
         for pair in (vectors[i : i + 2] for i in range(0, len(vectors), 2)):
@@ -142,13 +141,13 @@ def sum_of(builder: Any, vector: Any) -> Any:
 
 @intrinsic
 def popcount_word(typing_context, word):
-    """Ones of a word."""
+    """The ones of a word."""
     return types.int64(types.uint64), lambda context, builder, signature, args: builder.ctpop(args[0])
 
 
 def carry(context: Any, builder: Any, t: Any, s: Any, ones: Any) -> Any:
     """The majority of `ones` and two products, where t = ones ^ one product and s = t ^ the other."""
-    if has_avx512(context):  # LLVM does not find the instruction
+    if has_avx512(context):  # LLVM does not find this instruction by itself.
         truth = ir.Constant(ir.IntType(32), 0b00111010)
         return call_llvm(builder, "llvm.x86.avx512.pternlog.q.512", V8, t, s, ones, truth)
     return builder.or_(builder.and_(t, builder.not_(s)), builder.and_(builder.not_(t), ones))

@@ -1,4 +1,4 @@
-"""What the kernels do, for the meters of Dask workers."""
+"""The work that kernels do, and how the meters of Dask workers hear of it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .words import WORD, bits_in
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-METER = "scdask"  # the name of the plugin of a worker that adds up what its tasks do
-NEAR_BYTES = 2**20  # up to so many bytes moved stay in a second-level cache
-READ_BATCH = 8  # inputs below which a MAC waits for its weights to be read
+METER = "scdask"  # name of the worker plugin that adds up what the tasks do
+NEAR_BYTES = 2**20  # A kernel that moves no more bytes stays within a second-level cache.
+READ_BATCH = 8  # With fewer inputs a MAC is as slow as its weights are read.
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Work:
     operation : str
         "encode", "gate", "mac", "popcount", or "pack", which unpacking is too.
     bitops : int
-        Bits generated, gated, counted or packed; of a MAC pairs of bits, gated and counted.
+        Bits generated, gated, counted or packed; for a MAC pairs of bits, gated and counted.
     uses : dict
-        What it takes of the machine, by the names of `limits.Limits`.
+        Bit operations, digits and bytes that it takes, each by the name of the limit in `limits.Limits`.
     streams : int
         Streams that it begins to encode.
     """
@@ -48,14 +48,14 @@ def worker_of_this_task() -> Any:
     module = sys.modules.get("distributed.worker")
     try:
         return module and module.get_worker()
-    except (ValueError, AttributeError):  # no task, or distributed is still being imported
+    except (ValueError, AttributeError):  # There is no task, or distributed is still being imported.
         return None
 
 
 def measured(
     worker: Any, work: Callable[..., Work], kernel: Callable[..., Any], args: Any, kwargs: Any, computed_by: Any
 ) -> Any:
-    """Call a kernel, and tell the worker whose task calls it what it did, and how long that took."""
+    """Call a kernel in a task, and tell the worker what the kernel did and how long that took."""
     start = perf_counter()
     result = kernel(*args, **kwargs)
     backend = computed_by(chain([result], args, kwargs.values()))
@@ -65,21 +65,21 @@ def measured(
     return result
 
 
-def _tell(worker: Any, kernels: str, work: Work, seconds: float) -> None:
+def _tell(worker: Any, backend: str, work: Work, seconds: float) -> None:
     meter = import_module("distributed.metrics").context_meter
-    label = f"sc-{work.operation}-{kernels}"
-    meter.digest_metric(label, seconds, "seconds")  # of which Dask takes its own time for the task away
+    label = f"sc-{work.operation}-{backend}"
+    meter.digest_metric(label, seconds, "seconds")  # Dask subtracts this from the time that it counts for the task.
     meter.digest_metric(label, work.bitops, "bitops")
     plugin = worker.plugins.get(METER)
     if plugin is not None:
-        plugin.add(kernels, work, seconds)
+        plugin.add(backend, work, seconds)
 
 
 # What the primitives do
 
 
 def _moved(**sizes: float) -> dict[str, float]:
-    """Bytes read and written, of a cache or of the memory beyond."""
+    """Bytes read and written, near the core in a cache or far from it in memory."""
     distance = "near" if sum(sizes.values()) <= NEAR_BYTES else "far"
     return {f"{way}_{distance}": size for way, size in sizes.items()}
 
@@ -113,10 +113,17 @@ def accumulating(counts: Any, weights: Any, inputs: Any, gate: str, total: int |
 
 
 def encoding(
-    packed: Any, values: Any, sng: Any, length: int, polarity: str, region: Any, shape: Any, words: tuple[int, int]
+    packed: Any,
+    values: Any,
+    sng: Any,
+    length: int,
+    polarity: str,
+    region: Any,
+    shape: Any,
+    word_range: tuple[int, int],
 ) -> Work:
     """The work of `contract.encode_region`."""
     streams = math.prod(packed.shape[:-1])
-    bits = streams * max(0, bits_in(*words, length))
+    bits = streams * max(0, bits_in(*word_range, length))
     uses = _moved(write=packed.nbytes) if sng.key() is None else {"digits": DIGITS * bits}
-    return Work("encode", bits, uses, streams if words[0] == 0 else 0)
+    return Work("encode", bits, uses, streams if word_range[0] == 0 else 0)

@@ -1,4 +1,4 @@
-"""Packed words: bit t of a stream is bit t % 64 of word t // 64, and the bits past its length are padding, and 0.
+"""Packed words: bit t of a stream is bit t % 64 of word t // 64; bits past its length are padding, which is 0.
 
 Padding is 0 in every Bitstream and after each of its operations. The gates that would set it, NOT and XNOR, clear it,
 if they are told the length of a stream; the others cannot set it. So counts of ones never have to look at the length.
@@ -15,7 +15,7 @@ ONES = np.uint64(2**64 - 1)
 
 Polarity = Literal["unipolar", "bipolar"]
 Mode = Literal["split", "bipolar"]
-Gate = Literal["and", "xnor"]  # of a MAC; `core.gates` has all gates
+Gate = Literal["and", "xnor"]  # the gates of a MAC; `core.gates` has all
 Region = tuple[slice, ...]
 
 RANGES: dict[Polarity, tuple[float, float]] = {"unipolar": (0.0, 1.0), "bipolar": (-1.0, 1.0)}

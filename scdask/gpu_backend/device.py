@@ -28,7 +28,7 @@ cupy: Any = _cupy
 
 @cache
 def why_no_gpu() -> str | None:
-    """What stands against the use of a GPU in this process, or None."""
+    """Say why this process cannot use a GPU, or None if it can."""
     if cupy is None:
         return "CuPy is not installed (pip install 'scdask[gpu-cuda13]')"
     return None if cupy.is_available() else "CuPy finds no CUDA device"
@@ -76,24 +76,24 @@ def to_device(arr: Any) -> Any:
     reason = why_no_gpu()
     if reason is None:
         return cupy.asarray(values)
-    if values.size:  # with an empty array Dask asks what a function makes of blocks, maybe on other machines
+    if values.size:  # With an empty array Dask asks what a function makes of blocks, maybe on other machines.
         _warn_once(reason)
     return values
 
 
 def _native(dtype: Any) -> Any:
-    """The dtype as CuPy has it."""
+    """The dtype in the byte order of the machine, if CuPy has such arrays."""
     if dtype.kind not in "biufc" or dtype.itemsize > (16 if dtype.kind == "c" else 8):
         raise UnsupportedArrayError(f"CuPy has no arrays of {dtype}")
     return dtype.newbyteorder("=")
 
 
 def _on_its_device(func: Callable[..., Any]) -> Callable[..., Any]:
-    """`func` on the device that its arrays are on."""
+    """Make `func` run on the device that its arrays are on."""
 
     @wraps(func)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if cupy is None:  # a graph is built for GPUs elsewhere
+        if cupy is None:  # Without CuPy, a graph is built for GPUs elsewhere.
             return func(*args, **kwargs)
         found = {arg.device.id: arg.device for arg in (*args, *kwargs.values()) if isinstance(arg, cupy.ndarray)}
         if len(found) > 1:
@@ -119,7 +119,7 @@ def wait(result: Any) -> None:
 
 
 def works() -> str:
-    """The GPUs; an error says why there are none."""
+    """Say on which GPUs it works; an error says why there are none."""
     reason = why_no_gpu()
     if reason is not None:
         raise MissingBackendError(reason)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..core.words import Polarity, Region
     from ..generators import SNG
 
-TABLES = 16  # of shared sequences, up to 2 MiB each, that are kept on the devices
+TABLES = 16  # look-up tables of shared sequences, up to 2 MiB each, that are kept on the devices
 
 
 @implements(contract.encode_region)
@@ -28,34 +28,34 @@ def encode_region(
     polarity: Polarity,
     region: Region,
     shape: tuple[int, ...],
-    words: tuple[int, int],
+    word_range: tuple[int, int],
 ) -> Any:
     p = cupy.ascontiguousarray(probabilities(values, polarity))
-    first, last = words
+    first, last = word_range
     n_words = last - first
     out = cupy.empty((*values.shape, n_words), np.uint64)
     if not out.size:
         return out
     key = sng.key()
     if key is None:
-        for start, stop in table_spans(p.size, length, words):
+        for start, stop in table_spans(p.size, length, word_range):
             ranked, table = _table(cupy.cuda.Device().id, sng, length, start, stop)
             columns = (table, table.shape[1], start // WORD - first, n_words)
             launch_over("look_up", p.size * table.shape[1], p, p.size, ranked, np.int32(len(ranked)), *columns, out)
         return out
     streams = cupy.ascontiguousarray(stream_numbers(region, shape, cupy))
     kept = tail_mask(length) if WORD * last > length else ONES
-    place = (np.uint64(first), n_words, *map(np.uint64, key), kept)
-    launch_over("bernoulli", out.size, p, streams, p.size, *place, out)
+    arguments = (np.uint64(first), n_words, *map(np.uint64, key), kept)
+    launch_over("bernoulli", out.size, p, streams, p.size, *arguments, out)
     return out
 
 
 @lru_cache(maxsize=TABLES)
 def _table(device: int, sng: SNG, length: int, start: int, stop: int) -> tuple[Any, Any]:
-    """The numbers of a shared sequence in order, and the stream of each place between them, on the device."""
+    """The sorted numbers of a shared sequence, and the stream of a probability between two of them, on the device."""
     ranked, _, _, rows = sng.table(length, start, stop)
     table = cupy.asarray(ranked[: stop - start]), cupy.asarray(rows)
-    cupy.cuda.get_current_stream().synchronize()  # other streams will read it
+    cupy.cuda.get_current_stream().synchronize()  # Other CUDA streams will read it.
     return table
 
 
@@ -64,7 +64,7 @@ def probabilities(values: Any, polarity: Polarity) -> Any:
     low, high = RANGES[polarity]
     p = values.astype(np.float64, copy=False)
     if not bool(((p >= low) & (p <= high)).all()):
-        contract.probabilities(values.get(), polarity)  # which says where
+        contract.probabilities(values.get(), polarity)  # This raises an error that says where.
     return p if polarity == "unipolar" else (p + 1) / 2
 
 
@@ -72,5 +72,5 @@ def probabilities(values: Any, polarity: Polarity) -> Any:
 def finite(weights: Any) -> Any:
     numbers = weights.astype(np.float64, copy=False)
     if not bool(cupy.isfinite(numbers).all()):
-        contract.finite(weights.get())  # which says where
+        contract.finite(weights.get())  # This raises an error that says where.
     return numbers

@@ -11,7 +11,7 @@ from ..core.words import ONES, tail_mask
 from .device import cupy, implements
 from .launch import KINDS, NULL, launch_over
 
-LEADING_AXES = 3  # that the kernel takes
+LEADING_AXES = 3  # axes before that of the words that the kernel takes
 
 
 @implements(contract.gate)
@@ -28,19 +28,19 @@ def gate(kind: str, *operands: Any, length: int | None = None) -> Any:
         axes = _merged_axes(operands, shape, last == ONES)
     *leading, (n_words, _) = axes
     leading += [(1, (0,) * len(operands))] * (LEADING_AXES - len(leading))
-    places: list[Any] = []
+    sources: list[Any] = []
     for i, words in enumerate(operands):
-        places += [words, *(steps[i] for _, steps in leading)]
-    places += [NULL, 0, 0, 0] * (3 - len(operands))
+        sources += [words, *(steps[i] for _, steps in leading)]
+    sources += [NULL, 0, 0, 0] * (3 - len(operands))
     lengths = [n for n, _ in leading]
-    launch_over("gate", out.size, np.int32(KINDS.index(kind)), *places, *lengths, n_words, last, out)
+    launch_over("gate", out.size, np.int32(KINDS.index(kind)), *sources, *lengths, n_words, last, out)
     return out
 
 
 def _merged_axes(
     operands: tuple[Any, ...], shape: tuple[int, ...], with_words: bool
 ) -> list[tuple[int, tuple[int, ...]]]:
-    """The axes as (length, steps in words of each operand), where axes that are one in all operands are merged."""
+    """The axes as (length, steps in words of each operand); axes that are one axis in all operands are merged."""
     merged = [(shape[-1], (1,) * len(operands))]
     for axis in range(2, len(shape) + 1):
         n = shape[-axis]

@@ -2,8 +2,8 @@
 //
 // Bit t of a stream is bit t % 64 of word t / 64; the words of a stream are contiguous, streams follow one another.
 // No kernel assumes a launch shape beyond the block sizes that gpu_backend gives: work is dealt out in grid strides.
-// Without a CUDA compiler the functions of the first section come from whoever includes this file.
-// launch.py writes before it: `word`, `gate_of`, which has the gates by number, and the constants of Threefry.
+// Without a CUDA compiler, the functions of the first section come from the program that includes this file.
+// launch.py writes in front of it the type `word`, the gates by their numbers (`gate_of`), and Threefry's constants.
 
 typedef long long i64;
 
@@ -31,8 +31,8 @@ __device__ inline void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
-// Four matrices of 8 rows of 16 bytes: lane l says where row l % 8 of matrix l / 8 is, and gets of each matrix the
-// four bytes 4 * (l % 4) of row l / 4.
+// Load four matrices of 8 rows of 16 bytes: lane l gives the address of row l % 8 of matrix l / 8, and gets from each
+// matrix the four bytes from 4 * (l % 4) on of row l / 4.
 __device__ inline void load_matrices(unsigned (&out)[4], const void *row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
@@ -54,12 +54,12 @@ __device__ inline void tensor_and_popcount(int (&counts)[4], const unsigned (&a)
 __device__ inline i64 thread_number() { return (i64)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ inline i64 thread_count() { return (i64)gridDim.x * blockDim.x; }
 
-// pack and unpack: a thread has 8 bits, which are one byte of the packed words
+// Pack and unpack: each thread handles 8 bits, which are one byte of the packed words.
 
 __device__ const word LOW_BITS = 0x0101010101010101ull;
 __device__ const word LOW_SEVEN = 0x7f7f7f7f7f7f7f7full;
 
-// Bytes that are not 0 as bytes that are 1.
+// Turn each byte that is not 0 into a 1.
 __device__ inline word nonzero_bytes(word bytes) {
   return (((bytes & LOW_SEVEN) + LOW_SEVEN) | bytes) >> 7 & LOW_BITS;
 }
@@ -103,12 +103,12 @@ extern "C" __global__ void unpack(const unsigned char *packed, i64 rows, i64 len
 // gates
 
 // Words (n0, n1, n2, n_words) of up to three operands, whose steps along the first three axes are given, 0 where an
-// operand is broadcast. `last` is what is kept of the last word of a stream.
+// operand is broadcast. `last` is the mask of the bits that are kept of the last word of a stream.
 extern "C" __global__ void gate(int kind, const word *a, i64 a0, i64 a1, i64 a2, const word *b, i64 b0, i64 b1, i64 b2,
                                 const word *c, i64 c0, i64 c1, i64 c2, i64 n0, i64 n1, i64 n2, i64 n_words, word last,
                                 word *out) {
   i64 total = n0 * n1 * n2 * n_words;
-  bool rows = n_words < total, broadcast = n1 > 1 || n2 > 1;  // divisions that are not needed cost more than the gate
+  bool rows = n_words < total, broadcast = n1 > 1 || n2 > 1;  // Needless divisions cost more than the gate.
   for (i64 i = thread_number(); i < total; i += thread_count()) {
     i64 row = rows ? i / n_words : 0, w = i - row * n_words;
     i64 i2 = broadcast ? row % n2 : 0, i01 = broadcast ? row / n2 : row;
@@ -128,7 +128,7 @@ extern "C" __global__ void popcount_words(const word *words, i64 n, unsigned cha
 }
 
 // Each row is cut into `parts`, and each part is counted by `lanes` threads of a warp, a power of 2. With several parts
-// the counts must be 0 before.
+// the counts must be 0 before the launch.
 extern "C" __global__ void popcount_streams(const word *words, i64 rows, i64 n_words, int lanes, i64 parts,
                                             word *ones) {
   i64 warp = thread_number() / 32, lane = threadIdx.x % 32;
@@ -174,16 +174,16 @@ __device__ inline void threefry(word key0, word key1, word &x0, word &x1) {
 
 // 64 bits, each 1 with the probability whose double has the bits `p`: the binary digits of a random number are compared
 // with those of p, from the first on, until all 64 comparisons are decided.
-__device__ inline word bernoulli_word(word p, word stream, word place, word key0, word key1) {
+__device__ inline word bernoulli_word(word p, word stream, word index, word key0, word key1) {
   if (p == 0x3ff0000000000000ull) return ~0ull;
   int exponent = (int)(p >> 52);
   word mantissa = (p & 0xfffffffffffffull) | (exponent ? 1ull << 52 : 0);
   if (mantissa == 0) return 0;
-  int highest = 1074 - (exponent ? exponent : 1);  // the bit of the mantissa that is the first digit after the point
+  int highest = 1074 - (exponent ? exponent : 1);  // The bit of the mantissa that is the first digit after the point.
   int digits = highest - (__ffsll((long long)mantissa) - 1) + 1;
   word undecided = ~0ull, result = 0;
   for (int level = 0; undecided && level < digits; level += 2) {
-    word number[2] = {stream, place << PAIR_BITS | (word)(level / 2)};
+    word number[2] = {stream, index << PAIR_BITS | (word)(level / 2)};
     threefry(key0, key1, number[0], number[1]);
     for (int i = 0; i < 2; i++) {
       int bit = highest - level - i;
@@ -195,8 +195,8 @@ __device__ inline word bernoulli_word(word p, word stream, word place, word key0
   return result;
 }
 
-// Words `first` to first + n_words of the streams of n probabilities, given as the bits of doubles. `last` is what is
-// kept of the last of them.
+// Words `first` to first + n_words of the streams of n probabilities, given as the bits of doubles. `last` is the
+// mask of the bits that are kept of the last word.
 extern "C" __global__ void bernoulli(const word *p, const word *streams, i64 n, word first, i64 n_words, word key0,
                                      word key1, word last, word *out) {
   for (i64 i = thread_number(); i < n * n_words; i += thread_count()) {
@@ -225,8 +225,8 @@ extern "C" __global__ void look_up(const double *p, i64 n, const double *ranked,
 }
 
 // Multiply-accumulate: counts[i, j] of a (rows_a, width) and b (rows_b, width), that is the ones of a AND b, or of
-// a XOR b. The width is cut into `parts` of part_words; with several of them the counts must be 0 before. No part is
-// longer than 2^24 words, so that 32 bits hold its counts.
+// a XOR b. The width is cut into `parts` of part_words; with several of them the counts must be 0 before the launch. No
+// part is longer than 2^24 words, so that 32 bits hold its counts.
 
 __device__ const int B_ROWS = 4;  // rows of b in a tile
 
@@ -306,26 +306,26 @@ MAC_TILE(4, 2)
 // Older GPUs have no such tensor cores, nor copies in the background.
 #if !defined(__CUDACC__) || __CUDA_ARCH__ >= 800
 
-// On the tensor cores a block of 8 warps has 128 x 128 counts, of which each warp has 64 x 32. Both operands go through
+// On the tensor cores a block of 8 warps makes 128 x 128 counts, of which each warp makes 64 x 32. Both operands go through
 // shared memory, 64 bytes of a row at a time, in three stages: one is multiplied while two are on their way. The four
 // pieces of 16 bytes of a row are stored in an order that depends on the row, so that the eight rows that
 // `load_matrices` reads together lie in different banks.
 
-__device__ const int TILE = 128, STAGES = 3, STEP = 8;  // rows, stages, words of a row in a stage
+__device__ const int TILE = 128, STAGES = 3, STEP = 8;  // rows of a tile, stages, words of a row in a stage
 __device__ const int ROW_BYTES = 8 * STEP;
 
-__device__ inline int place_of(int row, int piece) { return row * ROW_BYTES + ((piece ^ row >> 1) & 3) * 16; }
+__device__ inline int offset_of(int row, int piece) { return row * ROW_BYTES + ((piece ^ row >> 1) & 3) * 16; }
 
 template <int COPY>
 __device__ inline void copy_tile(unsigned char *shared, const word *from, i64 row0, i64 rows, i64 width, i64 k,
                                  i64 stop) {
-  const int COPIES = ROW_BYTES / COPY;  // of a row
+  const int COPIES = ROW_BYTES / COPY;  // copies for a row
   for (int c = threadIdx.x; c < TILE * COPIES; c += 256) {
     int row = c / COPIES, byte = c % COPIES * COPY;
     i64 at = k + byte / 8, left = 8 * (stop - at);
     int valid = row0 + row >= rows || left <= 0 ? 0 : left < COPY ? (int)left : COPY;
     const word *source = valid ? from + (row0 + row) * width + at : from;
-    copy_async<COPY>(shared + place_of(row, byte / 16) + byte % 16, source, valid);
+    copy_async<COPY>(shared + offset_of(row, byte / 16) + byte % 16, source, valid);
   }
 }
 
@@ -363,10 +363,10 @@ __device__ void mac_tensor(const word *a, i64 rows_a, const word *b, i64 rows_b,
         unsigned x[4][4], w[2][4];
 #pragma unroll
         for (int i = 0; i < 4; i++)
-          load_matrices(x[i], from_a + place_of(warp_a + 16 * i + lane % 16, 2 * half + lane / 16));
+          load_matrices(x[i], from_a + offset_of(warp_a + 16 * i + lane % 16, 2 * half + lane / 16));
 #pragma unroll
         for (int j = 0; j < 2; j++)
-          load_matrices(w[j], from_b + place_of(warp_b + 16 * j + lane % 8 + lane / 16 * 8, 2 * half + lane / 8 % 2));
+          load_matrices(w[j], from_b + offset_of(warp_b + 16 * j + lane % 8 + lane / 16 * 8, 2 * half + lane / 8 % 2));
 #pragma unroll
         for (int i = 0; i < 4; i++)
 #pragma unroll
@@ -375,7 +375,7 @@ __device__ void mac_tensor(const word *a, i64 rows_a, const word *b, i64 rows_b,
       }
     }
     wait_for_copies<0>();
-    __syncthreads();  // before the next tile is fetched
+    __syncthreads();  // The next tile is fetched only when all warps are done with this one.
 
 #pragma unroll
     for (int i = 0; i < 4; i++)
@@ -387,7 +387,7 @@ __device__ void mac_tensor(const word *a, i64 rows_a, const word *b, i64 rows_b,
           i64 column = j0 + warp_b + 8 * j + lane % 4 * 2 + c % 2;
           if (row >= rows_a || column >= rows_b) continue;
           word count = ones[i][j][c];
-          if (ones_a)  // a XOR b has the ones of both, less twice those that they share
+          if (ones_a)  // a XOR b has the ones of both, less twice those that they share.
             count = (part == 0 ? ones_a[row] + ones_b[column] : 0) - 2 * count;
           add_count(counts + row * rows_b + column, parts, count);
         }

@@ -1,4 +1,4 @@
-"""Launching of CUDA kernels. Their source is kernels.cu, which CuPy compiles for the GPU at hand, and keeps on disk."""
+"""Launches of CUDA kernels. Their source is kernels.cu, which CuPy compiles for the GPU at hand, and keeps on disk."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..core.gates import GATES
 from ..core.threefry import PAIR_BITS, PARITY, ROTATIONS, ROUNDS
 from .device import cupy
 
-THREADS = 256  # in a block
-BLOCKS = 32  # of a launch, for each multiprocessor
+THREADS = 256  # threads of a block
+BLOCKS = 32  # most blocks of a launch for each multiprocessor
 WARP = 32
 NULL = np.uint64(0)
-KINDS = tuple(GATES)  # as the kernel of the gates numbers them
+KINDS = tuple(GATES)  # names of the gates, in the order of their numbers in kernels.cu
 
 
 def source() -> str:
@@ -46,28 +46,28 @@ def _module() -> Any:
 
 
 @cache
-def _kernel(name: str) -> Any:
+def _compiled(name: str) -> Any:
     return _module().get_function(name)
 
 
 def launch(name: str, blocks: int, threads: int, *args: Any) -> None:
-    """Start a kernel; Python integers are its 64-bit ones."""
+    """Start a kernel; Python integers become 64-bit arguments."""
     values = tuple(np.int64(arg) if isinstance(arg, int) else arg for arg in args)
-    _kernel(name)((blocks,), (threads,), values)
+    _compiled(name)((blocks,), (threads,), values)
 
 
 def launch_over(name: str, items: int, *args: Any) -> None:
-    """Start a kernel with a thread for each of so many items, or so many threads as pay."""
+    """Start a kernel with a thread for each item, or with fewer threads where so many would not pay."""
     launch(name, min(-(-items // THREADS), BLOCKS * multiprocessors()), THREADS, *args)
 
 
 def multiprocessors() -> int:
-    """Of the device that is in use."""
+    """The number of multiprocessors of the device in use."""
     return properties(cupy.cuda.Device().id)[0]
 
 
 @cache
 def properties(device: int) -> tuple[int, bool]:
-    """Multiprocessors of a device, and whether its tensor cores have AND and popcount of 1-bit matrices."""
+    """The multiprocessors of a device, and whether its tensor cores have AND and popcount of 1-bit matrices."""
     found = cupy.cuda.Device(device)
     return found.attributes["MultiProcessorCount"], int(found.compute_capability) >= 80

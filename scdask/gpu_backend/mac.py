@@ -14,10 +14,10 @@ from .launch import NULL, launch, multiprocessors, properties
 if TYPE_CHECKING:
     from ..core.words import Gate
 
-FEW_ROWS = 4  # up to so many, a MAC reads the other operand once at the speed of memory, without tensor cores
+FEW_ROWS = 4  # With up to this many rows, a MAC without tensor cores is as fast as memory.
 TENSOR_TILE = 128  # rows of both operands in a block of the tensor-core kernel
-LONGEST_PART = 2**24  # words of a row whose counts fit 32 bits in every thread
-PART_ALIGNMENT = 8  # words
+LONGEST_PART = 2**24  # most words of a row whose counts fit 32 bits in every thread
+PART_ALIGNMENT = 8  # words of which the length of a part is a multiple
 
 
 @implements(contract.gate_counts)
@@ -56,7 +56,7 @@ def _mac(x: Any, w: Any, xor: bool, tensor_cores: bool) -> Any:
 
 
 def _parts(width: int, tiles: int, blocks: int, shortest: int) -> tuple[int, int]:
-    """How many parts rows are cut into, and their words, so that so many blocks have work and no count overflows."""
+    """The parts of a row, and the words of each, so that `blocks` blocks have work and no count overflows."""
     wanted = max(1, min(blocks // tiles, width // shortest), -(-width // LONGEST_PART))
     part_words = -(-width // wanted)
     part_words = -(-part_words // PART_ALIGNMENT) * PART_ALIGNMENT

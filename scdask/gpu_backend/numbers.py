@@ -29,15 +29,15 @@ def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
 @implements(contract.pick)
 def pick(words: Any, index: tuple[Any, ...]) -> Any:
     known = plain_index(index)
-    np.broadcast_to(False, words.shape)[known]  # raises an IndexError where CuPy wraps around
+    np.broadcast_to(False, words.shape)[known]  # This raises an IndexError where CuPy would wrap around.
     return words[tuple(chain.from_iterable(map(_index_arrays, known)))]
 
 
 def _index_arrays(part: Any) -> list[Any]:
-    """An index as CuPy takes it: arrays on the device, integers for a mask."""
+    """An index in the form that CuPy takes: arrays are on the device, and a mask becomes arrays of integers."""
     if not isinstance(part, np.ndarray | list):
         return [part]
     found = np.asarray(part)
     if found.dtype == np.bool and found.ndim:
-        return [cupy.asarray(places) for places in found.nonzero()]
+        return [cupy.asarray(indices) for indices in found.nonzero()]
     return [cupy.asarray(found if found.size else found.astype(np.intp))]

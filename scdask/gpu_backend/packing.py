@@ -18,7 +18,7 @@ def pack(bits: Any) -> Any:
     given, bits = bits, cupy.ascontiguousarray(bits)
     if bits.dtype.itemsize > 1:
         if bool(((bits != 0) & (bits != 1)).any()):
-            contract.pack(given.get())  # which says where
+            contract.pack(given.get())  # This raises an error that says where.
         bits = bits.astype(np.uint8)
     *lead, length = bits.shape
     rows, n_words = math.prod(lead), words_for(length)
@@ -44,5 +44,5 @@ def unpack(words: Any, length: int) -> Any:
 @implements(contract.check_tail)
 def check_tail(words: Any, length: int) -> Any:
     if length % WORD and bool((words[..., -1] & ~tail_mask(length)).any()):
-        contract.check_tail(words.get(), length)  # which says where
+        contract.check_tail(words.get(), length)  # This raises an error that says where.
     return words

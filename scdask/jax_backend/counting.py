@@ -16,7 +16,7 @@ from .device import implements, jitted, lax
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SLICES = 8  # of a row, whose popcounts are added before they are summed: XLA is slow at sums along vectors
+SLICES = 8  # slices of a row whose popcounts are added up first, because XLA is slow at sums along vectors
 LANES = 8  # words in a vector
 
 
@@ -39,9 +39,9 @@ def total_ones(words: Any) -> Any:
 
 
 def ones_along(*operands: Any, gate: Callable[..., Any] = lambda words: words) -> Any:
-    """The ones of gate(*operands) along the last axis, of SLICES slices of it at once."""
+    """The ones of gate(*operands) along the last axis, counted in SLICES slices of it at once."""
     width = operands[0].shape[-1]
-    sums = np.int32 if WORD * width < 2**31 else np.int64  # XLA adds up int32 faster
+    sums = np.int32 if WORD * width < 2**31 else np.int64  # XLA adds up int32 faster.
     size = width // SLICES
     parts = [slice(i * size, (i + 1) * size) for i in range(SLICES if size >= LANES else 0)]
     rest = slice(parts[-1].stop if parts else 0, width)

@@ -37,7 +37,7 @@ HAS_JAX = jax is not None
 
 
 def jitted(func: Callable[..., Any], **options: Any) -> Any:
-    """`jax.jit`; without JAX a function that says what brings it."""
+    """Compile with `jax.jit`; without JAX the function says what brings it."""
     return jax.jit(func, **options) if HAS_JAX else needing_jax(func)
 
 
@@ -54,7 +54,7 @@ def needing_jax(func: Callable[..., Any]) -> Any:
 
 
 def _exact(func: Callable[..., Any]) -> Callable[..., Any]:
-    """`func` where JAX keeps 64 bits."""
+    """Make `func` run while JAX keeps 64 bits."""
 
     @wraps(func)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -135,7 +135,7 @@ def wait(result: Any) -> None:
 
 
 def works() -> str:
-    """The devices; an error says what brings JAX."""
+    """Say on which devices it works; an error says what brings JAX."""
     return f"works on {', '.join(str(device) for device in require('jax', 'jax').devices())}"
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ..core.words import Polarity, Region
     from ..generators import SNG
 
-LEVELS = 8  # binary digits that a step of the Bernoulli encoder draws, an even number
-FEW_STREAMS = 1024  # up to so many are compared with all numbers if they are long; others are looked up in tables
+LEVELS = 8  # binary digits that a step of the Bernoulli encoder draws; it must be even
+FEW_STREAMS = 1024  # Up to this many long streams are compared with all numbers; others are looked up in tables.
 
 
 @implements(contract.encode_region)
@@ -30,10 +30,10 @@ def encode_region(
     polarity: Polarity,
     region: Region,
     shape: tuple[int, ...],
-    words: tuple[int, int],
+    word_range: tuple[int, int],
 ) -> Any:
     p = _sortable(probabilities(values, polarity)).reshape(-1)
-    first, last = words
+    first, last = word_range
     key = sng.key()
     if not p.size or first == last:
         flat = jnp.zeros((p.size, last - first), np.uint64)
@@ -53,7 +53,7 @@ def encode_region(
 def probabilities(values: Any, polarity: Polarity) -> Any:
     p = _as_float64(values)
     if known(_outside(p, polarity)):
-        contract.probabilities(np.asarray(values), polarity)  # which says where
+        contract.probabilities(np.asarray(values), polarity)  # This raises an error that says where.
     return p if polarity == "unipolar" else (p + 1) / 2
 
 
@@ -78,7 +78,7 @@ def _as_float64(values: Any) -> Any:
 
 
 def _sortable(p: Any) -> Any:
-    """The bits of probabilities, as unsigned integers of the same order; what is below 0 or NaN is 0, above 1 is 1."""
+    """The bits of probabilities, as unsigned integers in their order; below 0 and NaN become 0, above 1 becomes 1."""
     bits = lax.bitcast_convert_type(p, np.uint64)
     return jnp.where(bits > _INFINITY, np.uint64(0), jnp.minimum(bits, _ONE))
 
@@ -117,7 +117,7 @@ def _bernoulli(p: Any, streams: Any, first: Any, key: Any, n_words: int) -> Any:
     """The words of `jit_kernels.encoding.bernoulli`, some binary digits of all words at a time."""
     exponent = (p >> np.uint64(52)).astype(np.int64)
     mantissa = p & np.uint64(2**52 - 1) | jnp.where(exponent > 0, np.uint64(2**52), np.uint64(0))
-    highest = 1074 - jnp.maximum(exponent, 1)  # the bit of the mantissa that is the first binary digit
+    highest = 1074 - jnp.maximum(exponent, 1)  # The bit of the mantissa that is the first binary digit.
     lowest = lax.population_count((mantissa & (~mantissa + np.uint64(1))) - np.uint64(1)).astype(np.int64)
     digits = jnp.where(mantissa == 0, 0, highest - lowest + 1)
     mantissa, highest, digits, one = (v[:, None] for v in (mantissa, highest, digits, p == _ONE))
@@ -128,9 +128,9 @@ def _bernoulli(p: Any, streams: Any, first: Any, key: Any, n_words: int) -> Any:
         for pair in range(LEVELS // 2):
             at = counter | (level // 2 + pair).astype(np.uint64)
             for i, number in enumerate(threefry(key[0], key[1], streams[:, None], at[None, :])):
-                place = highest - level - (2 * pair + i)
-                inside = (place >= 0) & (place < WORD)
-                digit = mantissa >> jnp.clip(place, 0, WORD - 1).astype(np.uint64) & np.uint64(1)
+                bit = highest - level - (2 * pair + i)
+                inside = (bit >= 0) & (bit < WORD)
+                digit = mantissa >> jnp.clip(bit, 0, WORD - 1).astype(np.uint64) & np.uint64(1)
                 ones = jnp.where(one | inside & (digit == 1), ~np.uint64(0), np.uint64(0))
                 result |= undecided & ones & ~number
                 undecided &= ~(number ^ ones)
@@ -149,5 +149,5 @@ def _bernoulli(p: Any, streams: Any, first: Any, key: Any, n_words: int) -> Any:
 def finite(weights: Any) -> Any:
     numbers = _as_float64(weights)
     if known(~jnp.isfinite(numbers).all()):
-        contract.finite(np.asarray(weights))  # which says where
+        contract.finite(np.asarray(weights))  # This raises an error that says where.
     return numbers

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from ..core.words import Gate
 
-UNROLL = 16  # words that a step of a MAC counts: more registers spill, fewer wait for the sums in memory
-FEW_ROWS = 2  # up to so many, a MAC is a sum along the words, else one across the rows
+UNROLL = 16  # words that a step of a MAC counts; with more, registers spill, with fewer, sums in memory take longer
+FEW_ROWS = 2  # With up to this many rows, a MAC sums along the words; with more, it sums across the rows.
 
 
 @implements(contract.gate_counts)
@@ -29,7 +29,7 @@ def gate_counts(weights: Any, inputs: Any, gate: Gate, total: int | None = None)
 
 @partial(jitted, static_argnums=2)
 def _mac(weights: Any, inputs: Any, xor: bool) -> Any:
-    """The counts of AND or XOR."""
+    """The counts of AND or XOR of all pairs of rows."""
     size = weights.shape[1] * weights.shape[2]
     w, x = (words.reshape(*words.shape[:-2], size) for words in (weights, inputs))
     gate = lax.bitwise_xor if xor else lax.bitwise_and

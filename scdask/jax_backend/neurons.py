@@ -159,7 +159,7 @@ def jax_forward_pass(
 
 
 def _as_float(values: Any) -> Any:
-    """Real numbers as JAX has them: in float32, unless it has 64 bits."""
+    """Real numbers in the precision of JAX: float32, unless it keeps 64 bits."""
     if not isinstance(values, jax.Array):
         values = as_numpy(values, "what neurons take")
     dtype = values.dtype

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @implements(contract.exactly)
 def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
-    """By NumPy, but for traced arrays: XLA takes subnormal numbers for 0, and multiplies by reciprocals."""
+    """Compute with NumPy, except for traced arrays, as XLA takes subnormals for 0 and multiplies by reciprocals."""
     if any(isinstance(array, jax.core.Tracer) for array in arrays):
         return func(*arrays, **options)
     return to_jax(func(*(np.asarray(array) if isinstance(array, jax.Array) else array for array in arrays), **options))
@@ -26,7 +26,7 @@ def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
 @jitted
 def divide(a: Any, b: Any) -> Any:
     a, b = jnp.asarray(a, np.float64), jnp.asarray(b, np.float64)
-    # XLA would multiply by the reciprocal of a number that several are divided by. It cannot know that 0 * a is 0.
+    # XLA would multiply by the reciprocal of a common divisor. It cannot know that 0 * a is 0, which prevents that.
     return a / (b + 0 * a)
 
 
@@ -34,7 +34,9 @@ def divide(a: Any, b: Any) -> Any:
 def pick(words: Any, index: tuple[Any, ...]) -> Any:
     if not any(isinstance(part, jax.core.Tracer) for part in index):
         index = tuple(np.asarray(part) if isinstance(part, jax.Array) else part for part in index)
-        np.broadcast_to(False, words.shape)[index]  # raises an IndexError where JAX takes the nearest element
+        np.broadcast_to(False, words.shape)[
+            index
+        ]  # This raises an IndexError where JAX would take the nearest element.
     return words[index]
 
 

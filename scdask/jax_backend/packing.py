@@ -17,7 +17,7 @@ from .device import implements, jitted, jnp, known
 def pack(bits: Any) -> Any:
     words, other = _pack(bits)
     if known(other):
-        contract.pack(np.asarray(bits))  # which says where
+        contract.pack(np.asarray(bits))  # This raises an error that says where.
     return words
 
 
@@ -45,7 +45,7 @@ def unpack(words: Any, length: int) -> Any:
 @implements(contract.check_tail)
 def check_tail(words: Any, length: int) -> Any:
     if length % WORD and known(_dirty(words, ~tail_mask(length))):
-        contract.check_tail(np.asarray(words), length)  # which says where
+        contract.check_tail(np.asarray(words), length)  # This raises an error that says where.
     return words
 
 

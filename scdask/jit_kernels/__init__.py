@@ -1,8 +1,8 @@
 """NumPy arrays: Numba kernels over one chunk of packed words.
 
-A kernel takes words of the machine's byte order: `mac.mac` of any strides and alignment, `counting.count_rows`
-contiguous ones of any alignment, the others what `core.llvm.readonly` gives, so that each is compiled once, for
-read-only arrays, which any array can be viewed as.
+Kernels take words of the machine's byte order: `mac.mac` takes words of any strides and alignment,
+`counting.count_rows` contiguous ones of any alignment, and the others what `core.llvm.readonly` gives. So each is
+compiled once, for read-only arrays, because any array can be viewed as one.
 
 Compilation
     Kernels are compiled at their first call, all of them in 3 to 5 seconds, and kept on disk: beside scdask, or in your

@@ -33,7 +33,7 @@ def stream_ones(words: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def _popcount_vectors(far: bool) -> Any:
-    """Count the ones of vectors, four at a time; with prefetches if the words are far, not in a cache of the core."""
+    """A function that counts the ones of vectors, four at a time, with prefetches if the words are in no cache."""
 
     @intrinsic
     def count_vectors(typing_context, address, n_vectors):
@@ -48,10 +48,10 @@ def _popcount_vectors(far: bool) -> Any:
             with cgutils.for_range(builder, quads) as loop:
                 here = builder.add(address, builder.mul(loop.index, constant(4 * 64)))
                 for q in range(4):
-                    place = builder.add(here, constant(64 * q))
+                    vector = builder.add(here, constant(64 * q))
                     if far:
-                        prefetch(builder, place)
-                    count(place, totals[q])
+                        prefetch(builder, vector)
+                    count(vector, totals[q])
             done = builder.shl(quads, constant(2))
             with cgutils.for_range_slice(builder, done, n_vectors, constant(1), I64) as (index, _):
                 count(builder.add(address, builder.mul(index, constant(64))), totals[0])
@@ -77,15 +77,15 @@ def _popcount_at(typing_context, address):
 
 
 @compiled
-def _popcount_rows(words, n_words, out):
+def _popcount_rows(address, n_words, out):
     if n_words == 1:
         for s in range(out.size):
-            out[s] = _popcount_at(words + 8 * s)
+            out[s] = _popcount_at(address + 8 * s)
         return
     vectors = n_words // 8
     far = out.size * n_words > 2**17
     for s in range(out.size):
-        row = words + 8 * s * n_words
+        row = address + 8 * s * n_words
         total = 0
         if vectors:
             total = _count_far(row, vectors) if far else _count_near(row, vectors)
@@ -95,5 +95,5 @@ def _popcount_rows(words, n_words, out):
 
 
 def count_rows(words: NDArray[np.uint64], out: NDArray[np.int64]) -> None:
-    """Ones of each row of contiguous words, at any alignment, into (rows,)."""
+    """Write the ones of each row of contiguous words, of any alignment, to `out` (rows,)."""
     _popcount_rows(words.ctypes.data, words.shape[-1], out)

@@ -17,9 +17,9 @@ def from_numpy(array: Any) -> Any:
 
 
 def wait(result: Any) -> None:
-    """Nothing is computed beside Python."""
+    """Do nothing, because nothing is computed beside Python."""
 
 
 def works() -> str:
-    """Numba compiles for the processor that there is."""
+    """Say that it works: Numba compiles for the processor at hand."""
     return "works"

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from ..core.words import Polarity, Region
     from ..generators import SNG
 
-BLOCK = 16  # words whose levels `bernoulli` draws together
-PANEL = 16 * BLOCK  # words that it prepares together: a vector load right after narrow stores would stall
-ROW = PANEL + LANES  # words between its rows: room to store whole vectors
-FIRST_LEVELS = 8  # that it draws for all words: one bit in 256 is undecided after them, and a word in five
+BLOCK = 16  # words whose levels are drawn together
+PANEL = 16 * BLOCK  # words prepared together, because a vector load right after narrow stores would stall
+ROW = PANEL + LANES  # words from row to row of a panel, which leave room to store whole vectors
+FIRST_LEVELS = 8  # levels drawn for all words: after them one bit in 256 is undecided, and one word in five
 
 
 @implements(contract.encode_region)
@@ -54,16 +54,16 @@ def encode_region(
     polarity: Polarity,
     region: Region,
     shape: tuple[int, ...],
-    words: tuple[int, int],
+    word_range: tuple[int, int],
 ) -> Words:
     p = probabilities(values, polarity)
-    first, last = words
+    first, last = word_range
     out = empty_words((*p.shape, last - first))
     if not out.size:
         return out
     flat, rows, key = readonly(p.reshape(-1)), out.reshape(p.size, -1), sng.key()
     if key is None:
-        for start, stop in table_spans(p.size, length, words):
+        for start, stop in table_spans(p.size, length, word_range):
             look_up(flat, *sng.table(length, start, stop), start // WORD - first, rows)
         return out
     streams = readonly(stream_numbers(region, shape).reshape(-1))
@@ -77,9 +77,9 @@ def encode_region(
 def probabilities(values: NDArray[Any], polarity: Polarity) -> NDArray[np.float64]:
     low, high = RANGES[polarity]
     p = values.astype(np.float64, copy=False)
-    if p.size and not (p.min() >= low and p.max() <= high):  # NaN is the minimum where there is one
-        place = tuple(int(i) for i in np.argwhere(~((p >= low) & (p <= high)))[0])
-        raise BitstreamError(f"{polarity} streams encode {low:g} to {high:g}, but there is {values[place]} at {place}")
+    if p.size and not (p.min() >= low and p.max() <= high):  # NaN is the minimum where there is one.
+        index = tuple(int(i) for i in np.argwhere(~((p >= low) & (p <= high)))[0])
+        raise BitstreamError(f"{polarity} streams encode {low:g} to {high:g}, but there is {values[index]} at {index}")
     return p if polarity == "unipolar" else (p + 1) / 2
 
 
@@ -87,20 +87,20 @@ def probabilities(values: NDArray[Any], polarity: Polarity) -> NDArray[np.float6
 def finite(weights: NDArray[Any]) -> NDArray[np.float64]:
     numbers = weights.astype(np.float64, copy=False)
     if not np.isfinite(numbers).all():
-        place = tuple(int(i) for i in np.argwhere(~np.isfinite(numbers))[0])
-        raise BitstreamError(f"weights are finite, but there is {numbers[place]} at {place}")
+        index = tuple(int(i) for i in np.argwhere(~np.isfinite(numbers))[0])
+        raise BitstreamError(f"weights are finite, but there is {numbers[index]} at {index}")
     return numbers
 
 
 @intrinsic
-def _fill_lanes(typing_context, lanes, words, counter0, counter1, digits):
-    """Fill the first three rows of lanes for consecutive words of a stream, and up to seven places more."""
+def _fill_lanes(typing_context, lanes, columns, counter0, counter1, digits):
+    """Fill the first three rows of lanes for consecutive words of a stream, and up to seven columns more."""
 
     def codegen(context, builder, signature, args):
-        lanes, words, counter0, counter1, digits = args
-        places = ir.Constant(V8, [i << PAIR_BITS for i in range(LANES)])
-        last = builder.add(splat(builder, counter1), places)
-        with cgutils.for_range_slice(builder, constant(0), words, constant(LANES), I64) as (index, _):
+        lanes, columns, counter0, counter1, digits = args
+        steps = ir.Constant(V8, [i << PAIR_BITS for i in range(LANES)])
+        last = builder.add(splat(builder, counter1), steps)
+        with cgutils.for_range_slice(builder, constant(0), columns, constant(LANES), I64) as (index, _):
             here = builder.add(lanes, builder.shl(index, constant(3)))
             along = builder.add(last, splat(builder, builder.shl(index, constant(PAIR_BITS))))
             for row, vector in enumerate((splat(builder, counter0), along, splat(builder, digits))):
@@ -112,13 +112,13 @@ def _fill_lanes(typing_context, lanes, words, counter0, counter1, digits):
 
 @intrinsic
 def _bernoulli_block(typing_context, lanes, key0, key1, level, levels):
-    """Draw some levels, an even number, from an even level on, for BLOCK words.
+    """Draw an even number of levels, from an even level on, for BLOCK words.
 
-    `lanes` is the address of a column of uint64[6, ROW], a column a word: the two Threefry counters with the key
-    added, the next binary digits of p, the undecided and the one bits so far, which level 0 starts afresh, and the
-    place in the panel. A bit compares the digits of a uniform number with those of p from the highest on. The first
-    that differs decides it: a one where p has the 1. Where p has no digits left, the number is not smaller: the bit
-    stays 0.
+    `lanes` is the address of a column of uint64[6, ROW]. A column belongs to a word: it holds the two Threefry counters
+    with the key added, the next binary digits of p, the bits that are undecided and those that are 1 so far, and the
+    number of the word in the panel. Level 0 starts with all bits undecided. A bit compares the digits of a uniform
+    number with those of p, from the highest on. The first that differ decide it: it is 1 where p has the 1. Where p has
+    no digits left, the number is not below p, and the bit stays 0.
     """
 
     def codegen(context, builder, signature, args):
@@ -174,20 +174,20 @@ def _bernoulli_block(typing_context, lanes, key0, key1, level, levels):
 
 def _store_some(context: Any, builder: Any, vector: Any, keep: Any, address: Any) -> None:
     """Store the kept lanes side by side; lanes after them, up to eight, may be overwritten."""
-    if has_avx512(context):  # where some chips take a hundred cycles for the general form
+    if has_avx512(context):  # Some of these chips take a hundred cycles for the general form.
         nothing = ir.Constant(V8, ir.Undefined)
         together = call_llvm(builder, "llvm.x86.avx512.mask.compress.v8i64", V8, vector, nothing, keep)
         store(builder, together, address)
     else:
-        place = builder.inttoptr(address, I64.as_pointer())
-        call_llvm(builder, "llvm.masked.compressstore.v8i64", ir.VoidType(), vector, place, keep)
+        pointer = builder.inttoptr(address, I64.as_pointer())
+        call_llvm(builder, "llvm.masked.compressstore.v8i64", ir.VoidType(), vector, pointer, keep)
 
 
 @intrinsic
 def _keep_undecided(typing_context, lanes, kept, size, more):
-    """Move the columns that draw on to the front of `kept`, which may be `lanes`; return how many they are.
+    """Move the columns that need more levels to the front of `kept`, which may be `lanes`; return their number.
 
-    Of the first `size` columns, they have undecided bits, and digits of p to decide them, or `more` is not 0.
+    Of the first `size` columns these are the ones with undecided bits, if p has digits left, or `more` is not 0.
     """
 
     def codegen(context, builder, signature, args):
@@ -216,7 +216,7 @@ def _keep_undecided(typing_context, lanes, kept, size, more):
 def _digits(p_bits, level):
     """Binary digits level + 1 ... level + 64 of a double in [0, 1] given by its bits, the first in the highest bit.
 
-    1 is taken as 0.111..., which every number below 1 is smaller than.
+    1 is taken as 0.111..., so that every number below 1 is smaller.
     """
     if p_bits == _ONE:
         return ~uint64(0)
@@ -233,7 +233,7 @@ def _digits(p_bits, level):
 _ONE = np.float64(1.0).view(np.uint64)
 
 
-_SHORT = np.float64(2.0**-11).view(np.uint64)  # from here up, p < 1 has no digit after the 64th
+_SHORT = np.float64(2.0**-11).view(np.uint64)  # From here up to 1, p has no digit after the 64th.
 
 
 @compiled
@@ -301,16 +301,16 @@ def bernoulli(p_bits, streams, first_word, key0, key1, out):
 
 
 @intrinsic
-def _copy_row(typing_context, target, source, words):
+def _copy_row(typing_context, target, source, n_words):
     """Copy eight or more words, whole vectors first."""
 
     def codegen(context, builder, signature, args):
-        target, source, words = args
+        target, source, n_words = args
 
         def copy(at: Any) -> None:
             store(builder, load(builder, builder.add(source, at)), builder.add(target, at))
 
-        size = builder.shl(words, constant(3))
+        size = builder.shl(n_words, constant(3))
         last = builder.sub(size, constant(64))
         with cgutils.for_range_slice(builder, constant(0), last, constant(64), I64) as (at, _):
             copy(at)
@@ -324,8 +324,9 @@ def _copy_row(typing_context, target, source, words):
 def look_up(p, numbers, guide, stride, table, first, out):
     """out[s, first : first + table words] = the row of `table` for the count of numbers < p[s].
 
-    numbers: sorted. guide[j]: the count of numbers below j / (len(guide) - 1), where a binary search for p starts, by
-    `stride`, a power of two; at most 2 * stride - 1 numbers lie between two counts, and as many above 1 at the end.
+    `numbers` are sorted. guide[j] is the count of those below j / (len(guide) - 1), where a binary search for p starts
+    in steps of `stride`, a power of two. At most 2 * stride - 1 numbers lie between two of these counts, and at the end
+    at least as many above 1.
     """
     scale = float(guide.size - 1)
     n_words = table.shape[1]

@@ -1,4 +1,4 @@
-"""Gates: what is one operation of NumPy's runs there, and Numba fuses the others."""
+"""Gates: NumPy computes those that are one of its operations, and Numba fuses the others."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def gate(kind: str, *operands: NDArray[np.uint64], length: int | None = None) ->
 
 @cache
 def _function(kind: str) -> Callable[..., Any]:
-    """Compiled when it is first used: at the import, all would wait who use no such gate."""
+    """The function of a gate, compiled at its first use, so that nobody waits for gates that are not used."""
     row = GATES[kind]
     if row.steps == 1:
         return row.function
     signature = f"uint64({', '.join(['uint64'] * len(row.inputs))})"
     try:
         compiled: Callable[..., Any] = vectorize([signature], cache=True)(row.function)
-    except RuntimeError:  # there is no folder to keep it in
+    except RuntimeError:  # There is no folder to cache it in.
         compiled = vectorize([signature])(row.function)
     return compiled

@@ -52,29 +52,29 @@ def _tile(rows: int, columns: int, xor: bool) -> Any:
     """A register tile of the binary matrix product: rows x columns accumulators that stay in registers."""
 
     @intrinsic
-    def tile(typing_context, x, w, out, words, x_stride, w_stride, out_stride):
-        """out[i, j] += ones of gate(x[i], w[j]) over `words` words (8 or more before x + words); byte strides.
+    def tile(typing_context, x, w, out, width, x_stride, w_stride, out_stride):
+        """out[i, j] += ones of gate(x[i], w[j]) over `width` words, at least 8; strides are in bytes.
 
-        A carry-save adder halves the popcounts: of two products and the ones left over, it keeps the sum bit, and
+        A carry-save adder halves the popcounts: of two products and the ones left over it keeps the sum bits, and
         counts the carries, which are worth two. On AVX-512 that is 2.5 instructions a vector of products instead of 3.
         """
 
         def codegen(context, builder, signature, args):
-            x, w, out, words, x_stride, w_stride, out_stride = args
+            x, w, out, width, x_stride, w_stride, out_stride = args
             x_rows = [builder.add(x, builder.mul(constant(i), x_stride)) for i in range(rows)]
             w_rows = [builder.add(w, builder.mul(constant(j), w_stride)) for j in range(columns)]
 
-            def step(places: Any, ones: Any, carries: Any) -> Any:
-                """Add the products of the vectors at two places, each with the lanes to keep of it, or None for all."""
+            def step(offsets: Any, ones: Any, carries: Any) -> Any:
+                """Add the products of two vectors, given as (offset, lanes to keep, or None for all)."""
 
                 def kept(row: Any, at: Any, keep: Any) -> Any:
                     vector = load(builder, builder.add(row, at))
                     return vector if keep is None else builder.and_(vector, keep)
 
                 gate = builder.xor if xor else builder.and_
-                ws = [[kept(row, at, keep) for row in w_rows] for at, keep in places]
+                ws = [[kept(row, at, keep) for row in w_rows] for at, keep in offsets]
                 # For AND, one masked operand is enough.
-                xs = [[kept(row, at, keep if xor else None) for row in x_rows] for at, keep in places]
+                xs = [[kept(row, at, keep if xor else None) for row in x_rows] for at, keep in offsets]
                 new_ones, new_carries = [], []
                 for cell, (i, j) in enumerate(product(range(rows), range(columns))):
                     t = builder.xor(ones[cell], gate(xs[0][i], ws[0][j]))
@@ -84,8 +84,8 @@ def _tile(rows: int, columns: int, xor: bool) -> Any:
                     new_carries.append(builder.add(carries[cell], carried))
                 return new_ones, new_carries
 
-            # Whole pairs of vectors, except for the last 1 to 16 words.
-            size = builder.shl(words, constant(3))
+            # The loop takes whole pairs of vectors, and leaves the last 1 to 16 words.
+            size = builder.shl(width, constant(3))
             whole = builder.and_(builder.sub(size, constant(1)), constant(-128))
             entry, head = builder.block, builder.append_basic_block("head")
             body, rest = builder.append_basic_block("body"), builder.append_basic_block("rest")
@@ -98,16 +98,16 @@ def _tile(rows: int, columns: int, xor: bool) -> Any:
                 value.add_incoming(splat(builder, 0), entry)
             builder.cbranch(builder.icmp_signed("<", at, whole), body, rest)
             builder.position_at_end(body)
-            places = [(at, None), (builder.add(at, constant(64)), None)]
-            for row, (place, _) in product(w_rows if rows == 1 else [], places):
-                prefetch(builder, builder.add(row, place))
-            new = step(places, ones, carries)
+            offsets = [(at, None), (builder.add(at, constant(64)), None)]
+            for row, (offset, _) in product(w_rows if rows == 1 else [], offsets):
+                prefetch(builder, builder.add(row, offset))
+            new = step(offsets, ones, carries)
             for value, now in zip(ones + carries, chain(*new), strict=True):
                 value.add_incoming(now, body)
             at.add_incoming(builder.add(at, constant(128)), body)
             builder.branch(head)
             builder.position_at_end(rest)
-            # The last eight words, of which the lanes not counted yet are kept, and before them a vector, if any.
+            # The last vector keeps only the lanes that are not counted yet. The vector before it may be left too.
             last = builder.sub(size, constant(64))
             left = builder.lshr(builder.sub(size, whole), constant(3))
             two = builder.icmp_signed(">", left, constant(8))
@@ -139,7 +139,7 @@ _xor24, _xor14, _xor21, _xor11 = (_tile(r, c, xor=True) for r, c in ((2, 4), (1,
 
 
 @compiled
-def _add_tiles(xor, x, x_row, rows, w, w_row, columns, words, out, out_row):
+def _add_tiles(xor, x, x_row, rows, w, w_row, columns, width, out, out_row):
     """out[b, n] += ones of gate(x[b], w[n]), given the addresses of the first row of each and the bytes of a row."""
     n = 0
     while n < columns:
@@ -150,27 +150,27 @@ def _add_tiles(xor, x, x_row, rows, w, w_row, columns, words, out, out_row):
             xb, wn, here = x + b * x_row, w + n * w_row, out + b * out_row + 8 * n
             if xor:
                 if tall and wide:
-                    _xor24(xb, wn, here, words, x_row, w_row, out_row)
+                    _xor24(xb, wn, here, width, x_row, w_row, out_row)
                 elif wide:
-                    _xor14(xb, wn, here, words, x_row, w_row, out_row)
+                    _xor14(xb, wn, here, width, x_row, w_row, out_row)
                 elif tall:
-                    _xor21(xb, wn, here, words, x_row, w_row, out_row)
+                    _xor21(xb, wn, here, width, x_row, w_row, out_row)
                 else:
-                    _xor11(xb, wn, here, words, x_row, w_row, out_row)
+                    _xor11(xb, wn, here, width, x_row, w_row, out_row)
             elif tall and wide:
-                _and24(xb, wn, here, words, x_row, w_row, out_row)
+                _and24(xb, wn, here, width, x_row, w_row, out_row)
             elif wide:
-                _and14(xb, wn, here, words, x_row, w_row, out_row)
+                _and14(xb, wn, here, width, x_row, w_row, out_row)
             elif tall:
-                _and21(xb, wn, here, words, x_row, w_row, out_row)
+                _and21(xb, wn, here, width, x_row, w_row, out_row)
             else:
-                _and11(xb, wn, here, words, x_row, w_row, out_row)
+                _and11(xb, wn, here, width, x_row, w_row, out_row)
             b += 2 if tall else 1
         n += 4 if wide else 1
 
 
 @intrinsic
-def _copy_words(typing_context, target, source, words):
+def _copy_words(typing_context, target, source, count):
     def codegen(context, builder, signature, args):
         target, source = (builder.inttoptr(address, I64.as_pointer()) for address in args[:2])
         cgutils.raw_memcpy(builder, target, source, args[2], constant(8))
@@ -181,7 +181,7 @@ def _copy_words(typing_context, target, source, words):
 
 @compiled
 def _gather(source, strides, rows, n_words, first, size, block):
-    """Copy words first ... first + size of rows of any strides to the rows of a block, with 0 up to eight words."""
+    """Copy `size` words, from `first` on, of rows of any strides to the rows of a block, filled with 0 up to eight."""
     block_row = 8 * block.shape[1]
     if strides[2] == 8 and strides[1] == 8 * n_words:
         for r in range(rows):
@@ -202,27 +202,27 @@ def _gather(source, strides, rows, n_words, first, size, block):
 
 
 @compiled
-def _mac_where_it_is(x, x_row, w, w_row, words, xor, out):
+def _mac_uncopied(x, x_row, w, w_row, width, xor, out):
     batch, neurons = out.shape
     first = 0
-    while first < words:
-        size = min(8192, words - first)
-        if words - first - size < LANES:  # a tile takes at least eight words
-            size = words - first
+    while first < width:
+        size = min(8192, width - first)
+        if width - first - size < LANES:  # A tile takes at least eight words.
+            size = width - first
         here = int64(out.ctypes.data)
         _add_tiles(xor, x + 8 * first, x_row, batch, w + 8 * first, w_row, neurons, size, here, 8 * neurons)
         first += size
 
 
 @compiled
-def _mac_in_blocks(x, x_strides, w, w_strides, n_words, words, xor, x_block, w_block, out):
+def _mac_in_blocks(x, x_strides, w, w_strides, n_words, width, xor, x_block, w_block, out):
     batch, neurons = out.shape
     group, panel, longest = len(x_block), len(w_block), x_block.shape[1] - LANES
     x_row, w_row = 8 * x_block.shape[1], 8 * w_block.shape[1]
     for b in range(0, batch, group):
         rows = min(group, batch - b)
-        for first in range(0, words, longest):
-            size = min(longest, words - first)
+        for first in range(0, width, longest):
+            size = min(longest, width - first)
             _gather(x + b * x_strides[0], x_strides, rows, n_words, first, size, x_block)
             for n in range(0, neurons, panel):
                 columns = min(panel, neurons - n)
@@ -244,18 +244,18 @@ def _mac_in_blocks(x, x_strides, w, w_strides, n_words, words, xor, x_block, w_b
 def mac(x: Words, w: Words, xor: bool, out: NDArray[np.int64]) -> None:
     """out[b, n] += ones of x[b] AND (or XOR) w[n]; x (batch, inputs, words), w (neurons, inputs, words).
 
-    The operands may have any strides, and any alignment, as what Dask receives from another worker has. Blocks of them
-    are copied to where tiles find them aligned and in the first-level cache; but where one operand has few rows,
-    copying would cost more than it saves.
+    The operands may have any strides, and any alignment, like arrays that Dask receives from another worker. Blocks of
+    them are copied, so that tiles find them aligned and in the first-level cache. Where one operand has few rows they
+    are not, because copying would cost more than it saves.
     """
     _, n_inputs, n_words = w.shape
-    words = n_inputs * n_words
+    width = n_inputs * n_words
     (x_at, x_strides), (w_at, w_strides) = ((a.ctypes.data, a.strides) for a in (x, w))
     whole_rows = all(strides[1:] == (8 * n_words, 8) for strides in (x_strides, w_strides))
-    if whole_rows and words >= LANES and min(len(x), len(w)) <= 12:
-        _mac_where_it_is(x_at, x_strides[0], w_at, w_strides[0], words, xor, out)
+    if whole_rows and width >= LANES and min(len(x), len(w)) <= 12:
+        _mac_uncopied(x_at, x_strides[0], w_at, w_strides[0], width, xor, out)
         return
-    panel = 64 if w_strides[0] == 8 else 4  # in Fortran order rows are neighbours
-    row = max(LANES, min(512, words)) + LANES  # the gap keeps rows from falling on the same lines of the cache
+    panel = 64 if w_strides[0] == 8 else 4  # In Fortran order neighbouring rows lie side by side.
+    row = max(LANES, min(512, width)) + LANES  # The gap keeps rows from falling on the same lines of the cache.
     x_block, w_block = empty_words((min(128, len(x)), row)), empty_words((panel, row))
-    _mac_in_blocks(x_at, x_strides, w_at, w_strides, n_words, words, xor, x_block, w_block, out)
+    _mac_in_blocks(x_at, x_strides, w_at, w_strides, n_words, width, xor, x_block, w_block, out)

@@ -37,8 +37,8 @@ def pack(bits: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 def _not_bits(bits: NDArray[Any]) -> BitstreamError:
-    place = tuple(int(i) for i in np.argwhere((bits != 0) & (bits != 1))[0])
-    return BitstreamError(f"a bitstream holds only 0 and 1, but there is {bits[place]} at {place}")
+    index = tuple(int(i) for i in np.argwhere((bits != 0) & (bits != 1))[0])
+    return BitstreamError(f"a bitstream holds only 0 and 1, but there is {bits[index]} at {index}")
 
 
 @implements(contract.unpack)
@@ -82,7 +82,7 @@ def _pack_words(typing_context, source, target, n_words):
 
 @compiled
 def pack_rows(bits, out):
-    """Pack uint8 (streams, length) into (streams, words); return the OR of all bytes, over 1 if one was no bit."""
+    """Pack uint8 (streams, length) into (streams, words); the OR of all bytes, which is returned, is over 1 if one was no bit."""
     streams, length = bits.shape
     full = length // 64
     seen = uint64(0)

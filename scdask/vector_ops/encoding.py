@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..core.words import Polarity, Region
     from ..generators import SNG
 
-SEGMENT = 4096  # bits of a shared sequence that one look-up table serves: 2 MiB
+SEGMENT = 4096  # bits of a shared sequence that one look-up table serves; it takes 2 MiB
 
 
 def encode_words(values: Any, sng: SNG, length: int, polarity: Polarity = "unipolar") -> Any:
@@ -44,19 +44,19 @@ def encode_words(values: Any, sng: SNG, length: int, polarity: Polarity = "unipo
     check_polarity(polarity)
     length = check_encoding(length, sng)
     given = as_real(values, "values to encode")
-    words = (0, words_for(length))
-    return contract.encode_region(given, sng, length, polarity, whole(given.shape), given.shape, words)
+    word_range = (0, words_for(length))
+    return contract.encode_region(given, sng, length, polarity, whole(given.shape), given.shape, word_range)
 
 
-def table_spans(streams: int, length: int, words: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """The bits that each look-up table serves: fewer where so few streams are looked up that a table costs more."""
+def table_spans(streams: int, length: int, word_range: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """The bits that each look-up table serves: fewer where a table would cost more than the few look-ups in it."""
     segment = min(SEGMENT, max(SEGMENT // 8, 1 << streams.bit_length()))
-    last = min(WORD * words[1], length)
-    return ((start, min(start + segment, last)) for start in range(WORD * words[0], last, segment))
+    last = min(WORD * word_range[1], length)
+    return ((start, min(start + segment, last)) for start in range(WORD * word_range[0], last, segment))
 
 
 def stream_numbers(region: Region, shape: tuple[int, ...], xp: Any = np) -> Any:
-    """The places, in C order of an array of shape `shape`, of the elements in `region`, as uint64 of the library xp."""
+    """The numbers of the elements in `region`, in C order of an array of shape `shape`, as uint64 of the library xp."""
     numbers = xp.zeros((1,) * len(region), np.uint64)
     stride = 1
     for axis in reversed(range(len(region))):

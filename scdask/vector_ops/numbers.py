@@ -1,4 +1,4 @@
-"""Arithmetic and moves that every library does in its own way."""
+"""Arithmetic, indices and transfers that each library does in its own way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @composed
 def in_64_bits(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
-    """func(*arrays, **options) where the library of the arrays keeps 64 bits."""
+    """Call func(*arrays, **options) while the library of the arrays keeps 64 bits."""
     return func(*arrays, **options)
 
 
@@ -48,12 +48,12 @@ def concatenate(*arrays: Any) -> Any:
 
 
 def plain_index(index: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The index with arrays of other libraries, but for Dask's, as NumPy's."""
+    """The index with all its arrays, except those of Dask, as NumPy arrays."""
     return tuple(on_host(part)[()] if hasattr(part, "dtype") and not hasattr(part, "dask") else part for part in index)
 
 
 def as_dask(array: Any, chunks: Any = None) -> Any:
-    """The array as Dask's, of blocks of its library; by default one block."""
+    """The array as a Dask array with blocks of its own library, by default one block."""
     return DASK.load().as_dask(array, chunks)
 
 

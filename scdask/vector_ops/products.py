@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from ..core.words import Gate, Mode, Region
     from ..generators import SNG
 
-OPERAND_BYTES = 2**26  # of encoded weights held at once
-MOST_RANGES = 100_000  # of words that a product goes through one after the other
-TILE_BYTES = 2**25  # of encoded inputs held at once
+OPERAND_BYTES = 2**26  # bytes of encoded weights held at once
+MOST_RANGES = 100_000  # ranges of words that a product goes through one after the other
+TILE_BYTES = 2**25  # bytes of encoded inputs held at once
 
 
 def as_weights(values: Any) -> Any:
@@ -89,15 +89,15 @@ def encoded_product(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: i
     operand = split_signs(weights) if mode == "split" else weights
     region = whole(operand.shape)
     counts: Any = 0
-    for words in word_blocks(operand.shape, length):
-        w = contract.encode_region(operand, w_sng, length, OPERAND_POLARITY[mode], region, operand.shape, words)
-        counts = counts + encoded_counts(w, inputs, x_sng, length, mode, whole(inputs.shape), inputs.shape, words)
+    for word_range in word_ranges(operand.shape, length):
+        w = contract.encode_region(operand, w_sng, length, OPERAND_POLARITY[mode], region, operand.shape, word_range)
+        counts = counts + encoded_counts(w, inputs, x_sng, length, mode, whole(inputs.shape), inputs.shape, word_range)
     return counts if mode == "split" else weights.shape[1] * length - counts
 
 
 @composed
 def brought_together(weights: Any, inputs: Any) -> tuple[Any, Any]:
-    """Both where their product is computed, if it pays to move them before they are encoded."""
+    """Move the operands to where their product is computed, if that is better done before they are encoded."""
     return weights, inputs
 
 
@@ -110,7 +110,7 @@ def _signs(weights: Any) -> Any:
     return concatenate(weights.clip(0.0), (-weights).clip(0.0))
 
 
-def word_blocks(shape: tuple[int, ...], length: int) -> Iterator[tuple[int, int]]:
+def word_ranges(shape: tuple[int, ...], length: int) -> Iterator[tuple[int, int]]:
     """Ranges of words such that one range of the streams of `shape` values takes at most OPERAND_BYTES."""
     n_words = words_for(length)
     size = max(1, OPERAND_BYTES // (8 * max(1, math.prod(shape))))
@@ -131,14 +131,14 @@ def encoded_counts(
     mode: Mode,
     region: Region,
     shape: tuple[int, ...],
-    words: tuple[int, int],
+    word_range: tuple[int, int],
 ) -> Any:
     """The counts of `encoded_product` over a range of words, in bipolar mode of XOR instead of XNOR.
 
-    The weights are packed, in split mode w+ on w-. The inputs, a region of an array of `shape`, are encoded a tile of
-    rows at a time, used and dropped.
+    The weights are packed, in split mode w+ stacked on w-. The inputs, a region of an array of `shape`, are encoded a
+    tile of rows at a time, used and dropped.
     """
-    row_bytes = 8 * max(1, inputs.shape[1]) * (words[1] - words[0])
+    row_bytes = 8 * max(1, inputs.shape[1]) * (word_range[1] - word_range[0])
     rows = max(4, TILE_BYTES // row_bytes // 4 * 4)
     gate: Gate = "and" if mode == "split" else "xnor"
     counts = []
@@ -146,7 +146,7 @@ def encoded_counts(
         tile = inputs[row : row + rows]
         first = region[0].start + row
         part = (slice(first, first + len(tile)), region[1])
-        x = contract.encode_region(tile, sng, length, OPERAND_POLARITY[mode], part, shape, words)
+        x = contract.encode_region(tile, sng, length, OPERAND_POLARITY[mode], part, shape, word_range)
         counts.append(contract.gate_counts(packed_weights, x, gate))
     total = concatenate(*counts) if len(counts) > 1 else counts[0]
     if mode == "bipolar":
