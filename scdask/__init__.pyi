@@ -23,13 +23,6 @@ from .bitstream import xnor as xnor
 from .computing import compute as compute
 from .correlation import scc as scc
 from .correlation import scc_matrix as scc_matrix
-from .encoding import LFSR as LFSR
-from .encoding import SNG as SNG
-from .encoding import Bernoulli as Bernoulli
-from .encoding import Halton as Halton
-from .encoding import Sobol as Sobol
-from .encoding import Thermometer as Thermometer
-from .encoding import VanDerCorput as VanDerCorput
 from .encoding import decode as decode
 from .encoding import encode as encode
 from .errors import BitstreamError as BitstreamError
@@ -39,6 +32,13 @@ from .errors import ScdaskError as ScdaskError
 from .errors import SchedulerError as SchedulerError
 from .errors import UnsupportedArrayError as UnsupportedArrayError
 from .errors import WorldError as WorldError
+from .generators import LFSR as LFSR
+from .generators import SNG as SNG
+from .generators import Bernoulli as Bernoulli
+from .generators import Halton as Halton
+from .generators import Sobol as Sobol
+from .generators import Thermometer as Thermometer
+from .generators import VanDerCorput as VanDerCorput
 from .layers import SCMLP as SCMLP
 from .layers import SCDense as SCDense
 from .layers import SCSequential as SCSequential

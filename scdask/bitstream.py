@@ -52,13 +52,15 @@ import numpy as np
 
 from . import _files, _html, plotting
 from .core import contract
-from .core.checks import check_operands, check_polarity
+from .core.checks import check_polarity
 from .core.dispatch import BACKENDS, when_loaded
 from .core.gates import GATES
 from .errors import BitstreamError
+from .vector_ops.counting import stream_popcount
+from .vector_ops.gates import gate as gate_words
 from .vector_ops.numbers import as_dask, divide
 from .vector_ops.numbers import to_host as to_host
-from .vector_ops.packing import check_tail
+from .vector_ops.packing import check_tail, unpack_bitstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -213,7 +215,7 @@ class Bitstream:
 
     def popcount(self) -> Any:
         """Ones of each stream, int64 of shape `shape`."""
-        counts = contract.stream_ones(self.words)
+        counts = stream_popcount(self.words)
         return counts if self.shape or self.chunks else counts[()]
 
     def decode(self) -> Any:
@@ -222,7 +224,7 @@ class Bitstream:
 
     def unpack(self) -> Any:
         """The bits, uint8 of shape (*shape, length)."""
-        return contract.unpack(self.words, self.length)
+        return unpack_bitstream(self.words, self.length)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the bits as a picture, a row a stream, on Matplotlib's axes: see `scdask.plotting.plot_stream`."""
@@ -372,9 +374,8 @@ def gate(kind: str, *streams: Bitstream) -> Bitstream:
 
 
 def _gate_words(kind: str, *streams: Bitstream) -> Any:
-    words = [stream.words for stream in streams]
-    check_operands(*words)
-    return contract.gate(kind, *words, length=None if GATES[kind].keeps_padding else streams[0].length)
+    length = None if GATES[kind].keeps_padding else streams[0].length
+    return gate_words(kind, *(stream.words for stream in streams), length=length)
 
 
 def xnor(a: Bitstream, b: Bitstream) -> Bitstream:

@@ -24,8 +24,10 @@ import numpy as np
 
 from .bitstream import Bitstream, check_alike
 from .core import contract
-from .core.checks import check_operands
 from .errors import BitstreamError
+from .vector_ops.counting import stream_popcount
+from .vector_ops.gates import vec_and
+from .vector_ops.mac import vec_mac
 from .vector_ops.numbers import divide, or_one
 
 __all__ = ["scc", "scc_matrix"]
@@ -67,9 +69,8 @@ def scc(a: Bitstream, b: Bitstream) -> Any:
     (1.0, -1.0)
     """
     check_alike(a, b, names=("length",))
-    check_operands(a.words, b.words)
-    both = contract.stream_ones(contract.gate("and", a.words, b.words))
-    return _scc(both, contract.stream_ones(a.words), contract.stream_ones(b.words), a.length)
+    both = stream_popcount(vec_and(a.words, b.words))
+    return _scc(both, stream_popcount(a.words), stream_popcount(b.words), a.length)
 
 
 def scc_matrix(streams: Bitstream) -> Any:
@@ -92,8 +93,8 @@ def scc_matrix(streams: Bitstream) -> Any:
     check_alike(streams)
     if streams.ndim != 1:
         raise BitstreamError(f"a correlation matrix is that of streams of shape (n,), not {streams.shape}")
-    rows, ones = streams.words[:, None], contract.stream_ones(streams.words)
-    return _scc(contract.gate_counts(rows, rows, "and"), ones[:, None], ones[None, :], streams.length)
+    rows, ones = streams.words[:, None], stream_popcount(streams.words)
+    return _scc(vec_mac(rows, rows), ones[:, None], ones[None, :], streams.length)
 
 
 def _scc(both: Any, ones_a: Any, ones_b: Any, length: int) -> Any:

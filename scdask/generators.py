@@ -354,3 +354,8 @@ class Thermometer(SNG):
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
         """Fractions t / length for t from `start` to `stop`."""
         return np.arange(start, stop) / length
+
+
+# One generator of each kind, for what goes over all of them, such as benchmarks and the warm-up of workers.
+SHARED = (Sobol(), LFSR(), Halton(), VanDerCorput())
+OWN = (Bernoulli(),)

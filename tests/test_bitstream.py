@@ -479,3 +479,14 @@ def test_a_length_of_any_integer_type(kind):
     stream = sc.encode([0.3], kind(100), sng=A)
     assert type(stream.length) is int
     np.testing.assert_array_equal(stream.words, sc.encode([0.3], 100, sng=A).words)
+
+
+def test_words_that_do_not_fit_are_refused_before_a_kernel_reads_them():
+    stream = sc.encode([0.5, 0.25], 200, sng=Sobol(1))
+    short, wrong = stream.map_words(lambda w: w[..., :1]), stream.map_words(lambda w: w.astype(np.uint8))
+    for call in (short.unpack, lambda: ~short, lambda: sc.xnor(short, short)):
+        with pytest.raises(BitstreamError, match="1 words hold 1 to 64 bits"):
+            call()
+    for call in (wrong.popcount, wrong.unpack, wrong.decode, lambda: wrong & wrong, lambda: sc.scc(wrong, stream)):
+        with pytest.raises(BitstreamError, match="uint64, not uint8"):
+            call()

@@ -1,3 +1,4 @@
+import importlib.util
 import subprocess
 import sys
 
@@ -7,9 +8,11 @@ import pytest
 
 from scdask import errors
 from scdask._extras import require
-from scdask.core import dispatch
+from scdask.core import contract, dispatch
 from scdask.core.contract import PRIMITIVES, word_ones
-from scdask.errors import MissingBackendError, MixedArrayError, UnsupportedArrayError
+from scdask.core.gates import GATES
+from scdask.errors import BitstreamError, MissingBackendError, MixedArrayError, UnsupportedArrayError
+from scdask.vector_ops.gates import gate
 
 
 @pytest.fixture
@@ -78,10 +81,15 @@ def test_a_composed_operation_serves_every_library_within_what_it_needs(librarie
     assert second(np.ones(1), 1) == 1
 
 
+def test_all_that_the_contract_declares_is_a_primitive():
+    declared = {name for name, value in vars(contract).items() if getattr(value, "__module__", "") == contract.__name__}
+    assert PRIMITIVES.keys() == declared
+    assert declared
+
+
 @pytest.mark.parametrize("backend", dispatch.BACKENDS.values(), ids=lambda backend: backend.name)
 def test_every_backend_implements_every_primitive(backend):
     backend.load()
-    assert len(PRIMITIVES) >= 12
     missing = [name for name, primitive in PRIMITIVES.items() if backend not in primitive.kernels]
     assert not missing
 
@@ -91,6 +99,30 @@ def test_each_row_of_the_table_says_what_the_others_ask():
         assert {"from_numpy", "wait", "works"} <= vars(backend.load()).keys()
     for name, kind in {"numpy": np.ndarray, "dask": da.Array}.items():
         assert type(dispatch.BACKENDS[name].from_numpy(np.ones(1))) is kind
+
+
+@pytest.mark.parametrize("row", GATES.values(), ids=lambda row: row.name)
+def test_a_gate_is_the_same_in_each_language(row):
+    """Its function, which NumPy, Numba and JAX run, and its text, which is that of CUDA: on all bits."""
+    n = len(row.inputs)
+    bits = {name: sum(1 << i for i in range(2**n) if i >> k & 1) for k, name in enumerate(row.inputs)}
+    by_text = eval(row.text, {}, bits) % 2 ** (2**n)
+    assert by_text == row.function(*bits.values()) % 2 ** (2**n)
+    words = [np.array([b], np.uint64) for b in bits.values()]
+    for backend in ("numpy", *(["jax"] if importlib.util.find_spec("jax") else [])):
+        operands = [dispatch.BACKENDS[backend].from_numpy(word) for word in words]
+        assert int(np.asarray(contract.gate(row.name, *operands, length=2**n))[0]) == by_text
+    zero = row.function(*[np.zeros(1, np.uint64)] * n)
+    assert row.keeps_padding == (not zero.any())
+
+
+@pytest.mark.parametrize(
+    ("kind", "operands"), [("nand", 2), ("and", 1), ("and", 3), ("not", 2), ("mux", 2), ("xor", 0)]
+)
+def test_gates_that_are_none(kind, operands):
+    words = [np.ones(1, np.uint64)] * operands
+    with pytest.raises(BitstreamError, match=r"the gates are .* and of 2"):
+        gate(kind, *words)
 
 
 def test_what_waits_for_a_backend_is_done_once_it_is_loaded(monkeypatch):

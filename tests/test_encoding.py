@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import scdask as sc
-from scdask import LFSR, Bernoulli, BitstreamError, Halton, Sobol, Thermometer, VanDerCorput, vector_ops
+from scdask import LFSR, Bernoulli, BitstreamError, Halton, Sobol, Thermometer, VanDerCorput
+from scdask.core import contract
+from scdask.core.words import Part
 
 SHARED = [
     Sobol(1),
@@ -135,9 +137,10 @@ def test_bernoulli_is_exact_to_the_last_bit(p, seed, length):
 def test_a_bernoulli_stream_does_not_depend_on_the_others(length):
     p = np.array([0.3, 0, 1, 0.5, 2.0**-70, 1 / 3, 1e-300, 1 - 2.0**-53, 3 / 256, 2.0**-12, 5e-324] * 30)
     words = (0, -(-length // 64))
-    together = vector_ops.encode_region(p, Bernoulli(3), length, "unipolar", (slice(0, p.size),), p.shape, words)
+    together = contract.encode_part(p, Bernoulli(3), length, "unipolar", Part((slice(0, p.size),), p.shape, *words))
     for i in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 150, 157, 329):
-        alone = vector_ops.encode_region(p[[i]], Bernoulli(3), length, "unipolar", (slice(i, i + 1),), p.shape, words)
+        part = Part((slice(i, i + 1),), p.shape, *words)
+        alone = contract.encode_part(p[[i]], Bernoulli(3), length, "unipolar", part)
         np.testing.assert_array_equal(together[i], alone[0])
 
 

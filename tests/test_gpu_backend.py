@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import scdask as sc
 from scdask import Bernoulli, BitstreamError, Sobol, gpu_backend, vector_ops
+from scdask.core import contract
 from scdask.errors import MissingBackendError, MixedArrayError, SchedulerError, UnsupportedArrayError
 from scdask.gpu_backend import launch, mac, to_device, to_host
 
@@ -397,7 +398,7 @@ def test_both_kinds_of_kernel_multiply_and_accumulate(
     if tensor_cores and not launch.properties(cupy.cuda.Device().id)[1]:
         pytest.skip("needs a GPU with 1-bit tensor cores")
     x, w = words_of(rng, batch, width), words_of(rng, neurons, width)
-    wanted = vector_ops.gate_counts(w[:, None], x[:, None], gate)
+    wanted = contract.gate_counts(w[:, None], x[:, None], gate)
     whole = [to_device(words) for words in (x, w)]
     shifted = [to_device(np.append(np.uint64(0), words))[1:].reshape(words.shape) for words in (x, w)]
     for there in (whole, shifted):

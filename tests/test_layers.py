@@ -4,6 +4,7 @@ import pytest
 
 import scdask as sc
 from scdask import LFSR, SCMLP, Bernoulli, BitstreamError, SCDense, Sobol, VanDerCorput
+from scdask.core import contract
 from scdask.vector_ops import products
 
 PAIRS = [
@@ -342,3 +343,57 @@ def test_html():
         assert text in html
     assert "<a>" not in html
     assert html.count("<tr>") == 3
+
+
+def half(x):
+    return x / 2
+
+
+class Halved:
+    """A layer of one's own, which encodes nothing."""
+
+    input_shape = None
+    input_scale = np.inf
+    products = 0
+
+    def output_shape(self, shape):
+        return shape
+
+    def __call__(self, x, length):
+        return contract.exactly(half, x)
+
+    def exact(self, x):
+        return x / 2
+
+    def facts(self):
+        return {"Kind": "halved"}
+
+
+def test_a_network_is_any_layers_in_a_row(mlp, backend):
+    first, second = mlp.layers
+    network = sc.SCSequential((first, Halved(), second), mlp.classes)
+    rng = np.random.default_rng(0)
+    x = rng.random((9, 5))
+    result = backend.host(network.logits(backend.array(x), 256))
+    hidden = np.maximum(first(x, 256), 0) / 2
+    np.testing.assert_allclose(result, second(hidden.clip(0, second.input_scale), 256), rtol=1e-15)
+    assert network.products == mlp.products == first.weights.size + second.weights.size
+    other = network.with_generators([(Bernoulli(1), Bernoulli(2))] * 2)
+    assert [layer.x_sng for layer in other.encoding_layers] == [Bernoulli(1)] * 2
+    assert other.layers[1] is network.layers[1]
+    assert network.predict_float(x).shape == network.predict(x, 64).shape == (9,)
+    assert "halved" in network._repr_html_()
+    assert repr(network).startswith("SCSequential(SCDense(")
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ((), "at least one layer"),
+        ((1,), "unlike 1"),
+        ((Halved(),), "what shape a sample has"),
+    ],
+)
+def test_networks_that_are_none(layers, message):
+    with pytest.raises(BitstreamError, match=message):
+        sc.SCSequential(layers)

@@ -7,12 +7,9 @@ functions, which check what they are given, once a block.
 stay lazy. `help(scdask.cluster)` says how to choose chunks, and where a graph is computed.
 """
 
-from ..core.dispatch import loaded
 from . import counting, gates, mac, numbers, packing, products
 from .device import as_dask, from_numpy, wait, works
 from .encoding import encode_words
 from .sizes import warn_of_many_blocks
 
 __all__ = ["as_dask", "encode_words"]
-
-loaded("dask")

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core import contract
 from ..core.checks import as_real, check_encoding, check_polarity
-from ..core.words import whole, words_for
+from ..core.words import Part
 from ..vector_ops.products import as_weights
 from .blocks import axes_of, blockwise, check_block, in_chunk
 from .compat import ArraySliceDep
@@ -32,23 +32,13 @@ def encode_words(
     given = as_real(values, "values to encode")
     if not isinstance(given, da.Array):
         contract.probabilities(given, polarity)  # What is in memory can be refused at once.
-    word_range = (0, words_for(length))
-    return encode_region(given, sng, length, polarity, whole(given.shape), given.shape, word_range, chunks)
+    return encode_part(given, sng, length, polarity, Part.all_of(given.shape, length), chunks)
 
 
-@implements(contract.encode_region)
-def encode_region(
-    values: Any,
-    sng: SNG,
-    length: int,
-    polarity: Polarity,
-    region: Region,
-    shape: tuple[int, ...],
-    word_range: tuple[int, int],
-    chunks: Any = None,
-) -> da.Array:
+@implements(contract.encode_part)
+def encode_part(values: Any, sng: SNG, length: int, polarity: Polarity, part: Part, chunks: Any = None) -> da.Array:
     check_known(values)
-    chunks = word_chunks(values, word_range[1] - word_range[0], chunks)
+    chunks = word_chunks(values, part.last - part.first, chunks)
     values = as_dask(values, chunks[:-1])
     axes = axes_of(values).upper()
     return blockwise(
@@ -61,9 +51,7 @@ def encode_region(
         axes,
         ArraySliceDep(chunks[-1:]),
         "k",
-        starts=tuple(along.start for along in region),
-        first=word_range[0],
-        shape=shape,
+        part=part,
         sng=sng,
         length=length,
         polarity=polarity,
@@ -72,25 +60,15 @@ def encode_region(
 
 
 def _encode_block(
-    values: Any,
-    block: Region,
-    word_chunk: tuple[slice],
-    starts: tuple[int, ...],
-    first: int,
-    shape: tuple[int, ...],
-    sng: SNG,
-    length: int,
-    polarity: Polarity,
+    values: Any, region: Region, words: tuple[slice], part: Part, sng: SNG, length: int, polarity: Polarity
 ) -> Any:
-    region = tuple(slice(start + along.start, start + along.stop) for start, along in zip(starts, block, strict=True))
-    word_range = (first + word_chunk[0].start, first + word_chunk[0].stop)
-    return in_chunk(_encode, block, values, sng, length, polarity, region, shape, word_range)
+    return in_chunk(_encode, region, values, region, sng, length, polarity, part.block(region, words[0]))
 
 
-def _encode(values: Any, sng: SNG, length: int, polarity: Polarity, region: Region, *shape_and_range: Any) -> Any:
+def _encode(values: Any, region: Region, sng: SNG, length: int, polarity: Polarity, part: Part) -> Any:
     given = as_real(values, "values to encode")
     check_block(given, region)
-    return contract.encode_region(given, sng, length, polarity, region, *shape_and_range)
+    return contract.encode_part(given, sng, length, polarity, part)
 
 
 @implements(contract.probabilities)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.checks import as_real
-from ..core.words import OPERAND_POLARITY, whole
+from ..core.words import OPERAND_POLARITY, Part
 from ..vector_ops import products
 from .blocks import as_they_are, blockwise, check_block, compute_once, in_chunk, is_numpy, like_blocks, sum_blocks
 from .compat import ArraySliceDep, unify_chunks
 from .device import as_dask, implements
-from .encoding import encode_region
+from .encoding import encode_part
 from .sizes import check_known
 
 if TYPE_CHECKING:
@@ -37,10 +37,8 @@ def encoded_product(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: i
         w = blockwise("sc-split", products.split_signs, "ni", w, "ni", adjust_chunks=signs, dtype=w.dtype)
     ranges = list(products.word_ranges((len(w), max(w.chunks[1], default=1)), length))
     word_chunks = tuple(last - first for first, last in ranges)
-    whole_words = (0, sum(word_chunks))
-    w_words = encode_region(
-        w, w_sng, length, OPERAND_POLARITY[mode], whole(w.shape), w.shape, whole_words, (*w.chunks, word_chunks)
-    )
+    polarity, part = OPERAND_POLARITY[mode], Part.all_of(w.shape, length)
+    w_words = encode_part(w, w_sng, length, polarity, part, (*w.chunks, word_chunks))
     if x.numblocks[0] > 1:
         w_words = compute_once(w_words)
     counts = blockwise(
@@ -55,7 +53,7 @@ def encoded_product(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: i
         "bi",
         ArraySliceDep((word_chunks,)),
         "k",
-        shape=x.shape,
+        part=Part.all_of(x.shape, length),
         sng=x_sng,
         length=length,
         mode=mode,
@@ -67,21 +65,13 @@ def encoded_product(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: i
 
 
 def _product_block(
-    w_words: Any,
-    x: Any,
-    region: Region,
-    word_chunk: tuple[slice],
-    shape: tuple[int, ...],
-    sng: SNG,
-    length: int,
-    mode: Mode,
+    w_words: Any, x: Any, region: Region, words: tuple[slice], part: Part, sng: SNG, length: int, mode: Mode
 ) -> Any:
-    word_range = (word_chunk[0].start, word_chunk[0].stop)
-    counts = in_chunk(_product, region, w_words, x, sng, length, mode, region, shape, word_range)
+    counts = in_chunk(_product, region, w_words, x, region, sng, length, mode, part.block(region, words[0]))
     return counts[..., None, None]
 
 
-def _product(w_words: Any, x: Any, sng: SNG, length: int, mode: Mode, region: Region, *shape_and_range: Any) -> Any:
+def _product(w_words: Any, x: Any, region: Region, sng: SNG, length: int, mode: Mode, part: Part) -> Any:
     inputs = as_real(x, "inputs")
     check_block(inputs, region)
-    return products.encoded_counts(w_words, inputs, sng, length, mode, region, *shape_and_range)
+    return products.encoded_counts(w_words, inputs, sng, length, mode, part)

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help=f"How many seeds to try; {' and '.join(SEEDLESS)} have none and run once.",
+    help=f"How many seeds to try; {', '.join(SEEDLESS)} have none and run once.",
 )
 @with_options(seed_option("The first seed."), *SCHEDULER, out_option("results", "results.json and accuracy.png"), QUIET)
 def infer(

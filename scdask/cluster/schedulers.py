@@ -13,7 +13,7 @@ from ..computing import Place, on_every_worker
 from ..core.dispatch import BACKENDS
 from ..dashboard import page_of
 from ..errors import SchedulerError
-from ..generators import Bernoulli, Sobol
+from ..generators import OWN, SHARED
 from ..layers import matmul
 from ..mpi_driver.batch import mpi_cluster
 from .address import running
@@ -112,7 +112,7 @@ warm_up.__module__ = "scdask.cluster"  # by which workers of any version find it
 
 
 def _run_kernels(gpu: bool) -> None:
-    for generator in (Sobol(1), Bernoulli()):
+    for generator in (SHARED[0], *OWN):
         for rows in (1, 16):  # which other kernels multiply
             inputs: Any = [[0.5] * 8] * rows
             if gpu:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from ..errors import BitstreamError, UnsupportedArrayError
-from .dispatch import backend_of
+from .dispatch import BACKENDS, backend_of
 from .words import WORD, Mode, Polarity, words_for
 
 if TYPE_CHECKING:
@@ -71,8 +71,13 @@ def as_words(packed: Any) -> Any:
     words = as_array(packed, "packed words")
     if words.dtype is not UINT64:
         if kind_of(words) != "u" or words.dtype.itemsize != 8:
-            cut = " to_jax keeps the 64 bits that jnp.asarray cuts off," if words.dtype == np.uint32 else ""
-            raise BitstreamError(f"packed words are uint64, not {words.dtype}:{cut} pack_bitstream makes them of bits")
+            cut = words.dtype == np.uint32 and backend_of(words) is BACKENDS["jax"]
+            way = (
+                ": to_jax keeps the 64 bits that jnp.asarray cuts off"
+                if cut
+                else "; pack_bitstream makes them from bits"
+            )
+            raise BitstreamError(f"packed words are uint64, not {words.dtype}{way}")
         if not words.dtype.isnative:
             words = words.astype(UINT64)
     if words.ndim == 0:

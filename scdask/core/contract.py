@@ -15,7 +15,7 @@ from .dispatch import primitive
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .words import Gate, Polarity, Region
+    from .words import Gate, Part, Polarity
 
 
 @primitive(work=metering.packing)
@@ -59,16 +59,8 @@ def gate_counts(weights: Any, inputs: Any, gate: Gate, total: int | None = None)
 
 
 @primitive(work=metering.encoding)
-def encode_region(
-    values: Any,
-    sng: Any,
-    length: int,
-    polarity: Polarity,
-    region: Region,
-    shape: tuple[int, ...],
-    word_range: tuple[int, int],
-) -> Any:
-    """Encode `values`, a region of an array of `shape`: the words of their streams from word_range[0] to word_range[1].
+def encode_part(values: Any, sng: Any, length: int, polarity: Polarity, part: Part) -> Any:
+    """Encode `values`, which are those of a part of an array of streams: the words of that part.
 
     A BitstreamError says where a value is outside the range of its polarity.
     """

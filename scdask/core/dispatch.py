@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
@@ -96,6 +97,7 @@ _OF_LIBRARY = {library: backend for backend in BACKENDS.values() for library in 
 _OF_TYPE: dict[type, Backend | None] = {}
 _UNSEEN: Any = object()
 _WITHIN: dict[Backend, Callable[..., Any]] = {}
+_LOCK = Lock()
 _LOADED: set[str] = set()
 _WAITING: list[tuple[str, Callable[[], None]]] = []
 
@@ -226,16 +228,19 @@ def implementing(name: str, within: Callable[[Any], Any] = lambda kernel: kernel
 
 
 def when_loaded(name: str, action: Callable[[], None]) -> None:
-    """Call `action` once the package of a backend is imported: now, if it is already."""
-    if name in _LOADED:
-        action()
-    else:
-        _WAITING.append((name, action))
+    """Do something once the package of a backend is imported, at once if it is."""
+    with _LOCK:
+        if name not in _LOADED:
+            _WAITING.append((name, action))
+            return
+    action()
 
 
 def loaded(name: str) -> None:
-    """Run the actions that wait for a backend; its package calls this at the end of its import."""
-    _LOADED.add(name)
-    for waiting, action in _WAITING:
-        if waiting == name:
-            action()
+    """Do what waits for the package of a backend, which calls this at the end of its import."""
+    with _LOCK:
+        _LOADED.add(name)
+        actions = [action for waiting, action in _WAITING if waiting == name]
+        _WAITING[:] = [entry for entry in _WAITING if entry[0] != name]
+    for action in actions:
+        action()

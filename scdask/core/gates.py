@@ -1,6 +1,6 @@
-"""The gates, one row each: every backend makes its kernels, and every hardware description its text, from these rows.
+"""The gates, one row each, from which every backend makes its kernels.
 
-A new gate is a row here and a public function in `vector_ops.gates`.
+A new gate is a row here, a public function in `vector_ops.gates`, and an entry in the list of its package.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class GateRow:
     ----------
     name : str
     function : callable
-        The gate of whole words. NumPy runs it, Numba compiles it and JAX traces it.
+        The gate of whole words, of up to three operands. NumPy runs it, Numba compiles it and JAX traces it.
     text : str
         The same in the operators that C and Verilog share, over the names of the function's parameters.
     keeps_padding : bool

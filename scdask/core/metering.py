@@ -16,6 +16,8 @@ from .words import WORD, bits_in
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .words import Part
+
 METER = "scdask"  # name of the worker plugin that adds up what the tasks do
 NEAR_BYTES = 2**20  # A kernel that moves no more bytes stays within a second-level cache.
 READ_BATCH = 8  # With fewer inputs a MAC is as slow as its weights are read.
@@ -112,18 +114,9 @@ def accumulating(counts: Any, weights: Any, inputs: Any, gate: str, total: int |
     return Work("mac", bitops, {"arithmetic": bitops} if batch >= READ_BATCH else _moved(read=weights.nbytes))
 
 
-def encoding(
-    packed: Any,
-    values: Any,
-    sng: Any,
-    length: int,
-    polarity: str,
-    region: Any,
-    shape: Any,
-    word_range: tuple[int, int],
-) -> Work:
-    """The work of `contract.encode_region`."""
+def encoding(packed: Any, values: Any, sng: Any, length: int, polarity: str, part: Part) -> Work:
+    """The work of `contract.encode_part`."""
     streams = math.prod(packed.shape[:-1])
-    bits = streams * max(0, bits_in(*word_range, length))
+    bits = streams * max(0, bits_in(part.first, part.last, length))
     uses = _moved(write=packed.nbytes) if sng.key() is None else {"digits": DIGITS * bits}
-    return Work("encode", bits, uses, streams if word_range[0] == 0 else 0)
+    return Work("encode", bits, uses, streams if part.first == 0 else 0)

@@ -6,6 +6,7 @@ if they are told the length of a stream; the others cannot set it. So counts of 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -38,6 +39,32 @@ def bits_in(first: int, last: int, length: int) -> int:
     return int(min(WORD * last, length) - min(WORD * first, length))
 
 
-def whole(shape: tuple[int, ...]) -> Region:
-    """The region that is all of an array of shape `shape`."""
-    return tuple(slice(0, n) for n in shape)
+@dataclass(frozen=True)
+class Part:
+    """Some words of some streams of an array.
+
+    Parameters
+    ----------
+    region : tuple of slice
+        Where the streams are, an axis each.
+    shape : tuple of int
+        Shape of the array of all streams, in which they are numbered in C order.
+    first, last : int
+        The words, from `first` up to `last`.
+    """
+
+    region: Region
+    shape: tuple[int, ...]
+    first: int
+    last: int
+
+    @classmethod
+    def all_of(cls, shape: tuple[int, ...], length: int) -> Part:
+        """All words of all streams of `length` bits."""
+        return cls(tuple(slice(0, n) for n in shape), shape, 0, words_for(length))
+
+    def block(self, region: Region, words: slice) -> Part:
+        """The part that a block of this part is; the block is said by where it begins and ends within this part."""
+        ends = zip(self.region, region, strict=True)
+        moved = tuple(slice(of.start + along.start, of.start + along.stop) for of, along in ends)
+        return Part(moved, self.shape, self.first + words.start, self.first + words.stop)

@@ -45,7 +45,6 @@ from typing import Any
 
 import numpy as _numpy
 
-from ..core.dispatch import loaded
 from ..vector_ops.numbers import to_host
 from . import counting, encoding, gates, mac, numbers, packing
 from .device import cupy, devices, from_numpy, to_device, wait, why_no_gpu, works
@@ -71,6 +70,3 @@ def __getattr__(name: str) -> Any:
     if name == "xp":
         return _numpy if why_no_gpu() else cupy
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-loaded("cupy")

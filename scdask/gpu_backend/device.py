@@ -12,7 +12,7 @@ import numpy as np
 
 from ..core.checks import as_numpy
 from ..core.contract import on_host
-from ..core.dispatch import DeviceMeta, implementing
+from ..core.dispatch import BACKENDS, DeviceMeta, implementing
 from ..errors import MissingBackendError, MixedArrayError, UnsupportedArrayError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ cupy: Any = _cupy
 def why_no_gpu() -> str | None:
     """Say why this process cannot use a GPU, or None if it can."""
     if cupy is None:
-        return "CuPy is not installed (pip install 'scdask[gpu-cuda13]')"
+        return f"CuPy is not installed (pip install 'scdask[{BACKENDS['cupy'].extra}]')"
     return None if cupy.is_available() else "CuPy finds no CUDA device"
 
 

@@ -14,36 +14,28 @@ from .device import cupy, implements
 from .launch import launch_over
 
 if TYPE_CHECKING:
-    from ..core.words import Polarity, Region
+    from ..core.words import Part, Polarity
     from ..generators import SNG
 
 TABLES = 16  # look-up tables of shared sequences, up to 2 MiB each, that are kept on the devices
 
 
-@implements(contract.encode_region)
-def encode_region(
-    values: Any,
-    sng: SNG,
-    length: int,
-    polarity: Polarity,
-    region: Region,
-    shape: tuple[int, ...],
-    word_range: tuple[int, int],
-) -> Any:
+@implements(contract.encode_part)
+def encode_part(values: Any, sng: SNG, length: int, polarity: Polarity, part: Part) -> Any:
     p = cupy.ascontiguousarray(probabilities(values, polarity))
-    first, last = word_range
+    first, last = part.first, part.last
     n_words = last - first
     out = cupy.empty((*values.shape, n_words), np.uint64)
     if not out.size:
         return out
     key = sng.key()
     if key is None:
-        for start, stop in table_spans(p.size, length, word_range):
+        for start, stop in table_spans(p.size, length, part):
             ranked, table = _table(cupy.cuda.Device().id, sng, length, start, stop)
             columns = (table, table.shape[1], start // WORD - first, n_words)
             launch_over("look_up", p.size * table.shape[1], p, p.size, ranked, np.int32(len(ranked)), *columns, out)
         return out
-    streams = cupy.ascontiguousarray(stream_numbers(region, shape, cupy))
+    streams = cupy.ascontiguousarray(stream_numbers(part, cupy))
     kept = tail_mask(length) if WORD * last > length else ONES
     arguments = (np.uint64(first), n_words, *map(np.uint64, key), kept)
     launch_over("bernoulli", out.size, p, streams, p.size, *arguments, out)

@@ -19,7 +19,7 @@ from dask.sizeof import sizeof
 from .._extras import require
 from ..core.checks import as_numpy
 from ..core.contract import on_host
-from ..core.dispatch import implementing
+from ..core.dispatch import BACKENDS, implementing
 from ..errors import UnsupportedArrayError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ jax: Any = _jax
 lax: Any = _jax and _jax.lax
 jnp: Any = _jax.numpy if _jax else np
 HAS_JAX = jax is not None
+EXTRA = BACKENDS["jax"].extra or ""
 
 
 def jitted(func: Callable[..., Any], **options: Any) -> Any:
@@ -48,7 +49,7 @@ def needing_jax(func: Callable[..., Any]) -> Any:
 
     @wraps(func)
     def call(*args: Any, **kwargs: Any) -> Any:
-        require("jax", "jax")
+        require("jax", EXTRA)
 
     return call
 
@@ -72,10 +73,15 @@ def known(flag: Any) -> bool:
 implements = implementing("jax", _exact)
 
 
+def as_jax(words: Any) -> Any:
+    """Words of NumPy beside those of JAX: a copy, because JAX may still read them when the caller writes to them."""
+    return jnp.asarray(np.array(words)) if isinstance(words, np.ndarray) else words
+
+
 @cache
 def _warn_once() -> None:
     warn(
-        "JAX is not installed (pip install 'scdask[jax]'): arrays stay on the host, where the Numba kernels run",
+        f"JAX is not installed (pip install 'scdask[{EXTRA}]'): arrays stay on the host, where the Numba kernels run",
         RuntimeWarning,
         stacklevel=3,
     )
@@ -136,7 +142,7 @@ def wait(result: Any) -> None:
 
 def works() -> str:
     """Say on which devices it works; an error says what brings JAX."""
-    return f"works on {', '.join(str(device) for device in require('jax', 'jax').devices())}"
+    return f"works on {', '.join(str(device) for device in require('jax', EXTRA).devices())}"
 
 
 def _pickled(array: Any) -> Any:

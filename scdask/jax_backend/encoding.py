@@ -15,25 +15,17 @@ from ..vector_ops.encoding import SEGMENT, stream_numbers
 from .device import implements, jitted, jnp, known, lax
 
 if TYPE_CHECKING:
-    from ..core.words import Polarity, Region
+    from ..core.words import Part, Polarity
     from ..generators import SNG
 
 LEVELS = 8  # binary digits that a step of the Bernoulli encoder draws; it must be even
 FEW_STREAMS = 1024  # Up to this many long streams are compared with all numbers; others are looked up in tables.
 
 
-@implements(contract.encode_region)
-def encode_region(
-    values: Any,
-    sng: SNG,
-    length: int,
-    polarity: Polarity,
-    region: Region,
-    shape: tuple[int, ...],
-    word_range: tuple[int, int],
-) -> Any:
+@implements(contract.encode_part)
+def encode_part(values: Any, sng: SNG, length: int, polarity: Polarity, part: Part) -> Any:
     p = _sortable(probabilities(values, polarity)).reshape(-1)
-    first, last = word_range
+    first, last = part.first, part.last
     key = sng.key()
     if not p.size or first == last:
         flat = jnp.zeros((p.size, last - first), np.uint64)
@@ -42,7 +34,7 @@ def encode_region(
         long = bits[1] - bits[0] > 4 * SEGMENT
         flat = (_compare if long and p.size <= FEW_STREAMS else _look_up)(p, sng, length, *bits)
     else:
-        streams = stream_numbers(region, shape).reshape(-1)
+        streams = stream_numbers(part).reshape(-1)
         flat = _bernoulli(p, streams, np.uint64(first), tuple(map(np.uint64, key)), last - first)
         if WORD * last > length:
             flat = flat.at[:, -1].set(flat[:, -1] & tail_mask(length))

@@ -10,11 +10,12 @@ import numpy as np
 from ..core import contract
 from ..core.gates import GATES
 from ..core.words import WORD, tail_mask
-from .device import implements, jitted
+from .device import as_jax, implements, jitted
 
 
 @implements(contract.gate)
 def gate(kind: str, *operands: Any, length: int | None = None) -> Any:
+    operands = tuple(map(as_jax, operands))
     if length is None or length % WORD == 0:
         return _gate(kind, *operands)
     kept = np.full(operands[0].shape[-1], ~np.uint64(0))

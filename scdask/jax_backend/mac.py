@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core import contract
 from .counting import ones_along
-from .device import implements, jitted, jnp, lax
+from .device import as_jax, implements, jitted, jnp, lax
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ FEW_ROWS = 2  # With up to this many rows, a MAC sums along the words; with more
 
 @implements(contract.gate_counts)
 def gate_counts(weights: Any, inputs: Any, gate: Gate, total: int | None = None) -> Any:
-    counts = _mac(jnp.asarray(weights), jnp.asarray(inputs), gate == "xnor")
+    counts = _mac(as_jax(weights), as_jax(inputs), gate == "xnor")
     return counts if total is None else total - counts
 
 

@@ -19,11 +19,8 @@ Speed
 The two public functions are those of `sc_neurocore.accel.jit_kernels`, which fill an array that the caller gives.
 """
 
-from ..core.dispatch import loaded
 from . import counting, encoding, gates, mac, numbers, packing
 from .device import from_numpy, wait, works
 from .reference import jit_pack_bits, jit_vec_mac
 
 __all__ = ["jit_pack_bits", "jit_vec_mac"]
-
-loaded("numpy")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..core.llvm import Words
-    from ..core.words import Polarity, Region
+    from ..core.words import Part, Polarity
     from ..generators import SNG
 
 BLOCK = 16  # words whose levels are drawn together
@@ -46,27 +46,19 @@ ROW = PANEL + LANES  # words from row to row of a panel, which leave room to sto
 FIRST_LEVELS = 8  # levels drawn for all words: after them one bit in 256 is undecided, and one word in five
 
 
-@implements(contract.encode_region)
-def encode_region(
-    values: NDArray[Any],
-    sng: SNG,
-    length: int,
-    polarity: Polarity,
-    region: Region,
-    shape: tuple[int, ...],
-    word_range: tuple[int, int],
-) -> Words:
+@implements(contract.encode_part)
+def encode_part(values: NDArray[Any], sng: SNG, length: int, polarity: Polarity, part: Part) -> Words:
     p = probabilities(values, polarity)
-    first, last = word_range
+    first, last = part.first, part.last
     out = empty_words((*p.shape, last - first))
     if not out.size:
         return out
     flat, rows, key = readonly(p.reshape(-1)), out.reshape(p.size, -1), sng.key()
     if key is None:
-        for start, stop in table_spans(p.size, length, word_range):
+        for start, stop in table_spans(p.size, length, part):
             look_up(flat, *sng.table(length, start, stop), start // WORD - first, rows)
         return out
-    streams = readonly(stream_numbers(region, shape).reshape(-1))
+    streams = readonly(stream_numbers(part).reshape(-1))
     bernoulli(flat.view(np.uint64), streams, first, *key, rows)
     if WORD * last > length:
         rows[:, -1] &= tail_mask(length)

@@ -15,7 +15,7 @@ from ..core.threefry import DIGITS
 from ..core.words import WORD, tail_mask
 from ..encoding import encode
 from ..errors import ScdaskError
-from ..generators import LFSR, SNG, Bernoulli, Halton, Sobol, VanDerCorput
+from ..generators import SHARED, SNG, Bernoulli, Sobol
 from ..vector_ops import (
     pack_bitstream,
     stream_popcount,
@@ -221,7 +221,7 @@ def _encoding(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
 
         runs |= bernoulli(p, length)
     yield Case("encode Bernoulli, N = 1024", runs, bits, {"digits": DIGITS * bits}, comparable=False)
-    for sng in (Sobol(), LFSR(), Halton(), VanDerCorput()):
+    for sng in SHARED:
         numbers = sng.numbers(length, 0, length)
         runs = {"scdask": partial(_encode, p, length, sng), "NumPy": partial(_numpy_compare, p, numbers)}
         yield Case(f"encode {type(sng).__name__}, N = 1024", runs, bits, {"write_near": bits / 8})

@@ -180,7 +180,7 @@ def infer(model: SCMLP, x: NDArray[Any], y: NDArray[Any], setting: Setting, plac
     streamed = model.with_generators(generators(setting.sng, setting.seed, len(model.encoding_layers)), setting.mode)
     operations = setting.length * model.products
     operations *= 2 if setting.mode == "split" else 1
-    rows = max(1, min(len(x), int(task_bits(MAC_RATE) / operations)))
+    rows = max(1, min(len(x), int(task_bits(MAC_RATE) / max(1, operations))))
     images = da.from_array(x, chunks=(rows, -1))
     if place.gpu:
         images = BACKENDS["cupy"].from_numpy(images)

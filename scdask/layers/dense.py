@@ -56,7 +56,11 @@ def matmul(x: Any, w: Any, length: int, *, mode: Mode = "split", x_sng: SNG = So
     array([[0.375]])
     """
     x, w = as_real(x, "inputs"), as_weights(w)
-    length = check_layer(w, x, w_sng, x_sng, length, mode)
+    return _estimate(x, w, check_layer(w, x, w_sng, x_sng, length, mode), mode, x_sng, w_sng)
+
+
+def _estimate(x: Any, w: Any, length: int, mode: Mode, x_sng: SNG, w_sng: SNG) -> Any:
+    """`matmul` of operands that are known to fit."""
     scale = largest(w)
     counts = encoded_product(exactly(divide, w, scale), x, w_sng, x_sng, length, mode)
     return exactly(_product, counts, scale, mode=mode, length=length, n_inputs=w.shape[1])
@@ -150,8 +154,10 @@ class SCDense:
 
     def __call__(self, x: Any, length: int) -> Any:
         """The outputs before an activation, float64 (batch, n_neurons), for inputs (batch, n_inputs)."""
-        x = exactly(_divided, as_real(x, "inputs"), scale=self.input_scale)
-        product = matmul(x, self.weights, length, mode=self.mode, x_sng=self.x_sng, w_sng=self.w_sng)
+        x = as_real(x, "inputs")
+        length = check_layer(self.weights, x, self.w_sng, self.x_sng, length, self.mode)
+        x = exactly(_divided, x, scale=self.input_scale)
+        product = _estimate(x, self.weights, length, self.mode, self.x_sng, self.w_sng)
         return exactly(_with_bias, product, self.bias, scale=self.input_scale)
 
     def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:

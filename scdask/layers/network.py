@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     from ..generators import SNG
 
 
+@runtime_checkable
 class Layer(Protocol):
-    """What a network asks of a layer, for samples on the first axis."""
+    """What a network asks of a layer, for samples on the first axis.
+
+    A layer that encodes its inputs, so that its `input_scale` is finite, also has
+    `with_generators(x_sng, w_sng, mode)`, which gives the same layer with other generators.
+    """
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
@@ -34,7 +39,7 @@ class Layer(Protocol):
 
     @property
     def products(self) -> int:
-        """Products of streams that a sample takes: 0, if it has no generators."""
+        """Products of streams that a sample takes."""
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of what it puts out for a sample of shape `shape`; a BitstreamError says why it takes none."""
@@ -74,6 +79,9 @@ class SCSequential:
     def __post_init__(self) -> None:
         if not isinstance(self.layers, tuple | list) or not self.layers:
             raise BitstreamError(f"a network has at least one layer, not {self.layers!r}")
+        for layer in self.layers:
+            if not isinstance(layer, Layer):
+                raise BitstreamError(f"a layer has what scdask.layers.network.Layer says, unlike {layer!r}")
         object.__setattr__(self, "layers", tuple(self.layers))
         shape = self.input_shape
         for layer in self.layers:
@@ -113,14 +121,14 @@ class SCSequential:
     @property
     def encoding_layers(self) -> tuple[Any, ...]:
         """The layers that have generators."""
-        return tuple(layer for layer in self.layers if layer.products)
+        return tuple(layer for layer in self.layers if _encodes(layer))
 
     def with_generators(self, pairs: Sequence[tuple[SNG, SNG]], mode: Mode = "split") -> Self:
         """The same network with the (x_sng, w_sng) of each layer that has generators, and the mode of all."""
         if len(pairs) != len(self.encoding_layers):
             raise BitstreamError(f"{len(pairs)} pairs of generators do not go with {len(self.encoding_layers)} layers")
         left = iter(pairs)
-        layers = (layer.with_generators(*next(left), mode) if layer.products else layer for layer in self.layers)
+        layers = (layer.with_generators(*next(left), mode) if _encodes(layer) else layer for layer in self.layers)
         return replace(self, layers=tuple(layers))
 
     def logits(self, x: Any, length: int) -> Any:
@@ -149,6 +157,10 @@ class SCSequential:
         if isinstance(index, np.ndarray):
             return self.classes[index]
         return index.map_blocks(self.classes.take, dtype=self.classes.dtype, meta=self.classes[:0])
+
+
+def _encodes(layer: Layer) -> bool:
+    return layer.input_scale < np.inf
 
 
 def _saturated(hidden: Any, limit: float) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import _html
 from ..core import contract
-from ..core.words import words_for
+from ..core.words import Part, words_for
 from ..errors import BitstreamError
 from ..jax_backend import spike
 from ..jax_backend.device import jitted, jnp, lax
@@ -220,7 +220,7 @@ def rate_code(x: NDArray[Any], steps: int, sng: Bernoulli, first: int = 0) -> ND
     """
     samples, n_inputs = x.shape
     region, shape = (slice(first, first + samples), slice(0, n_inputs)), (first + samples, n_inputs)
-    words = contract.encode_region(x, sng, steps, "unipolar", region, shape, (0, words_for(steps)))
+    words = contract.encode_part(x, sng, steps, "unipolar", Part(region, shape, 0, words_for(steps)))
     bits: NDArray[np.uint8] = contract.unpack(words, steps)
     return np.moveaxis(bits, -1, 0).astype(np.float32)
 

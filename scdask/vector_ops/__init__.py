@@ -27,7 +27,6 @@ In `jax_backend` deeper layers of `jax_forward_pass` are fed by the spikes of th
 reset is not differentiated.
 """
 
-from ..core.contract import encode_region, exactly, gate_counts, on_host, pick, probabilities
 from ..core.words import Gate, Mode, Polarity, Region, words_for
 from .counting import popcount, stream_popcount, vec_popcount
 from .encoding import encode_words

@@ -8,12 +8,12 @@ import numpy as np
 
 from ..core import contract
 from ..core.checks import as_real, check_encoding, check_polarity
-from ..core.words import WORD, whole, words_for
+from ..core.words import WORD, Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..core.words import Polarity, Region
+    from ..core.words import Polarity
     from ..generators import SNG
 
 SEGMENT = 4096  # bits of a shared sequence that one look-up table serves; it takes 2 MiB
@@ -44,23 +44,22 @@ def encode_words(values: Any, sng: SNG, length: int, polarity: Polarity = "unipo
     check_polarity(polarity)
     length = check_encoding(length, sng)
     given = as_real(values, "values to encode")
-    word_range = (0, words_for(length))
-    return contract.encode_region(given, sng, length, polarity, whole(given.shape), given.shape, word_range)
+    return contract.encode_part(given, sng, length, polarity, Part.all_of(given.shape, length))
 
 
-def table_spans(streams: int, length: int, word_range: tuple[int, int]) -> Iterator[tuple[int, int]]:
+def table_spans(streams: int, length: int, part: Part) -> Iterator[tuple[int, int]]:
     """The bits that each look-up table serves: fewer where a table would cost more than the few look-ups in it."""
     segment = min(SEGMENT, max(SEGMENT // 8, 1 << streams.bit_length()))
-    last = min(WORD * word_range[1], length)
-    return ((start, min(start + segment, last)) for start in range(WORD * word_range[0], last, segment))
+    last = min(WORD * part.last, length)
+    return ((start, min(start + segment, last)) for start in range(WORD * part.first, last, segment))
 
 
-def stream_numbers(region: Region, shape: tuple[int, ...], xp: Any = np) -> Any:
-    """The numbers of the elements in `region`, in C order of an array of shape `shape`, as uint64 of the library xp."""
-    numbers = xp.zeros((1,) * len(region), np.uint64)
+def stream_numbers(part: Part, xp: Any = np) -> Any:
+    """The numbers of the streams of a part, in C order of all streams, as uint64 of the library xp."""
+    numbers = xp.zeros((1,) * len(part.region), np.uint64)
     stride = 1
-    for axis in reversed(range(len(region))):
-        along = xp.arange(region[axis].start, region[axis].stop, dtype=np.uint64) * np.uint64(stride)
-        numbers = numbers + along.reshape(-1, *[1] * (len(region) - axis - 1))
-        stride *= shape[axis]
+    for axis, along in reversed(list(enumerate(part.region))):
+        steps = xp.arange(along.start, along.stop, dtype=np.uint64) * np.uint64(stride)
+        numbers = numbers + steps.reshape(-1, *[1] * (len(part.region) - axis - 1))
+        stride *= part.shape[axis]
     return numbers

@@ -9,6 +9,8 @@ from typing import Any
 
 from ..core import contract
 from ..core.checks import as_words, check_length, check_operands
+from ..core.gates import GATES
+from ..errors import BitstreamError
 
 
 def gate(kind: str, *packed: Any, length: int | None = None) -> Any:
@@ -26,6 +28,9 @@ def gate(kind: str, *packed: Any, length: int | None = None) -> Any:
     -------
     array of uint64
     """
+    if kind not in GATES or len(packed) != len(GATES[kind].inputs):
+        known = ", ".join(f"{name} of {len(row.inputs)}" for name, row in GATES.items())
+        raise BitstreamError(f"the gates are {known}, not {kind!r} of {len(packed)} operands")
     operands = tuple([as_words(operand) for operand in packed])
     check_operands(*operands)
     if length is None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..core import contract
 from ..core.checks import as_real, check_encoding, check_mode, check_product
 from ..core.dispatch import composed
-from ..core.words import OPERAND_POLARITY, whole, words_for
+from ..core.words import OPERAND_POLARITY, Part, words_for
 from ..errors import BitstreamError
 from .numbers import concatenate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..core.words import Gate, Mode, Region
+    from ..core.words import Gate, Mode
     from ..generators import SNG
 
 OPERAND_BYTES = 2**26  # bytes of encoded weights held at once
@@ -87,11 +88,12 @@ def encoded_product(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: i
     """`encode_mac` of arrays that are known to fit."""
     weights, inputs = brought_together(weights, inputs)
     operand = split_signs(weights) if mode == "split" else weights
-    region = whole(operand.shape)
+    operand_part, input_part = Part.all_of(operand.shape, length), Part.all_of(inputs.shape, length)
     counts: Any = 0
-    for word_range in word_ranges(operand.shape, length):
-        w = contract.encode_region(operand, w_sng, length, OPERAND_POLARITY[mode], region, operand.shape, word_range)
-        counts = counts + encoded_counts(w, inputs, x_sng, length, mode, whole(inputs.shape), inputs.shape, word_range)
+    for first, last in word_ranges(operand.shape, length):
+        words = replace(operand_part, first=first, last=last)
+        w = contract.encode_part(operand, w_sng, length, OPERAND_POLARITY[mode], words)
+        counts = counts + encoded_counts(w, inputs, x_sng, length, mode, replace(input_part, first=first, last=last))
     return counts if mode == "split" else weights.shape[1] * length - counts
 
 
@@ -123,30 +125,21 @@ def word_ranges(shape: tuple[int, ...], length: int) -> Iterator[tuple[int, int]
 
 
 @composed
-def encoded_counts(
-    packed_weights: Any,
-    inputs: Any,
-    sng: SNG,
-    length: int,
-    mode: Mode,
-    region: Region,
-    shape: tuple[int, ...],
-    word_range: tuple[int, int],
-) -> Any:
-    """The counts of `encoded_product` over a range of words, in bipolar mode of XOR instead of XNOR.
+def encoded_counts(packed_weights: Any, inputs: Any, sng: SNG, length: int, mode: Mode, part: Part) -> Any:
+    """The counts of `encoded_product` over a part, in bipolar mode of XOR instead of XNOR.
 
-    The weights are packed, in split mode w+ stacked on w-. The inputs, a region of an array of `shape`, are encoded a
-    tile of rows at a time, used and dropped.
+    The weights are packed, in split mode w+ stacked on w-. The inputs, which are those of a part of all inputs, are
+    encoded a tile of rows at a time, used and dropped.
     """
-    row_bytes = 8 * max(1, inputs.shape[1]) * (word_range[1] - word_range[0])
+    row_bytes = 8 * max(1, inputs.shape[1]) * (part.last - part.first)
     rows = max(4, TILE_BYTES // row_bytes // 4 * 4)
     gate: Gate = "and" if mode == "split" else "xnor"
     counts = []
     for row in range(0, max(1, len(inputs)), rows):
         tile = inputs[row : row + rows]
-        first = region[0].start + row
-        part = (slice(first, first + len(tile)), region[1])
-        x = contract.encode_region(tile, sng, length, OPERAND_POLARITY[mode], part, shape, word_range)
+        first = part.region[0].start + row
+        region = (slice(first, first + len(tile)), part.region[1])
+        x = contract.encode_part(tile, sng, length, OPERAND_POLARITY[mode], replace(part, region=region))
         counts.append(contract.gate_counts(packed_weights, x, gate))
     total = concatenate(*counts) if len(counts) > 1 else counts[0]
     if mode == "bipolar":
