@@ -113,7 +113,7 @@ def _on_session(group: Group, threads: int | None, interface: str | None) -> Ite
 def _on_dask_mpi(group: Group, threads: int | None, interface: str | None) -> Iterator[Any]:
     from dask_mpi import initialize
 
-    share = group.share_of_host(first_worker=2, limit=START_SECONDS, interface=interface)
+    share = group.share_of_host(first_worker=2, timeout=START_SECONDS, interface=interface)
     if share.one_host and interface is None:
         interface = _loopback()
     logging.getLogger("distributed").setLevel(logging.WARNING if group.rank == CLIENT else logging.ERROR)

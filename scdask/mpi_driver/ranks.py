@@ -85,8 +85,8 @@ class _Loop:
         except BaseException as error:  # a task has raised SystemExit or KeyboardInterrupt
             end_job(exit_code(error) or 1, "a task has ended its worker", error)
 
-    def run(self, coroutine: Coroutine[Any, Any, Any], limit: float | None = None) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(limit)
+    def run(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout)
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -171,7 +171,7 @@ def open_session(
 
     The ranks must leave the block together.
     """
-    share = group.share_of_host(limit=timeout, interface=where["interface"])
+    share = group.share_of_host(timeout=timeout, interface=where["interface"])
     if share.one_host and where["host"] is None and where["interface"] is None:
         where = where | {"host": "127.0.0.1"}
     memory = share.memory if memory_limit is None else memory_limit
@@ -274,13 +274,13 @@ class _Cluster:
         self.session._workers = []
         if self.watch is not None:
             self.watch.closing = True
-        self.group.meet("the close of the session", limit=CLOSE_SECONDS)
+        self.group.meet("the close of the session", timeout=CLOSE_SECONDS)
         with suppress(Exception):  # what does not close any more ends with the process
             if self.session.client is not None:
                 self.session.client.close()
             if self.worker is not None:
                 self.loop.run(self.worker.close(nanny=False), CLOSE_SECONDS)
-        self.group.meet("the close of the scheduler", limit=2 * CLOSE_SECONDS)
+        self.group.meet("the close of the scheduler", timeout=2 * CLOSE_SECONDS)
         with suppress(Exception):
             if self.scheduler is not None:
                 self.loop.run(self.scheduler.close(), CLOSE_SECONDS)
