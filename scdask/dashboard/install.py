@@ -35,7 +35,7 @@ def _mount(scheduler: Scheduler) -> bool:
     """Add the page to the server of the dashboard, and to its bar of links; say whether there is such a server."""
     bokeh = next((a for a in scheduler.http_application.applications if hasattr(a, "prefix")), None)
     if bokeh is None:
-        return False  # Bokeh is not installed, or the dashboard is switched off
+        return False  # Bokeh is not installed, or the dashboard is switched off.
     from distributed.dashboard.core import BokehApplication
     from distributed.dashboard.scheduler import template_variables
     from tornado.ioloop import IOLoop

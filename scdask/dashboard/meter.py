@@ -11,7 +11,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from .. import limits
 from ..core.metering import METER
 
-MEASURED_FROM = 2**31  # least memory of a worker that measures: the limits take an eighth of it for two seconds
+MEASURED_FROM = 2**31  # least bytes of memory of a worker that measures its limits, which takes an eighth of them
 
 if TYPE_CHECKING:
     from distributed import Worker

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 UPDATE_MILLISECONDS = 1000
 LINES = 7  # workers with a line of their own: as many as there are colours that everybody tells apart
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")  # Okabe and Ito
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")  # the colours of Okabe and Ito
 GIGA = 1e9
 SHORTEST = 60  # least seconds that the axis of time shows
 MUTED = "#595959"
