@@ -9,7 +9,9 @@ from distributed import Client, LocalCluster, get_worker
 from rich.console import Console
 from rich.table import Table
 
-from scdask import _dispatch, dashboard, vector_ops
+from scdask import dashboard
+from scdask.core import contract, metering
+from scdask.jit_kernels import mac
 
 SECONDS = 0.02
 
@@ -18,19 +20,18 @@ def task(rounds):
     """Times of a MAC of 20 ms, counted and not, and of counting alone."""
     rng = np.random.default_rng(0)
     weights, inputs = (rng.integers(0, 2**64, (n, 256, 16), dtype=np.uint64) for n in (64, 64))
-    call = vector_ops.gate_counts.__wrapped__
-    once = min(timed(call, weights, inputs) for _ in range(10))
+    once = min(timed(mac.gate_counts, weights, inputs) for _ in range(10))
     weights = np.tile(weights, (max(1, round(SECONDS / once)), 1, 1))
     times = {"counted": [], "not counted": []}
-    functions = [("counted", vector_ops.gate_counts), ("not counted", call)]
+    functions = [("counted", contract.gate_counts), ("not counted", mac.gate_counts)]
     for _ in range(rounds):
         functions.reverse()
         for name, function in functions:
             times[name].append(timed(function, weights, inputs))
-    work = vector_ops._accumulating(None, weights, inputs, "and")
+    work = metering.accumulating(None, weights, inputs, "and")
     start = time.perf_counter()
     for _ in range(10_000):
-        _dispatch._tell(get_worker(), "numpy", work, 0.0)
+        metering._tell(get_worker(), "numpy", work, 0.0)
     return times, (time.perf_counter() - start) / 10_000
 
 

@@ -40,7 +40,7 @@ def in_colours_of_page(svg: str) -> str:
 
 
 def size(n_bytes: float) -> str:
-    """So many bytes, as a number and, from 1 KiB on, in a unit that is easy to read."""
+    """A number of bytes as text, from 1 KiB on also in a unit that is easy to read."""
     if math.isnan(n_bytes):
         return "not known"
     exact, value, unit = f"{n_bytes:,} bytes", n_bytes, ""

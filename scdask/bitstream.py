@@ -118,7 +118,7 @@ class Bitstream:
         """The same streams with the words that a function makes of theirs, such as `to_device`."""
         return self._with(function(self.words))
 
-    # as an array of streams
+    # As an array of streams
 
     __array_ufunc__ = None  # NumPy then leaves operators with a Bitstream to us.
 
@@ -193,7 +193,7 @@ class Bitstream:
                 picture = _html.in_colours_of_page(self.words.to_svg(size=120))
         return _html.facts("Bitstream", facts, picture)
 
-    # gates
+    # Gates
 
     def __and__(self, other: Any) -> Any:
         """AND: the product of independent unipolar streams."""
@@ -211,7 +211,7 @@ class Bitstream:
         """NOT: 1 - p of unipolar streams, -v of bipolar ones."""
         return gate("not", self)
 
-    # reading out
+    # Reading out
 
     def popcount(self) -> Any:
         """Ones of each stream, int64 of shape `shape`."""
@@ -230,7 +230,7 @@ class Bitstream:
         """Draw the bits as a picture, a row a stream, on Matplotlib's axes: see `scdask.plotting.plot_stream`."""
         return plotting.plot_stream(self, ax=ax)
 
-    # as a Dask collection
+    # As a Dask collection
 
     def rechunk(self, chunks: Any) -> Bitstream:
         """The same streams, lazy, with other chunks over (*shape, n_words), or over `shape` with the words whole."""
@@ -287,7 +287,7 @@ class Bitstream:
         function, args = finish
         return self._with(function(graph, *args, rename=rename))
 
-    # storage
+    # Storage
 
     def to_zarr(self, store: Any, *, overwrite: bool = False, progress: bool = False) -> None:
         """Write the words to a Zarr array, uncompressed and chunk for chunk, with length and polarity as attributes.
@@ -345,7 +345,7 @@ def wrap_words(words: Any, length: int, polarity: Polarity, sng: SNG | None = No
 
 
 def check_alike(*streams: Bitstream, names: tuple[str, ...] = ("length", "polarity")) -> None:
-    """Raise unless they are Bitstreams of one length and one polarity."""
+    """Raise unless all streams are Bitstreams of one length and one polarity."""
     for stream in streams:
         if not isinstance(stream, Bitstream):
             raise BitstreamError(f"only Bitstreams combine, not {type(stream).__name__}")

@@ -137,7 +137,7 @@ class Place:
 
 
 def as_place(given: Any) -> Place:
-    """The Place itself, or the Place that a Dask client's cluster is."""
+    """The Place itself, or one for the cluster of a Dask client."""
     from distributed import Client
 
     if isinstance(given, Client):

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["bar", "track"]
 
 T = TypeVar("T")
-LOG_SECONDS = 30  # between two lines of a log
-DRAW_SECONDS = 0.1  # between two updates in a notebook
+LOG_SECONDS = 30  # seconds between two lines of a log
+DRAW_SECONDS = 0.1  # seconds between two updates in a notebook
 
 
 def track(

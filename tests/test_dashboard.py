@@ -119,7 +119,7 @@ def test_jax_kernels_count_too_and_tracing_does_not(client):
     totals_after(client, vector_ops.vec_mac(weights, x))
     totals = monitor_of(client).totals()
     assert totals["mac", "jax"].bitops == 3 * 4 * 6 * WORDS * 64
-    assert {kernels for _, kernels in totals} == {"jax"}
+    assert {backend for _, backend in totals} == {"jax"}
 
 
 def test_nothing_is_counted_outside_of_tasks(client):

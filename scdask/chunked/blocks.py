@@ -61,7 +61,7 @@ def check_block(block: Any, region: tuple[slice, ...]) -> None:
 
 
 def compute_once(array: da.Array) -> da.Array:
-    """The array with tasks of its own, which Dask does not fuse into each task that uses them, and so repeat."""
+    """The array with tasks that Dask does not fuse into each task that uses them, where they would run again."""
     (done,) = dask.optimize(array)
     return done
 
@@ -142,7 +142,7 @@ def sum_blocks(kind: str, array: da.Array, chunk: Callable[..., Any], axis: Any,
 def reduce_blocks(
     kind: str, array: da.Array, chunk: Callable[..., Any], combine: Any, aggregate: Any, *, axis: Any, **kwargs: Any
 ) -> da.Array:
-    """`da.reduction` with our task name and meta, whose dtype it changes on the way, so that JAX must keep 64 bits."""
+    """`da.reduction` with our task name and meta; as it changes the dtype of the meta, JAX must keep 64 bits."""
     reduce = partial(da.reduction, array, chunk=chunk, combine=combine, aggregate=aggregate, axis=axis, **kwargs)
     meta = meta_of([array], 0 if axis is None else array.ndim - np.size(axis), kwargs["dtype"])
     return in_64_bits(lambda meta: reduce(name=kind, meta=meta), meta)

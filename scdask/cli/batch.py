@@ -96,7 +96,7 @@ def sbatch(job: str, args: tuple[str, ...], script: Path | None, submit: bool, *
 
         if options["nodes"] > options["ntasks"]:
             raise click.UsageError(f"{options['ntasks']} ranks cannot be on {options['nodes']} nodes")
-        given = JOBS[job].make_context(f"scdask {job}", list(args)).params  # refuses options that are wrong
+        given = JOBS[job].make_context(f"scdask {job}", list(args)).params  # This refuses wrong options.
         if given["scheduler"] not in ("local", "mpi") or given["workers"] is not None:
             raise click.UsageError("a job in MPI takes no --scheduler and no --workers: its ranks are the workers")
         if job == "infer":

@@ -69,7 +69,7 @@ def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
         ratios                          the time of each other over ours
         share, limits                   the share that it reaches of these limits
     """
-    with plain_errors(), stoppable() as check:
+    with plain_errors(), stoppable() as exit_if_stopped:
         from rich.console import Console
 
         from ..jobs.bench import cases, measure
@@ -86,7 +86,7 @@ def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
         speeds: list[Speed] = []
         with bar(None, "kernels", "kernels", quiet=quiet) as update:
             for case in cases(peers):
-                check()
+                exit_if_stopped()
                 update(len(speeds), case.name)
                 speeds.append(measure(case, limits, seconds))
             update(len(speeds), "timed")

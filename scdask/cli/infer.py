@@ -127,7 +127,7 @@ def infer(
     It needs pip install "scdask[apps]". In Python it is `scdask.jobs.infer`; the network is `scdask.SCMLP`.
     """
     require_inputs(dataset, model, data)
-    with plain_errors(), stoppable() as check, ExitStack() as stack:
+    with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
         for package in ("matplotlib", "sklearn") if dataset else ("matplotlib",):
             require(package, "apps")
         from rich.console import Console
@@ -141,20 +141,20 @@ def infer(
         given = _own(model, data) if data else _digits(model) if model else None
         with status.status("training the float perceptron"):
             perceptron, x, y = given or _digits(model)
-        check()
+        exit_if_stopped()
         with status.status("loading the kernels on the workers"):
             exact = float_accuracy(perceptron, x, y)
             place.wait_until_ready()
         make_folder(out)
         results = []
         todo = settings(sngs, lengths, mode, seed=seed, repeat=repeat)
-        check()
+        exit_if_stopped()
         with bar(len(todo), "inference", "settings", quiet=quiet) as update:
             for result in run(perceptron, x, y, todo, place):
                 results.append(result)
-                check()
+                exit_if_stopped()
                 update(len(results), f"{result.sng}, N = {result.length}, accuracy {result.accuracy:.4f}")
-        check()
+        exit_if_stopped()
         found = Results(results, exact)
         _print_table(Console(quiet=quiet), found)
         name = " ".join(Path(given).name for given in (dataset, model) if given)

@@ -62,7 +62,7 @@ def info() -> None:
 
 
 def _outcome(backend: Backend) -> str:
-    """Where arrays of a library work, or why they do not."""
+    """Say where arrays of a library work, or why they do not."""
     import dask
     import numpy as np
 
@@ -78,7 +78,7 @@ def _outcome(backend: Backend) -> str:
             raise ScdaskError(f"0.75 and 0.5 gave {known} ones of 256 instead of 192 and 128")
     except MissingBackendError as error:
         return str(error)
-    except Exception as error:  # whatever is wrong here is what the user asks about
+    except Exception as error:  # The user asks what is wrong here, whatever it is.
         return f"does not work: {error}"
     return where
 

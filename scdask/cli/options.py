@@ -99,5 +99,5 @@ def out_option(default: str, files: str) -> Callable[[Any], Any]:
 
 
 def with_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Options that several commands have, in this order in the help."""
+    """Decorate a command with options, which its help shows in this order."""
     return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)

@@ -42,7 +42,7 @@ def opened(
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Show our errors as one line instead of a traceback; that of another rank is shown there."""
+    """Show our errors as one line instead of a traceback, but leave the error of another rank to that rank."""
     try:
         yield
     except ScdaskError as error:
@@ -66,23 +66,23 @@ def plain_os_errors(out: Path) -> Iterator[None]:
 def stoppable() -> Iterator[Callable[[], None]]:
     """On Ctrl-C or SIGTERM, unwind, so that the workers are closed and nothing is half-written, then exit.
 
-    Yields a check to call between steps: libraries swallow exceptions here and there, as scikit-learn's training does
-    with a KeyboardInterrupt, and a stopped job must not go on.
+    Yields a function to call between steps, which exits if the job was stopped: libraries swallow exceptions here and
+    there, as scikit-learn's training does with a KeyboardInterrupt, and a stopped job must not go on.
     """
     stopped: list[int] = []
 
-    def check() -> None:
+    def exit_if_stopped() -> None:
         if stopped:
             sys.exit(128 + stopped[0])
 
     def stop(number: int, frame: Any) -> None:
         stopped.append(number)
-        check()
+        exit_if_stopped()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield check
-        check()
+        yield exit_if_stopped
+        exit_if_stopped()
     except BaseException as error:
         if not stopped:
             raise
@@ -94,7 +94,7 @@ def stoppable() -> Iterator[Callable[[], None]]:
 
 
 def make_folder(out: Path) -> None:
-    """Make the folder and try it, before the work is done."""
+    """Make the folder, and try to write to it before the work begins."""
     with plain_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=out):

@@ -99,7 +99,7 @@ def train(
 
     It needs pip install "scdask[apps,jax]". In Python it is `scdask.snn`.
     """
-    with plain_errors(), stoppable() as check, ExitStack() as stack:
+    with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
         for package, extra in {"matplotlib": "apps", "sklearn": "apps", "jax": "jax", "optax": "jax"}.items():
             require(package, extra)
         from rich.console import Console
@@ -116,7 +116,7 @@ def train(
         before = snn.load_checkpoint(checkpoint, settings) if resume else None
         resumed = before.epoch if before else 0
         make_folder(out)
-        check()
+        exit_if_stopped()
         with status.status("loading the kernels on the workers"):
             digits = load_digits()
             place.wait_until_ready()
@@ -126,10 +126,10 @@ def train(
             for state in job.train(digits, settings, place, before):
                 with plain_os_errors(out):
                     snn.save_checkpoint(checkpoint, state, settings)
-                check()
+                exit_if_stopped()
                 update(state.epoch, f"loss {state.losses[-1]:.4f}, test accuracy {state.test_accuracies[-1]:.4f}")
         seconds = perf_counter() - start
-        check()
+        exit_if_stopped()
         assert state is not None
         report = {
             "scdask": __version__,

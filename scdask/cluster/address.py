@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def running(scheduler: str, workers: int | None, threads: int | None) -> Iterator[tuple[Client, str]]:
-    """Connect to the scheduler at an address, or of a scheduler file; yield the client and the dashboard's address."""
+    """Connect to a scheduler by its address or its scheduler file; yield the client and the dashboard's address."""
     if workers is not None or threads is not None:
         raise SchedulerError(f"the workers of {scheduler} are there already: leave their number to it")
     with _connect(scheduler) as client:

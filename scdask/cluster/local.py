@@ -1,4 +1,4 @@
-"""What this machine has: threads of this process, or a cluster of processes, which may have a GPU each."""
+"""Schedulers on this machine: threads of this process, or a cluster of processes, which may have a GPU each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # A terminal sends Ctrl-C to the workers too, but it is the job that closes them.
 IGNORE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
-THREADS = 8  # of a worker process at the most, unless told otherwise
+THREADS = 8  # most threads of a worker process, unless their number is given
 
 
 def available_cores() -> int:
@@ -38,7 +38,7 @@ def threads_here(workers: int | None, threads: int | None) -> Iterator[int]:
 
 @contextmanager
 def processes_here(workers: int | None, threads: int | None) -> Iterator[tuple[Client, str]]:
-    """A cluster of processes; yield its client and the address of its dashboard."""
+    """Start a cluster of processes; yield its client and the address of its dashboard."""
     workers = workers or -(-available_cores() // (threads or THREADS))
     threads = threads or max(1, available_cores() // workers)
     with _started(LocalCluster, workers, threads) as client:
@@ -47,7 +47,7 @@ def processes_here(workers: int | None, threads: int | None) -> Iterator[tuple[C
 
 @contextmanager
 def gpus_here(workers: int | None, threads: int | None) -> Iterator[tuple[Client, str]]:
-    """A cluster of a process for each GPU; yield its client and the address of its dashboard."""
+    """Start a cluster with a process for each GPU; yield its client and the address of its dashboard."""
     workers = _gpus(workers)
     with _started(require("dask_cuda", "gpu-cuda13").LocalCUDACluster, workers, threads or 1) as client:
         yield client, client.dashboard_link
@@ -68,7 +68,7 @@ def _started(start: Callable[..., Any], workers: int, threads: int) -> Iterator[
 
 
 def _gpus(workers: int | None) -> int:
-    """How many GPUs will have a worker."""
+    """The number of GPUs that will have a worker."""
     require("cupy", "gpu-cuda13")
     from ..gpu_backend import devices, why_no_gpu
 

@@ -77,7 +77,7 @@ def open_scheduler(
 def _cluster(
     scheduler: str, workers: int | None, threads: int | None, interface: str | None
 ) -> AbstractContextManager[tuple[Client, str | None]]:
-    """What opens a cluster, and gives its client and the address of its dashboard."""
+    """Open a cluster by its name, for a block; yield its client and the address of its dashboard."""
     match scheduler:
         case "local":
             return processes_here(workers, threads)
@@ -104,16 +104,17 @@ def _quiet_failure() -> Iterator[None]:
 
 def warm_up(gpu: bool = False) -> str:
     """Compile or load the kernels that a layer runs, so that no job waits for them; return the version of scdask."""
-    Context().run(_run_kernels, gpu)  # where no task is known: what is compiled is not counted as work
+    Context().run(_run_kernels, gpu)  # No task is known in a new context, so that this does not count as work.
     return __version__
 
 
-warm_up.__module__ = "scdask.cluster"  # by which workers of any version find it, to say which version they have
+# Workers of any version find the function in this module, and so can say which version they have.
+warm_up.__module__ = "scdask.cluster"
 
 
 def _run_kernels(gpu: bool) -> None:
     for generator in (SHARED[0], *OWN):
-        for rows in (1, 16):  # which other kernels multiply
+        for rows in (1, 16):  # Different kernels multiply few rows and many.
             inputs: Any = [[0.5] * 8] * rows
             if gpu:
                 inputs = BACKENDS["cupy"].from_numpy(inputs)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 GRACE = 60  # seconds between the first signal and the time limit
-START_SECONDS = 60  # for a worker whose job runs
+START_SECONDS = 60  # time in which a worker must come once its job runs
 POLL_SECONDS = 1
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "RESV_DEL_HOLD", "SUSPENDED"}
 
@@ -82,7 +82,7 @@ def _slurm(*command: str) -> str:
 
 @contextmanager
 def slurm_cluster(workers: int | None, threads: int | None, interface: str | None) -> Iterator[tuple[Client, str]]:
-    """Workers as jobs of Slurm, over TLS; yield the client and the address of the dashboard.
+    """Start workers as jobs of Slurm, which talk TLS; yield the client and the address of the dashboard.
 
     It waits for the first worker, as long as a job waits in the queue.
     """

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from .words import Part
 
 METER = "scdask"  # name of the worker plugin that adds up what the tasks do
-NEAR_BYTES = 2**20  # A kernel that moves no more bytes stays within a second-level cache.
-READ_BATCH = 8  # With fewer inputs a MAC is as slow as its weights are read.
+NEAR_BYTES = 2**20  # A kernel that moves up to this many bytes stays within a second-level cache.
+READ_BATCH = 8  # With fewer inputs a MAC is bound by reading its weights.
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ PAGE = "scdask"
 
 
 async def dask_setup(scheduler: Scheduler) -> None:
-    """Called by a scheduler that has `scdask.dashboard` as a preload."""
+    """Add the page and the meters to a scheduler; one that has `scdask.dashboard` as a preload calls this."""
     if Monitor.name not in scheduler.plugins:
         monitor = Monitor(scheduler, has_page=_mount(scheduler))
         publish(monitor)
@@ -35,7 +35,7 @@ def _mount(scheduler: Scheduler) -> bool:
     """Add the page to the server of the dashboard, and to its bar of links; say whether there is such a server."""
     bokeh = next((a for a in scheduler.http_application.applications if hasattr(a, "prefix")), None)
     if bokeh is None:
-        return False  # Bokeh is not installed, or the dashboard is switched off
+        return False  # Bokeh is not installed, or the dashboard is switched off.
     from distributed.dashboard.core import BokehApplication
     from distributed.dashboard.scheduler import template_variables
     from tornado.ioloop import IOLoop
@@ -53,7 +53,7 @@ def _mount(scheduler: Scheduler) -> bool:
 
 @contextmanager
 def preloaded(module: str = "scdask.dashboard") -> Iterator[None]:
-    """Schedulers that start in the block preload a module; by default the one that gives them the page."""
+    """Make schedulers that start in the block preload a module; by default the one that gives them the page."""
     modules = dask.config.get("distributed.scheduler.preload")
     with dask.config.set({"distributed.scheduler.preload": [*modules, module]}):
         yield
@@ -65,7 +65,7 @@ def install(client: Client) -> str:
     Parameters
     ----------
     client : distributed.Client
-        Of a scheduler that can import this version of scdask, as can its workers.
+        A client of a scheduler that can import this version of scdask, as can its workers.
 
     Returns
     -------

@@ -11,7 +11,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from .. import limits
 from ..core.metering import METER
 
-MEASURED_FROM = 2**31  # bytes of a worker's memory: measuring the limits takes an eighth of them, for two seconds
+MEASURED_FROM = 2**31  # least bytes of memory of a worker that measures its limits, which takes an eighth of them
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Meter(WorkerPlugin):  # type: ignore[misc]
-    """Totals of a worker, by operation and kernels, and the packed words that it holds."""
+    """Totals of a worker, by operation and backend, and the packed words that it holds."""
 
     name = METER
 
@@ -39,10 +39,10 @@ class Meter(WorkerPlugin):  # type: ignore[misc]
         """Send no more counts."""
         worker.metrics.pop(METER, None)
 
-    def add(self, kernels: str, work: Work, seconds: float) -> None:
-        """Count a call that took so long; from any thread."""
+    def add(self, backend: str, work: Work, seconds: float) -> None:
+        """Count a call of a kernel that took some seconds; any thread may do so."""
         with self._lock:
-            total = self._totals.setdefault((work.operation, kernels), [0, 0.0, 0, {}])
+            total = self._totals.setdefault((work.operation, backend), [0, 0.0, 0, {}])
             total[0] += work.bitops
             total[1] += seconds
             total[2] += work.streams
@@ -59,18 +59,18 @@ class Meter(WorkerPlugin):  # type: ignore[misc]
         self._limits = vars(limits.measure_limits())
 
     def report(self, worker: Worker) -> dict[str, Any]:
-        """The totals, for a heartbeat, whose integers have 64 bits: counts are text."""
+        """The totals for a heartbeat, in which counts are text, because its integers have 64 bits."""
         if self._totals and not self._simd:
             self._simd = limits.simd()
         with self._lock:
             totals = [
-                [operation, kernels, str(bitops), seconds, str(streams), dict(uses)]
-                for (operation, kernels), (bitops, seconds, streams, uses) in self._totals.items()
+                [operation, backend, str(bitops), seconds, str(streams), dict(uses)]
+                for (operation, backend), (bitops, seconds, streams, uses) in self._totals.items()
             ]
         return {
             "time": time.time(),
             "totals": totals,
-            # Not what is on the disk.
+            # What has been written to disk does not count.
             "held": sum(map(_bytes_of_words, list(getattr(self._data, "fast", self._data).values()))),
             "simd": self._simd,
             "limits": self._limits,
@@ -78,11 +78,11 @@ class Meter(WorkerPlugin):  # type: ignore[misc]
 
 
 def _bytes_of_words(value: Any) -> int:
-    """Those of a Bitstream, which has `words`, or of an array that may be packed words."""
+    """The bytes of the words of a Bitstream, or of an array that may be packed words; else 0."""
     words = getattr(value, "words", value)
     return int(words.nbytes) if getattr(words, "dtype", None) == "uint64" and hasattr(words, "nbytes") else 0
 
 
 def measure_limits(dask_worker: Worker) -> None:
-    """Have a worker measure its limits; runs in its event loop."""
+    """Have a worker measure its limits; this runs in its event loop."""
     dask_worker.plugins[METER].measure()

@@ -1,4 +1,4 @@
-"""What the scheduler gathers of the counts of its workers."""
+"""What the scheduler gathers from the counts of its workers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from .meter import measure_limits
 if TYPE_CHECKING:
     from distributed import Scheduler
 
-EPOCH = {"run", "epoch", "epochs", "loss", "train_accuracy", "test_accuracy"}  # what an event of a training has
+EPOCH = {"run", "epoch", "epochs", "loss", "train_accuracy", "test_accuracy"}  # keys of a training's event
 SAMPLE_SECONDS = 1
-SPAN = 2  # seconds of a worker's clock that a rate is taken over, at least
+SPAN = 2  # least seconds of a worker's clock that a rate is taken over
 SILENT = 10  # seconds after which a worker that sends nothing is taken to do nothing
 HISTORY = 300  # samples that are kept
 
 
 @dataclass
 class Total:
-    """What was done of an operation: bits, time, streams begun, and what it took of the machine."""
+    """What was done of one operation: bits, time, streams begun, and what that took of the machine."""
 
     bitops: int = 0
     seconds: float = 0.0
@@ -43,12 +43,12 @@ class Total:
             self.uses[name] = self.uses.get(name, 0.0) + amount
 
 
-Totals = dict[tuple[str, str], Total]  # by operation and kernels
+Totals = dict[tuple[str, str], Total]  # totals by operation and backend
 
 
 @dataclass
 class Report:
-    """What a worker said last, and its rates since a few seconds before, in bit operations a second."""
+    """What a worker sent last, and its rates in the seconds before, in bit operations a second."""
 
     time: float
     totals: Totals
@@ -59,7 +59,7 @@ class Report:
 
     @property
     def rate(self) -> float:
-        """Of all operations together."""
+        """The rate of all operations together."""
         return sum(self.rates.values())
 
 
@@ -70,11 +70,11 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
     ----------
     scheduler : distributed.Scheduler
     reports : dict of str to Report
-        Of the workers that there are, by address.
+        What the present workers sent last, by their addresses.
     history : deque of (float, dict of str to float)
         Time, by `time.monotonic`, and the rate of each worker then.
     has_page : bool
-        Whether the dashboard of the scheduler shows it.
+        Whether the dashboard of the scheduler has the page.
     at_close : contextlib.ExitStack
         What is to be called before the scheduler closes.
     """
@@ -98,11 +98,11 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
         self.at_close.callback(sampling.stop)
 
     async def before_close(self) -> None:
-        """Stop, before the scheduler does."""
+        """Stop before the scheduler closes."""
         self.at_close.close()
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
-        """Remember a worker, whose last report is to be found when it has left."""
+        """Remember a worker, so that its last report can be found when it has left."""
         self._workers[worker] = scheduler.workers[worker]
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
@@ -126,8 +126,8 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
         if not sent:
             return
         totals = {
-            (operation, kernels): Total(int(bitops), seconds, int(streams), uses)
-            for operation, kernels, bitops, seconds, streams, uses in sent["totals"]
+            (operation, backend): Total(int(bitops), seconds, int(streams), uses)
+            for operation, backend, bitops, seconds, streams, uses in sent["totals"]
         }
         report = Report(sent["time"], totals, sent["held"], list(sent["simd"]), sent["limits"])
         before = self._before.setdefault(address, deque())
@@ -144,7 +144,7 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
         self.reports[address] = report
 
     def totals(self) -> Totals:
-        """What was done on the cluster since it has the page, on workers that left too, up to their last heartbeat."""
+        """What the cluster has done since it has the page, including workers that left, up to their last heartbeat."""
         totals: Totals = {}
         _merge(totals, self._gone)
         for report in self.reports.values():
@@ -152,13 +152,13 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
         return totals
 
     def shares(self) -> dict[tuple[str, str], float]:
-        """By operation and kernels: the time at the limits of the workers over the time that it took."""
+        """The shares by operation and backend: the time at the limits of the workers over the time that was taken."""
         shortest: dict[tuple[str, str], float] = {}
         seconds: dict[tuple[str, str], float] = {}
         for report in self.reports.values():
             limits = report.limits or {}
             for key, total in report.totals.items() if limits else ():
-                if key[1] == "numpy":  # the limits are those of a thread of the processor
+                if key[1] == "numpy":  # The limits are those of a thread of the processor.
                     least = sum(amount / limits[name] for name, amount in total.uses.items())
                     shortest[key] = shortest.get(key, 0.0) + least
                     seconds[key] = seconds.get(key, 0.0) + total.seconds

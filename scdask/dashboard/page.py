@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from .monitor import Totals
 
 UPDATE_MILLISECONDS = 1000
-LINES = 7  # workers that have a line of their own: as many as there are colours that everybody tells apart
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")  # Okabe and Ito
+LINES = 7  # workers with a line of their own: as many as there are colours that everybody tells apart
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")  # the colours of Okabe and Ito
 GIGA = 1e9
-SHORTEST = 60  # seconds that the axis of time shows at the least
+SHORTEST = 60  # least seconds that the axis of time shows
 MUTED = "#595959"
-TEXTS = ("operation", "worker", "backend", "SIMD")  # columns of tables that are no numbers
+TEXTS = ("operation", "worker", "backend", "SIMD")  # columns of tables that hold text
 
 
 def show(scheduler: Scheduler, extra: dict[str, Any], doc: Document) -> None:
@@ -149,10 +149,10 @@ class _Page:
         # Only kernels of NumPy arrays have a share; workers measure their limits while the page is open.
         missing = {"numpy": "not measured yet"}
         texts = [
-            missing.get(kernels, "") if p != p else f"{p:.0f} %"
-            for (_, kernels), p in zip(operations, percent, strict=True)
+            missing.get(backend, "") if p != p else f"{p:.0f} %"
+            for (_, backend), p in zip(operations, percent, strict=True)
         ]
-        names = [f"{operation} ({kernels})" for operation, kernels in operations]
+        names = [f"{operation} ({backend})" for operation, backend in operations]
         self.operations.data = {"name": names, "percent": percent, "text": texts}
         if self.shares.y_range.factors != names[::-1]:
             self.shares.y_range.factors = names[::-1]
@@ -178,7 +178,7 @@ class _Page:
             rows.append(
                 {
                     "worker": self._label(address),
-                    "backend": ", ".join(sorted({kernels for _, kernels in totals})) or "nothing yet",
+                    "backend": ", ".join(sorted({backend for _, backend in totals})) or "nothing yet",
                     "SIMD": report.simd[-1] if report and report.simd else "",
                     "threads": worker.nthreads,
                     "speed now": _scaled(report.rate if report else 0, "bitop/s"),
@@ -199,7 +199,7 @@ class _Page:
             self.epochs.data = {
                 name: [nan if event[key] is None else event[key] for event in epochs] for name, key in columns.items()
             }
-            if self.training not in self.root.children:  # a log axis has no range before there is a loss
+            if self.training not in self.root.children:  # A log axis has no range before there is a loss.
                 self.root.children.insert(3, self.training)
 
     def _label(self, address: str) -> str:
@@ -296,7 +296,7 @@ def _title(text: str, note: str = "") -> str:
 
 
 def _scaled(number: float, unit: str) -> str:
-    """The number with three digits and a prefix of SI."""
+    """The number with three digits and an SI prefix."""
     for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return (

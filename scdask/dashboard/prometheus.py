@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from .monitor import Monitor
 
-_MONITORS: set[Monitor] = set()  # of this process, whose metrics are those of all its schedulers
+_MONITORS: set[Monitor] = set()  # all monitors of this process, because it has one set of metrics
 
 
 def publish(monitor: Monitor) -> None:
@@ -32,7 +32,7 @@ def _register() -> None:
 
 class _Collector:
     def describe(self) -> list[Any]:
-        return []  # so that the registry does not collect to learn the names
+        return []  # Otherwise the registry would collect, just to learn the names.
 
     def collect(self) -> Iterator[Any]:
         """The counters of each worker, and the bytes that it holds."""
@@ -45,10 +45,10 @@ class _Collector:
         held = GaugeMetricFamily("scdask_words_bytes", "Packed words in memory.", labels=["worker"])
         for monitor in _MONITORS:
             for address, report in monitor.reports.items():
-                for (operation, kernels), total in report.totals.items():
-                    bitops.add_metric([address, operation, kernels], total.bitops)
-                    seconds.add_metric([address, operation, kernels], total.seconds)
+                for (operation, backend), total in report.totals.items():
+                    bitops.add_metric([address, operation, backend], total.bitops)
+                    seconds.add_metric([address, operation, backend], total.seconds)
                     if operation == "encode":
-                        streams.add_metric([address, kernels], total.streams)
+                        streams.add_metric([address, backend], total.streams)
                 held.add_metric([address], report.held)
         yield from (bitops, seconds, streams, held)

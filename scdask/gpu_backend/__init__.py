@@ -15,7 +15,7 @@ arrays, lazy arrays and Bitstreams there, `to_host` back:
 >>> import scdask as sc
 >>> from scdask.gpu_backend import to_device, to_host
 >>> p = np.linspace(0, 1, 5)
->>> with warnings.catch_warnings(action="ignore"):  # of a machine without a GPU
+>>> with warnings.catch_warnings(action="ignore"):  # that there is no GPU
 ...     a, b = (sc.encode(to_device(p), 256, sng=sc.Sobol(d)) for d in (1, 2))
 >>> to_host((a & b).decode())
 array([0.    , 0.0625, 0.25  , 0.5625, 1.    ])

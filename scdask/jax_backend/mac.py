@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..core.words import Gate
 
-UNROLL = 16  # words that a step of a MAC counts; with more, registers spill, with fewer, sums in memory take longer
+UNROLL = 16  # words that a step of a MAC counts: more would spill registers, fewer would wait for sums in memory
 FEW_ROWS = 2  # With up to this many rows, a MAC sums along the words; with more, it sums across the rows.
 
 

@@ -34,9 +34,8 @@ def divide(a: Any, b: Any) -> Any:
 def pick(words: Any, index: tuple[Any, ...]) -> Any:
     if not any(isinstance(part, jax.core.Tracer) for part in index):
         index = tuple(np.asarray(part) if isinstance(part, jax.Array) else part for part in index)
-        np.broadcast_to(False, words.shape)[
-            index
-        ]  # This raises an IndexError where JAX would take the nearest element.
+        # This raises an IndexError where JAX would take the nearest element.
+        np.broadcast_to(False, words.shape)[index]
     return words[index]
 
 

@@ -82,7 +82,7 @@ def _pack_words(typing_context, source, target, n_words):
 
 @compiled
 def pack_rows(bits, out):
-    """Pack uint8 (streams, length) into (streams, words); return the OR of all bytes, over 1 if one was no bit."""
+    """Pack uint8 (streams, length) into (streams, words); return the OR of all bytes, above 1 if one was no bit."""
     streams, length = bits.shape
     full = length // 64
     seen = uint64(0)

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Case:
-    """One kernel on one size: what is run, first ours, and what a run does.
+    """One kernel with operands of one size: the runs that are timed, ours first, and what each of them does.
 
-    `work` counts bits, or bit operations for a MAC. `uses` is what a run takes of the machine's limits: bytes read and
-    written, bit operations, random digits. All runs give the same result, unless the case is not `comparable`.
+    `work` counts bits, or bit operations for a MAC. `uses` is what a run takes of the machine: bytes read and written,
+    bit operations, random digits. All runs give the same result, unless the case is not `comparable`.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Case:
 class Speed:
     """What was measured of a case: the time of the quickest call of each run.
 
-    `share`: the time that our run would take if it did nothing but use each of the `limits` in turn, over its time.
+    `share` is the time that our run would take if it did nothing but use each of the `limits` in turn, over its time.
     """
 
     case: str
@@ -72,12 +72,12 @@ class Speed:
 
     @property
     def rate(self) -> float:
-        """10^9 of the unit a second."""
+        """The speed of our run in the unit."""
         return self.work / self.seconds["scdask"] / 1e9
 
     @property
     def ratios(self) -> dict[str, float]:
-        """How many times as long as ours each other run takes."""
+        """The time of each other run over ours."""
         return {name: t / self.seconds["scdask"] for name, t in self.seconds.items() if name != "scdask"}
 
 
@@ -148,18 +148,20 @@ def _single_macs(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
 
 
 def _packing(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
-    for place, size in (("near", 2**20), ("far", 2**28)):
+    for distance, size in (("near", 2**20), ("far", 2**28)):
         bits = rng.integers(0, 2, size, dtype=np.uint8)
         words = pack_bitstream(bits)
         runs: Runs = {"scdask": partial(pack_bitstream, bits), "NumPy": partial(_numpy_pack, bits)}
-        if peers and place == "near":
+        if peers and distance == "near":
             from .peers import pack
 
             runs |= pack(bits)
-        yield Case(f"pack {_size(size)} of bits", runs, size, {f"read_{place}": size, f"write_{place}": size / 8})
+        yield Case(f"pack {_size(size)} of bits", runs, size, {f"read_{distance}": size, f"write_{distance}": size / 8})
         by_numpy = partial(np.unpackbits, words.view(np.uint8), bitorder="little")
         runs = {"scdask": partial(unpack_bitstream, words, size), "NumPy": by_numpy}
-        yield Case(f"unpack {_size(size)} of bits", runs, size, {f"read_{place}": size / 8, f"write_{place}": size})
+        yield Case(
+            f"unpack {_size(size)} of bits", runs, size, {f"read_{distance}": size / 8, f"write_{distance}": size}
+        )
 
 
 def _numpy_pack(bits: NDArray[Any]) -> NDArray[np.uint64]:
@@ -171,16 +173,16 @@ def _size(size: int) -> str:
 
 
 def _popcounts(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
-    for place, size in (("near", 2**19), ("far", 2**28)):
+    for distance, size in (("near", 2**19), ("far", 2**28)):
         words = _words(rng, size // 128, 16)
         runs: Runs = {"scdask": partial(vec_popcount, words), "NumPy": partial(_numpy_popcount, words, None)}
         if peers:
             from .peers import popcount
 
             runs |= popcount(words.reshape(-1))
-        yield Case(f"popcount of {_size(size)}", runs, words.size * WORD, {f"read_{place}": size})
+        yield Case(f"popcount of {_size(size)}", runs, words.size * WORD, {f"read_{distance}": size})
         runs = {"scdask": partial(stream_popcount, words), "NumPy": partial(_numpy_popcount, words, -1)}
-        yield Case(f"popcount of each stream, {_size(size)}", runs, words.size * WORD, {f"read_{place}": size})
+        yield Case(f"popcount of each stream, {_size(size)}", runs, words.size * WORD, {f"read_{distance}": size})
 
 
 def _numpy_popcount(words: NDArray[np.uint64], axis: int | None) -> Any:
@@ -189,14 +191,19 @@ def _numpy_popcount(words: NDArray[np.uint64], axis: int | None) -> Any:
 
 def _gates(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
     length = 1000
-    for place, size in (("near", 2**18), ("far", 2**27)):
+    for distance, size in (("near", 2**18), ("far", 2**27)):
         s, a, b = (_words(rng, size // 128, 16) for _ in range(3))
         runs: Runs = {"scdask": partial(vec_xnor, a, b, length), "NumPy": partial(_numpy_xnor, a, b, length)}
         yield Case(
-            f"xnor with tail, {_size(size)}", runs, a.size * WORD, {f"read_{place}": 2 * size, f"write_{place}": size}
+            f"xnor with tail, {_size(size)}",
+            runs,
+            a.size * WORD,
+            {f"read_{distance}": 2 * size, f"write_{distance}": size},
         )
         runs = {"scdask": partial(vec_mux, s, a, b), "NumPy": partial(_numpy_mux, s, a, b)}
-        yield Case(f"mux, {_size(size)}", runs, a.size * WORD, {f"read_{place}": 3 * size, f"write_{place}": size})
+        yield Case(
+            f"mux, {_size(size)}", runs, a.size * WORD, {f"read_{distance}": 3 * size, f"write_{distance}": size}
+        )
 
 
 def _numpy_xnor(a: NDArray[np.uint64], b: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:

@@ -43,7 +43,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Result(Setting):
-    """What it gave. An SC operation is one gate on one pair of bits, counted."""
+    """The result of one inference. An SC operation is one gate on one pair of bits, counted."""
 
     accuracy: float
     seconds: float
@@ -63,7 +63,7 @@ class Results(Sequence[Result]):
     results : iterable of Result
         Such as `run` yields.
     float_accuracy : float
-        Of the same weights in floating point.
+        The accuracy of the same weights in floating point.
     """
 
     COLUMNS = ("SNG", "N", "seeds", "accuracy", "vs float", "Gbitop/s", "time (s)")
@@ -91,12 +91,12 @@ class Results(Sequence[Result]):
 
     @property
     def title(self) -> str:
-        """What the table is of."""
+        """The title of the table."""
         return f"SC inference, {self[0].mode}" if self else "SC inference"
 
     @property
     def note(self) -> str:
-        """What the columns of the table are."""
+        """What the columns of the table mean."""
         return (
             f"Float accuracy {self.float_accuracy:.4f}. SNG: stochastic number generator. N: bits of a stream. "
             "Gbitop/s: 10^9 pairs of bits gated and counted a second, encoding and Dask's time included."
@@ -131,7 +131,7 @@ def _row(runs: list[Result], float_accuracy: float) -> tuple[str, ...]:
 def settings(
     sngs: Sequence[str], lengths: Sequence[int], mode: Mode, *, seed: int = 0, repeat: int = 1
 ) -> list[Setting]:
-    """All combinations; a generator without a seed comes once, however often the others are repeated."""
+    """All combinations as settings; a generator without a seed comes once, however often the others are repeated."""
     for sng, length in product(sngs, lengths):
         for generator in generators(sng, seed, 1)[0]:
             check_encoding(length, generator)
@@ -192,7 +192,7 @@ def infer(model: SCMLP, x: NDArray[Any], y: NDArray[Any], setting: Setting, plac
 
 
 def run(model: SCMLP, x: NDArray[Any], y: NDArray[Any], settings: Iterable[Setting], place: Place) -> Iterator[Result]:
-    """Do one inference after the other, and yield the result of each as it is there; see `infer`."""
+    """Do one inference after the other, and yield each result when it is there; see `infer`."""
     return (infer(model, x, y, setting, place) for setting in settings)
 
 

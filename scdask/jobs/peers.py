@@ -1,4 +1,4 @@
-"""Other packages doing what our kernels do: what `scdask bench --peers` compares with. Each on one thread."""
+"""Other packages that do what our kernels do, each on one thread; `scdask bench --peers` compares with them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def require_all() -> None:
     """Raise unless every package that the functions below run is installed."""
-    os.environ.setdefault("RAYON_NUM_THREADS", "1")  # which the Rust engine reads once
+    os.environ.setdefault("RAYON_NUM_THREADS", "1")  # The Rust engine reads this once.
     for module in ("numkong", "simsimd", "faiss", "sc_neurocore", "sc_neurocore_engine"):
         require(module, "bench")
 
@@ -52,12 +52,12 @@ def mac(weights: NDArray[np.uint64], inputs: NDArray[np.uint64]) -> Runs:
 
 
 def _reference_mac(weights: NDArray[np.uint64], inputs: NDArray[np.uint64]) -> Callable[[], Any]:
-    kernel = require("sc_neurocore.accel.jit_kernels", "bench").jit_vec_mac
+    fill = require("sc_neurocore.accel.jit_kernels", "bench").jit_vec_mac
 
     def run() -> NDArray[np.int64]:
         out = np.empty((len(inputs), len(weights)), np.int64)
         for sample, row in zip(inputs, out, strict=True):
-            kernel(weights, sample, row)
+            fill(weights, sample, row)
         return out
 
     return run
@@ -69,7 +69,7 @@ def single_mac(weights: NDArray[np.uint64], inputs: NDArray[np.uint64]) -> Runs:
 
 
 def dense_batch(weights: NDArray[np.float64], inputs: NDArray[np.float64], length: int) -> Runs:
-    """Layers that encode numbers themselves: the Rust engine's, which takes no packed batch. Numbers of 0 and 1."""
+    """Layers of the Rust engine, which encode numbers of 0 and 1 themselves, as it takes no packed batch."""
     layer = require("sc_neurocore_engine", "bench").DenseLayer(weights.shape[1], len(weights), length)
     layer.set_weights(weights.tolist())
     layer.refresh_packed_weights()

@@ -52,7 +52,7 @@ Any layers in a row
 `SCSequential` takes dense layers, and layers of your own, which have what `scdask.layers.network.Layer` says. One that
 has no generators has no products and takes inputs of any size:
 
->>> class Means:  # of two neighbouring inputs
+>>> class Means:  # It gives the mean of two neighbouring inputs.
 ...     input_shape, input_scale, products = (64,), np.inf, 0
 ...     def output_shape(self, shape):
 ...         return (32,)

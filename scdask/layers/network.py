@@ -132,11 +132,11 @@ class SCSequential:
         return replace(self, layers=tuple(layers))
 
     def logits(self, x: Any, length: int) -> Any:
-        """The outputs for inputs (batch, *input_shape) in [0, 1], with streams of `length` bits; lazy for Dask's."""
+        """The outputs for inputs (batch, *input_shape) in [0, 1], from streams of `length` bits; lazy if `x` is."""
         first, *others = self.layers
         hidden = first(x, length)
         for layer in others:
-            hidden = layer(exactly(_saturated, hidden, limit=layer.input_scale), length)
+            hidden = layer(exactly(_saturated, hidden, largest=layer.input_scale), length)
         return hidden
 
     def predict(self, x: Any, length: int) -> Any:
@@ -163,5 +163,5 @@ def _encodes(layer: Layer) -> bool:
     return layer.input_scale < np.inf
 
 
-def _saturated(hidden: Any, limit: float) -> Any:
-    return hidden.clip(0, limit)
+def _saturated(hidden: Any, largest: float) -> Any:
+    return hidden.clip(0, largest)

@@ -34,7 +34,7 @@ same lines. Here is a world of one rank; under `mpiexec -n 4` there are 12 strea
 >>> import numpy as np
 >>> import scdask as sc
 >>> with sc.mpi_session(quiet=True) as mpi:
-...     block = sc.encode(np.full(3, 0.5), 1024, sng=sc.Sobol(1 + mpi.rank))  # of this rank
+...     block = sc.encode(np.full(3, 0.5), 1024, sng=sc.Sobol(1 + mpi.rank))  # the block of this rank
 ...     x = mpi.from_blocks(block)  # the blocks of all ranks as one lazy Bitstream
 ...     w = mpi.scatter(np.linspace(0, 1, 3 * mpi.size))  # rows of rank 0's array, to their ranks
 ...     y = x & sc.encode(w, 1024, sng=sc.Bernoulli())
@@ -59,7 +59,7 @@ A driver
 `sc_neurocore.accel.mpi_driver`. Alone it works without mpi4py too:
 
 >>> driver = sc.MPIDriver()
->>> rows = driver.scatter_workload(np.arange(10))  # on 4 ranks 3, 3, 2 and 2 of them
+>>> rows = driver.scatter_workload(np.arange(10))  # On 4 ranks they are 3, 3, 2 and 2 rows.
 >>> driver.gather_results(rows * 2)
 array([ 0,  2,  4,  6,  8, 10, 12, 14, 16, 18])
 >>> driver.barrier()

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from .group import Group
 
-CLIENT = 1  # the rank that dask-mpi lets go on
-STOP_SECONDS = 10  # after a signal, for the client to close the cluster
+CLIENT = 1  # the rank on which dask-mpi lets the program go on
+STOP_SECONDS = 10  # time that the client has to close the cluster after a signal
 
 
 @contextmanager
@@ -52,9 +52,9 @@ def mpi_cluster(threads: int | None = None, interface: str | None = None) -> Ite
     Yields
     ------
     client : distributed.Client
-        Of the cluster; a `Client()` finds it too.
+        A client of the cluster; a `Client()` of your own finds it too.
     dashboard : str
-        Where the dashboard is.
+        The address of the dashboard, and how to reach it from elsewhere.
 
     Raises
     ------
@@ -84,7 +84,8 @@ def _tls(credentials: dict[str, str]) -> dict[str, Any]:
 
 def run_script(script: str, args: Sequence[str], threads: int | None = None, interface: str | None = None) -> None:
     """Run a Dask script in the ranks of this job, as `python script args` would, on one of them."""
-    sys.path.insert(0, str(Path(script).resolve().parent))  # on all ranks: workers import what lies beside it
+    # All ranks do this, because workers import what lies beside the script.
+    sys.path.insert(0, str(Path(script).resolve().parent))
     with mpi_cluster(threads, interface):
         sys.argv = [script, *args]
         try:
@@ -113,7 +114,7 @@ def _on_session(group: Group, threads: int | None, interface: str | None) -> Ite
 def _on_dask_mpi(group: Group, threads: int | None, interface: str | None) -> Iterator[Any]:
     from dask_mpi import initialize
 
-    share = group.share_of_host(first_worker=2, limit=START_SECONDS, interface=interface)
+    share = group.share_of_host(first_worker=2, timeout=START_SECONDS, interface=interface)
     if share.one_host and interface is None:
         interface = _loopback()
     logging.getLogger("distributed").setLevel(logging.WARNING if group.rank == CLIENT else logging.ERROR)
@@ -136,7 +137,7 @@ def _on_dask_mpi(group: Group, threads: int | None, interface: str | None) -> It
     except BaseException as error:
         end_job(exit_code(error) or 1, error=error)
     if not is_client:
-        _check_scheduler(group)
+        _meet_scheduler(group)
         group.meet("the end of the job")
         sys.exit()
     yield from _with_client(group, stop_watching)
@@ -163,7 +164,7 @@ def _with_client(group: Group, stop_watching: Any) -> Iterator[Any]:
         watchdog.start()
         hush()
         with suppress(Exception):
-            if client.status == "running":  # the program has not closed the cluster
+            if client.status == "running":  # The program has not closed the cluster.
                 client.shutdown()
         group.meet("the end of the job")
         watchdog.cancel()
@@ -184,8 +185,8 @@ def _outlive_the_client() -> None:
         signal.signal(number, lambda *_: signal.alarm(STOP_SECONDS))
 
 
-def _check_scheduler(group: Group) -> None:
-    """Tell a cluster that was closed from one whose scheduler died."""
+def _meet_scheduler(group: Group) -> None:
+    """Wait for the scheduler, if it is there: then the cluster was closed, and otherwise its death ends the job."""
     if group.rank == 0:
         for rank in range(2, group.size):
             group.wait(group.comm.Isend(b"x", rank))
@@ -193,11 +194,11 @@ def _check_scheduler(group: Group) -> None:
         group.wait(group.comm.Irecv(bytearray(1), 0), CLOSE_SECONDS, "the scheduler")
 
 
-# in the scheduler
+# In the scheduler
 
 
 def dask_setup(scheduler: Scheduler) -> None:
-    """Called by the scheduler as it starts."""
+    """Add the watch to the scheduler, which calls this as it starts."""
     scheduler.add_plugin(Watch(scheduler))
 
 

@@ -25,7 +25,7 @@ FIELDS = {"tls_ca_file": "distributed.comm.tls.ca-file"} | {
 
 
 @contextmanager
-def shared_credentials(group: Group, limit: float | None = None) -> Iterator[dict[str, str]]:
+def shared_credentials(group: Group, timeout: float | None = None) -> Iterator[dict[str, str]]:
     """Make the TLS credentials of a job on rank 0, and hand them to every rank.
 
     They travel sealed, each rank's with a key that only it and rank 0 know (X25519, HKDF, ChaCha20-Poly1305), because
@@ -43,7 +43,7 @@ def shared_credentials(group: Group, limit: float | None = None) -> Iterator[dic
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
     private = X25519PrivateKey.generate()
-    publics = group.meet("handing out of credentials", private.public_key().public_bytes_raw, limit)
+    publics = group.meet("handing out of credentials", private.public_key().public_bytes_raw, timeout)
 
     def lock(rank: int) -> ChaCha20Poly1305:
         shared = private.exchange(X25519PublicKey.from_public_bytes(publics[rank]))
@@ -57,7 +57,7 @@ def shared_credentials(group: Group, limit: float | None = None) -> Iterator[dic
         nonces = [os.urandom(12) for _ in publics]
         return [nonce + lock(rank).encrypt(nonce, letter, None) for rank, nonce in enumerate(nonces)]
 
-    letters: Sequence[bytes] = group.meet("handing out of credentials", seal, limit)[0]
+    letters: Sequence[bytes] = group.meet("handing out of credentials", seal, timeout)[0]
     letter = letters[group.rank]
     texts: dict[str, str] = pickle.loads(lock(0).decrypt(letter[:12], letter[12:], None))
     with ExitStack() as stack:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-ROWS_A_MESSAGE = 2**30  # MPI before version 4 counts in 32 bits
+ROWS_A_MESSAGE = 2**30  # most rows of a message, because MPI before version 4 counts in 32 bits
 
 
 class MPIDriver:
@@ -145,7 +145,7 @@ class MPIDriver:
         self._group.meet("barrier")
 
     def _exchange(self, whole: NDArray[Any] | None, part: NDArray[Any], counts: list[int], back: bool = False) -> None:
-        """Send the rows of the whole, which the root has, to the parts, or back."""
+        """Send the rows of the whole, which the root has, to the parts of the ranks, or back."""
         from mpi4py import MPI
 
         row = int(part.dtype.itemsize * np.prod(part.shape[1:], dtype=np.int64))
@@ -170,8 +170,8 @@ class MPIDriver:
                 move = comm.Isend if back else comm.Irecv
                 requests += [move([piece, len(piece), row_type], self.root) for piece in _pieces(_bytes(part, row))]
             while not MPI.Request.Testall(requests):
-                yield_core()  # Waitall would keep it from a rank that has to send
-        except BaseException as error:  # the others are in the middle of it
+                yield_core()  # Waitall would keep the core from a rank that has to send.
+        except BaseException as error:  # The other ranks are in the middle of the exchange.
             end_job(exit_code(error) or 1, error=error)
         finally:
             row_type.Free()

@@ -1,4 +1,4 @@
-"""An end for all ranks of an MPI job where one of them ends."""
+"""The end of an MPI job: a rank that fails ends all ranks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FOREIGN = "_scdask_rank"  # the attribute of an error that came from another rank
-INTERRUPTED = 130  # exit code after Ctrl-C
+INTERRUPTED = 130  # the exit code after Ctrl-C
 
 
 def end_job(code: int, message: str | None = None, error: BaseException | None = None) -> NoReturn:
@@ -24,7 +24,7 @@ def end_job(code: int, message: str | None = None, error: BaseException | None =
     if error is not None:
         _show(error)
     flush()
-    time.sleep(0.2)  # a launcher does not forward what it has not read before the end
+    time.sleep(0.2)  # A launcher does not forward what it has not read before the end.
     if "mpi4py.MPI" in sys.modules:
         from mpi4py import MPI
 
@@ -36,7 +36,7 @@ def end_job(code: int, message: str | None = None, error: BaseException | None =
 def flush() -> None:
     """Write out what is printed, as far as it can be."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # a closed pipe must not keep the job alive
+        with suppress(Exception):  # A closed pipe must not keep the job alive.
             stream.flush()
 
 
@@ -47,7 +47,7 @@ def is_foreign(error: BaseException) -> bool:
 
 def _show(error: BaseException) -> None:
     if is_foreign(error):
-        time.sleep(1)  # so that the rank that raised it is the one that shows it
+        time.sleep(1)  # This lets the rank that raised the error show it, and end the job.
         print(f"scdask: {type(error).__name__} of rank {vars(error)[FOREIGN]}: {error}", file=sys.stderr)
     elif isinstance(error, SystemExit):
         if error.code is not None and not isinstance(error.code, int):
@@ -57,11 +57,11 @@ def _show(error: BaseException) -> None:
 
 
 def watch_errors() -> None:
-    """From now on an error that nothing catches ends the job."""
+    """Make an error that nothing catches end the job from now on."""
     show, pid = sys.excepthook, os.getpid()
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if os.getpid() != pid:  # of a child, which is no rank
+        if os.getpid() != pid:  # A child process is no rank.
             show(kind, error, trace)
             return
         end_job(exit_code(error), error=error)
@@ -70,7 +70,7 @@ def watch_errors() -> None:
 
 
 def watch_threads() -> Callable[[], None]:
-    """An error in any thread ends the job, until the function that is returned is called."""
+    """Make an error in any thread end the job, until the function that is returned is called."""
     show = threading.excepthook
 
     def hook(args: threading.ExceptHookArgs) -> None:

@@ -26,17 +26,17 @@ from .ending import FOREIGN, end_job, exit_code, flush, watch_errors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Seconds of looking at what MPI waits for, and between.
+# MPI is asked in bursts whether something is done: the seconds of a burst, and of the pause between two.
 FIRST_BURST = 2e-3
 BURST = 1e-4
 SHORTEST_PAUSE = 1e-4
 LONGEST_PAUSE = 2e-2
 SIZE = Struct("q")
 HEAD = 1024  # bytes of the first message of a meeting: the size of the note, and the note if it is short
-ENDED = -1  # the size of the message of a rank whose program ends
+ENDED = -1  # what a rank whose program ends gives as the size of its note
 HAS_MPI = find_spec("mpi4py") is not None
 
-# Where a launcher says how many it launched. SLURM_NTASKS is also there in a batch script, which is no task.
+# Variables in which a launcher says how many processes it launched. SLURM_NTASKS is none: a batch script has it too.
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
@@ -78,9 +78,9 @@ class Group:
         self.comm = comm
         self.rank: int = 0 if comm is None else comm.rank
         self.size: int = 1 if comm is None else comm.size
-        self.meetings = 0  # the same on all ranks, also after an error
+        self.meetings = 0  # The number is the same on all ranks, also after an error.
 
-    def meet(self, operation: str, give: Callable[[], Any] = lambda: None, limit: float | None = None) -> list[Any]:
+    def meet(self, operation: str, give: Callable[[], Any] = lambda: None, timeout: float | None = None) -> list[Any]:
         """Wait for all ranks, and exchange what each gives.
 
         Parameters
@@ -89,7 +89,7 @@ class Group:
             What this rank does; all must do the same.
         give : callable
             Makes what this rank gives. What it raises is raised on every rank.
-        limit : float, optional
+        timeout : float, optional
             Seconds after which the job is ended because a rank is missing.
 
         Returns
@@ -116,7 +116,9 @@ class Group:
                 raise error
             return [value]
         try:
-            found = self._exchange_notes(operation, pickle.dumps((operation, value, error and _portable(error))), limit)
+            found = self._exchange_notes(
+                operation, pickle.dumps((operation, value, error and _portable(error))), timeout
+            )
         except WorldError:
             raise
         except BaseException as stopped:
@@ -131,36 +133,36 @@ class Group:
         return [given for _, given, _ in found]
 
     def _end_if_awaited(self, stopped: BaseException) -> None:
-        """End the job, if this rank leaves a meeting in which the others wait, or the next one would be another."""
+        """End the job of several ranks, because the others wait in the meeting that this rank leaves, or soon will."""
         if self.size > 1:
             end_job(exit_code(stopped) or 1, error=stopped)
 
-    def _exchange_notes(self, operation: str, note: bytes, limit: float | None) -> list[Any]:
-        # In one step where the notes are short: who comes last need not wait until the others look again.
+    def _exchange_notes(self, operation: str, note: bytes, timeout: float | None) -> list[Any]:
+        # Short notes are exchanged in one step, so that the last rank need not wait until the others look again.
         heads = bytearray(HEAD * self.size)
-        self.wait(self.comm.Iallgather(_head(len(note), note), heads), limit, operation)
+        self.wait(self.comm.Iallgather(_head(len(note), note), heads), timeout, operation)
         sizes = _sizes(heads)
         if ENDED in sizes:
             raise WorldError(f"rank {sizes.index(ENDED)} has ended its program, but rank {self.rank} is at {operation}")
         if max(sizes) <= HEAD - SIZE.size:
             return [_unpack(heads[i * HEAD + SIZE.size : i * HEAD + SIZE.size + n]) for i, n in enumerate(sizes)]
         notes = bytearray(sum(sizes))
-        self.wait(self.comm.Iallgatherv(note, [notes, sizes]), limit, operation)
+        self.wait(self.comm.Iallgatherv(note, [notes, sizes]), timeout, operation)
         ends = list(accumulate(sizes))
         return [_unpack(notes[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
 
-    def wait(self, request: Any, limit: float | None = None, what: str = "") -> None:
-        """Wait for a request of MPI without burning a core; end the job after `limit` seconds."""
-        if not poll(request.Test, limit):
-            end_job(1, f"rank {self.rank} waited {limit:g} seconds for {what}: a rank is missing")
+    def wait(self, request: Any, timeout: float | None = None, what: str = "") -> None:
+        """Wait for a request of MPI without burning a core; end the job after `timeout` seconds."""
+        if not poll(request.Test, timeout):
+            end_job(1, f"rank {self.rank} waited {timeout:g} seconds for {what}: a rank is missing")
 
     def make(self, operation: str, make: Callable[[], Any]) -> Any:
-        """What this rank makes, if all ranks could."""
+        """What this rank makes, if all ranks could make theirs."""
         made: list[Any] = []
         self.meet(operation, lambda: made.append(make()))
         return made[0]
 
-    def share_of_host(self, first_worker: int = 0, limit: float | None = None, interface: str | None = None) -> Share:
+    def share_of_host(self, first_worker: int = 0, timeout: float | None = None, interface: str | None = None) -> Share:
         """What this rank may use, if the ranks from `first_worker` on are workers; call it on all ranks.
 
         Raises
@@ -170,7 +172,7 @@ class Group:
         """
         mine = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
         host = socket.gethostname(), ""
-        with suppress(OSError):  # hosts may have the same name
+        with suppress(OSError):  # Hosts may have the same name, but not the same boot.
             host = socket.gethostname(), Path("/proc/sys/kernel/random/boot_id").read_text()
 
         def look() -> tuple[tuple[str, str], set[int]]:
@@ -179,7 +181,7 @@ class Group:
                 raise WorldError(f"{host[0]} has no network interface {interface}, only {', '.join(there)}")
             return host, mine
 
-        ranks = self.meet("a look at the hosts", look, limit)
+        ranks = self.meet("a look at the hosts", look, timeout)
         cores = set().union(*(theirs for name, theirs in ranks if name == host))
         workers = max(1, sum(name == host for name, _ in ranks[first_worker:]))
         threads = max(1, min(len(mine), len(cores) // workers))
@@ -188,7 +190,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Share:
-    """Threads and bytes for a worker of this host, and whether all ranks are on this host."""
+    """The threads and bytes for a worker of this host, and whether all ranks are on this host."""
 
     threads: int
     memory: int
@@ -198,10 +200,10 @@ class Share:
 yield_core: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
-def poll(done: Callable[[], bool], limit: float | None = None) -> bool:
-    """Wait until something is done, without burning a core; False after `limit` seconds.
+def poll(done: Callable[[], bool], timeout: float | None = None) -> bool:
+    """Wait until something is done, without burning a core; False after `timeout` seconds.
 
-    MPI goes on only while one looks, and a collective takes several looks, so they come in bursts.
+    MPI goes on only while it is asked, and a collective takes several questions, so they come in bursts.
     """
     start = time.perf_counter()
     burst, pause = FIRST_BURST, SHORTEST_PAUSE
@@ -211,7 +213,7 @@ def poll(done: Callable[[], bool], limit: float | None = None) -> bool:
             if done():
                 return True
             yield_core()
-        if limit is not None and time.perf_counter() - start > limit:
+        if timeout is not None and time.perf_counter() - start > timeout:
             return False
         time.sleep(pause)
         burst, pause = BURST, min(2 * pause, LONGEST_PAUSE)
@@ -272,7 +274,7 @@ def _portable(error: Exception) -> Exception:
         if repr(pickle.loads(pickle.dumps(error))) == repr(error):
             return error
         return WorldError(f"{type(error).__name__}: {error}")
-    except Exception:  # whatever a foreign class raises there
+    except Exception:  # A foreign class may raise anything there.
         pass
     try:
         return WorldError(f"{type(error).__name__}: {error}")

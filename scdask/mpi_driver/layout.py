@@ -1,4 +1,4 @@
-"""What the array of a rank is, so that the other ranks can make the like of it."""
+"""Layouts: what the array of a rank is, so that the other ranks can make arrays like it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """What an array on some rank is, without its values."""
+    """What an array of a rank is, without its values."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -46,7 +46,7 @@ class Layout:
         return len(self.shape) - (self.stream is not None)
 
     def like(self, array: NDArray[Any]) -> Any:
-        """A NumPy array as what this layout says: of the same library, or a Bitstream."""
+        """Convert a NumPy array to what this layout says: an array of its library, or a Bitstream."""
         made = BACKENDS[self.backend].from_numpy(array)
         return made if self.stream is None else wrap_words(made, *self.stream)
 
@@ -60,7 +60,7 @@ class Layout:
 
 
 def is_lazy(value: Any) -> bool:
-    """Whether it is a Dask collection."""
+    """Whether a value is a Dask collection."""
     return bool(dask.is_dask_collection(value))
 
 
@@ -83,7 +83,7 @@ def on_host(array: Any) -> NDArray[Any]:
 
 
 def describe(group: Group, operation: str, make: Callable[[], Any]) -> tuple[Any, list[Any]]:
-    """What this rank makes, and the layouts of what all make; None of what is None."""
+    """What this rank makes, and the layouts of what all ranks make, which are None for None."""
     made: list[Any] = []
 
     def give() -> Layout | None:

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from .group import Group
 
-START_SECONDS = 120  # for all ranks to come, and for their workers to be there
+START_SECONDS = 120  # time in which all ranks must come, and their workers be there
 CLOSE_SECONDS = 20
-# The cores of a rank are its program's.
+# Dask looks after itself seldom, because the cores of a rank belong to its program.
 SELDOM = {"distributed.admin.tick.interval": "200ms", "distributed.worker.profile.interval": "100ms"}
 
 
@@ -39,7 +39,7 @@ class RankWorker(Worker):  # type: ignore[misc]
     """A worker of a rank: it serves no HTTP, and does not wait for tasks that run when the job ends."""
 
     def start_http_server(self, *args: Any, **kwargs: Any) -> None:
-        """Start none."""
+        """Start no server."""
 
     async def close(self, *args: Any, executor_wait: bool = False, **kwargs: Any) -> str | None:
         """Close the worker."""
@@ -58,11 +58,11 @@ class Watch(SchedulerPlugin):  # type: ignore[misc]
         self.client: str | None = None
 
     def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
-        """Called when a worker has left."""
+        """End the job, because a worker has left."""
         self._end(f"the worker {worker} is lost")
 
     def remove_client(self, scheduler: Any, client: str, **kwargs: Any) -> None:
-        """Called when a client has left."""
+        """End the job if the client that has left is the program's."""
         if client == self.client:
             self._end("the program is lost")
 
@@ -82,11 +82,11 @@ class _Loop:
     def _go_on(self) -> None:
         try:
             self.loop.run_forever()
-        except BaseException as error:  # a task has raised SystemExit or KeyboardInterrupt
+        except BaseException as error:  # A task has raised SystemExit or KeyboardInterrupt.
             end_job(exit_code(error) or 1, "a task has ended its worker", error)
 
-    def run(self, coroutine: Coroutine[Any, Any, Any], limit: float | None = None) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(limit)
+    def run(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout)
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -171,7 +171,7 @@ def open_session(
 
     The ranks must leave the block together.
     """
-    share = group.share_of_host(limit=timeout, interface=where["interface"])
+    share = group.share_of_host(timeout=timeout, interface=where["interface"])
     if share.one_host and where["host"] is None and where["interface"] is None:
         where = where | {"host": "127.0.0.1"}
     memory = share.memory if memory_limit is None else memory_limit
@@ -192,7 +192,7 @@ def open_session(
 
 @contextmanager
 def _together(group: Group) -> Iterator[None]:
-    """The ranks leave a block together; an error of one ends the job."""
+    """Make the ranks leave a block together, or end the job on an error of one."""
     leaving = None
     try:
         yield
@@ -274,13 +274,13 @@ class _Cluster:
         self.session._workers = []
         if self.watch is not None:
             self.watch.closing = True
-        self.group.meet("the close of the session", limit=CLOSE_SECONDS)
-        with suppress(Exception):  # what does not close any more ends with the process
+        self.group.meet("the close of the session", timeout=CLOSE_SECONDS)
+        with suppress(Exception):  # What does not close any more ends with the process.
             if self.session.client is not None:
                 self.session.client.close()
             if self.worker is not None:
                 self.loop.run(self.worker.close(nanny=False), CLOSE_SECONDS)
-        self.group.meet("the close of the scheduler", limit=2 * CLOSE_SECONDS)
+        self.group.meet("the close of the scheduler", timeout=2 * CLOSE_SECONDS)
         with suppress(Exception):
             if self.scheduler is not None:
                 self.loop.run(self.scheduler.close(), CLOSE_SECONDS)
@@ -288,7 +288,7 @@ class _Cluster:
 
 
 def hush() -> None:
-    """Keep what closes, and clients that the program leaves open, from complaining of each other."""
+    """Silence Dask while it closes: its parts, and clients that the program left open, complain of each other."""
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .group import Group
 
 _LENT: dict[str, Any] = {}  # blocks of this rank on their way into the graph
-_LANDED: dict[str, Any] = {}  # results on their way out of it
+_LANDED: dict[str, Any] = {}  # results on their way out of the graph
 
 
 def _take(key: str) -> Any:
@@ -39,15 +39,15 @@ def _only_at_the_root() -> None:
 def _land(key: str, dtype: Any, finish: Callable[..., Any], args: tuple[Any, ...], blocks: list[Any]) -> None:
     """Put the result of a graph where the program of this rank finds it, as a copy of its own."""
     result = finish(blocks, *args)
-    words = result.words if isinstance(result, Bitstream) else result
-    if not isinstance(words, np.ndarray):
-        _LANDED[key] = result if _is_array(words) else deepcopy(result)
+    plain = result.words if isinstance(result, Bitstream) else result
+    if not isinstance(plain, np.ndarray):
+        _LANDED[key] = result if _is_array(plain) else deepcopy(result)
         return
-    if any(_shares(words, block) for block in _flat(blocks)):
-        words = words.copy()
+    if any(_shares(plain, block) for block in _flat(blocks)):
+        plain = plain.copy()
     if dtype is not None:
-        words = words.astype(dtype, copy=False)  # NumPy concatenates to the byte order of the machine
-    _LANDED[key] = wrap_words(words, result.length, result.polarity) if isinstance(result, Bitstream) else words
+        plain = plain.astype(dtype, copy=False)  # NumPy concatenates to the byte order of the machine.
+    _LANDED[key] = wrap_words(plain, result.length, result.polarity) if isinstance(result, Bitstream) else plain
 
 
 def _is_array(value: Any) -> bool:
@@ -122,8 +122,8 @@ class MPISession:
         self._group.meet("from_blocks")
         shapes = [layouts[rank].shape for rank in ranks]
         chunks = (tuple(shape[0] for shape in shapes), *((size,) for size in layout.shape[1:]))
-        words = self._group.make("from_blocks", lambda: self._pinned(key, ranks, chunks, _empty(plain)))
-        return words if layout.stream is None else wrap_words(words, *layout.stream)
+        array = self._group.make("from_blocks", lambda: self._pinned(key, ranks, chunks, _empty(plain)))
+        return array if layout.stream is None else wrap_words(array, *layout.stream)
 
     def scatter(self, array: Any = None) -> Any:
         """Give each rank its rows, and make them one lazy array that is pinned there. Call it on every rank.
@@ -177,8 +177,8 @@ class MPISession:
                 raise BitstreamError(f"gather computes a Dask collection, not {type(lazy).__name__}")
             self._land_on({0: lazy}, key)
             result = _LANDED[key]
-            words = result.words if isinstance(result, Bitstream) else result
-            return Layout.of(result) if _is_array(words) else None
+            plain = result.words if isinstance(result, Bitstream) else result
+            return Layout.of(result) if _is_array(plain) else None
 
         layout = self._group.meet("gather", compute)[0]
         if self.rank == 0:
@@ -241,17 +241,17 @@ class MPISession:
         return f"{self._name}-{self._group.meetings}"
 
     def _rows(self, lazy: Any, even: bool) -> list[Any]:
-        """The collection of the rows of each rank."""
-        words = lazy.words if isinstance(lazy, Bitstream) else lazy
-        if not isinstance(words, da.Array) or lazy.ndim < 1:
+        """A collection for each rank, of its rows."""
+        plain = lazy.words if isinstance(lazy, Bitstream) else lazy
+        if not isinstance(plain, da.Array) or lazy.ndim < 1:
             raise BitstreamError(f"rows are those of a Dask array with an axis to split, not of {lazy!r}")
-        if len(words.chunks[0]) == self.size and not even:
-            parts = [words.blocks[rank] for rank in range(self.size)]
+        if len(plain.chunks[0]) == self.size and not even:
+            parts = [plain.blocks[rank] for rank in range(self.size)]
         else:
-            if np.isnan(words.shape[0]):
+            if np.isnan(plain.shape[0]):
                 raise BitstreamError("the number of rows is not known: call compute_chunk_sizes() first")
-            ends = list(accumulate(split_rows(words.shape[0], self.size)))
-            parts = [words[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+            ends = list(accumulate(split_rows(plain.shape[0], self.size)))
+            parts = [plain[start:end] for start, end in zip([0, *ends], ends, strict=False)]
         return [wrap_words(p, lazy.length, lazy.polarity) for p in parts] if isinstance(lazy, Bitstream) else parts
 
     def _land_on(self, lazy: dict[int, Any], key: str) -> None:
@@ -270,7 +270,7 @@ class MPISession:
                 landing.result()
 
     def _pinned(self, key: str, ranks: list[int], chunks: tuple[tuple[int, ...], ...], meta: Any) -> Any:
-        """What the ranks have lent, as a Dask array."""
+        """The blocks that the ranks have lent, as a Dask array."""
         name = f"block-{key}"
         graph: dict[Any, Any] = {}
         for i, rank in enumerate(ranks):

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 MARKERS = "os^DvPX"  # There is one more than there are colours, so that pairs of them repeat late.
-NARROW = 250  # points of width, below which the letters of a legend are small
+NARROW = 250  # width in points below which the letters of a legend are small
 
 
 def axes_or_new(ax: Any, size: tuple[float, float] = (7.0, 4.5)) -> Any:
-    """The axes, or if there are none those of a new figure of so many inches."""
+    """The given axes, or else those of a new figure, whose size is in inches."""
     if ax is None:
         _, ax = require("matplotlib.pyplot", "apps").subplots(figsize=size, layout="constrained")
     return ax
 
 
 def line_styles() -> Iterator[dict[str, Any]]:
-    """Colour and marker of one line after the other, without an end."""
+    """Yield the colour and the marker of one line after the other, without an end."""
     return ({"color": colour, "marker": marker} for colour, marker in zip(cycle(COLOURS), cycle(MARKERS)))
 
 

@@ -153,7 +153,7 @@ def training_figure(state: Course, trains: Sequence[NDArray[Any]], title: str, s
     trains : sequence of ndarray, each (steps, n_neurons)
         Spikes, 0 and 1, of the inputs and of each hidden layer.
     title, sample : str
-        Of the figure, and what the sample is.
+        The title of the figure, and what the sample is.
 
     Returns
     -------

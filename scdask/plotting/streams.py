@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 DASHES = ("--", ":", "-.")
 ZERO = "#DCE6EC"  # the colour of a bit that is 0
-WIDEST, MOST = 256, 64  # bits and streams of a picture; the bits are whole words
-SEPARATED = 32  # streams up to which a line is drawn between two of a picture
-NUMBERED = 8  # streams up to which a picture numbers each, and a correlation matrix shows its numbers
-READABLE = 4.5  # points of a letter
+WIDEST, MOST = 256, 64  # most bits and streams of a picture; the bits are whole words
+SEPARATED = 32  # With up to this many streams, a picture has lines between them.
+NUMBERED = 8  # With up to this many streams, a picture numbers each, and a correlation matrix shows its values.
+READABLE = 4.5  # least size of a letter in points
 
 
 @runtime_checkable
@@ -39,7 +39,7 @@ class Streams(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the array of streams."""
+        """Shape of the array of streams."""
 
 
 def plot_stream(stream: Streams, *, ax: Any = None) -> Any:

@@ -42,16 +42,16 @@ class Settings:
     threshold : float
         The potential at which a hidden neuron spikes, and by which it is lowered then; positive.
     slope : float
-        Of the surrogate derivative of a spike (`jax_backend.spike`).
+        The slope of the surrogate derivative of a spike (`jax_backend.spike`).
     learning_rate : float
-        Of Adam.
+        The learning rate of Adam.
     batch : int
         Samples between two updates of the weights.
     epochs : int
     shards : int
-        Into how many tasks a batch is cut.
+        The number of tasks that a batch is cut into.
     seed : int
-        Of the initial weights, the order of the samples and their spikes.
+        The seed of the initial weights, of the order of the samples, and of their spikes.
 
     Raises
     ------
@@ -90,7 +90,7 @@ class Settings:
 def _float(value: Any) -> float:
     try:
         return float(value)
-    except OverflowError:  # an int beyond all floats
+    except OverflowError:  # An int may be larger than all floats.
         return math.inf
 
 
@@ -164,7 +164,7 @@ def forward(weights: Sequence[Any], spikes: Any, settings: Settings) -> tuple[An
     spikes : array of float32, shape (steps, samples, n_inputs)
         0 and 1, such as `rate_code` gives.
     settings : Settings
-        Of which decay, threshold and slope count here.
+        Only decay, threshold and slope count here.
 
     Returns
     -------

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..computing import Place
     from .network import Settings, State, Weights
 
-ROWS = 256  # samples of one task
+ROWS = 256  # samples that one task classifies
 
 
 def predict(
@@ -38,7 +38,7 @@ def predict(
     settings : Settings
     place : Place or dask Client
     sng : Bernoulli
-        Of the spikes of the inputs.
+        The generator of the spikes of the inputs.
 
     Returns
     -------

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from .network import Settings, Weights
 
     Progress = tuple[Weights, Any, float, int]  # weights, optimiser, summed loss and number right of the epoch
-    Part = tuple[Progress | None, Any]  # what one shard carries on, and the sums of some shards
+    Part = tuple[Progress | None, Any]  # the progress, which one shard carries on, and the sums of some shards
 
-FAN_IN = 4  # sums that one task adds up: a level of tasks that wait for each other costs Dask about 6 ms
-GRAPH_BATCHES = 20  # sent to the scheduler at once: what a worker that dies can cost, and what the data add to a graph
+FAN_IN = 4  # sums that one task adds up, because each level of tasks that wait for others costs Dask about 6 ms
+GRAPH_BATCHES = 20  # batches of one graph, which holds their data, and which may run again if a worker dies
 
 
 def train(
@@ -98,7 +98,7 @@ def train(
         began = "with" if state.test_accuracies else "without"
         raise BitstreamError(f"the training began {began} test data, {state.epoch} epochs ago, and goes on like that")
     place.run_everywhere(partial(_compile, state.weights, state.optimiser, len(inputs), settings))
-    run = uuid4().hex  # keys are not to meet those of another training on the same scheduler
+    run = uuid4().hex  # Keys must differ from those of another training on the same scheduler.
     for epoch in range(state.epoch + 1, settings.epochs + 1):
         order, sng = _shuffle(settings.seed, epoch, len(inputs))
         progress = (state.weights, state.optimiser, 0.0, 0)
@@ -107,7 +107,7 @@ def train(
             chosen = order[first : first + rows]
             name = f"{run}-{epoch}-{first}"
             part = _batches(name, progress, inputs[chosen], targets[chosen], first, sng, settings)
-            with warnings.catch_warnings():  # the weights are in the graph, so that no worker can lose them
+            with warnings.catch_warnings():  # The weights are in the graph, so that no worker can lose them.
                 warnings.filterwarnings("ignore", "Sending large graph")
                 progress = place.compute(part)
         weights, optimiser, loss, right = progress
