@@ -1,7 +1,9 @@
+import atexit
 import importlib.util
 import os
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -13,6 +15,16 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("scdask", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.load_profile("scdask")
+
+if "SCDASK_COMPILED" not in os.environ:  # what this process and those that it starts compile with g++ and XLA
+    os.environ["SCDASK_COMPILED"] = tempfile.mkdtemp(prefix="scdask-compiled-")
+    atexit.register(shutil.rmtree, os.environ["SCDASK_COMPILED"], ignore_errors=True)
+os.environ |= {
+    "JAX_COMPILATION_CACHE_DIR": os.environ["SCDASK_COMPILED"],
+    "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**30),  # with a limit it locks the folder
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 REQUIRED = os.environ.get("SCDASK_REQUIRE", "").split(",")
 COMPONENTS = {

@@ -1,4 +1,5 @@
 import copy
+import os
 import pickle
 import subprocess
 import sys
@@ -129,10 +130,13 @@ def lazily(array):
 """
 
 
+CACHE = {name: value for name, value in os.environ.items() if name.startswith("JAX_")}
+
+
 def in_a_fresh_process(code, **environment):
     command = [sys.executable, "-W", "error", "-c", EVERYTHING + code]
     done = subprocess.run(
-        command, env={"PATH": "", **environment}, capture_output=True, text=True, check=False, timeout=120
+        command, env={"PATH": "", **CACHE, **environment}, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

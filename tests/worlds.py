@@ -1,8 +1,8 @@
 """A launcher of MPI programs that forks their ranks from a process which has imported everything already.
 
-Where `mpiexec` takes seconds, most of them for imports, this takes tenths. `python worlds.py SOCKET` is the process that
-waits for requests, and `python worlds.py SOCKET MARK PATIENT N PROGRAM ARGUMENTS...` a launcher that makes one. A rank
-that is killed or fails ends the others as under mpiexec, unless the launcher is patient: then they must notice it.
+Where `mpiexec` takes seconds, most of them for imports, this takes tenths. `python worlds.py SOCKET` is the process
+that waits for requests, and `python worlds.py SOCKET MARK PATIENT N PROGRAM ARGUMENTS...` a launcher that makes one. A
+rank that is killed or fails ends the others as under mpiexec, unless the launcher is patient: then they must notice it.
 """
 
 import gc
@@ -33,6 +33,9 @@ def wait_for_requests(path):
     for name in IMPORTS.split():
         with suppress(ImportError):  # of a component that is not installed
             __import__(name)
+    import scdask
+
+    scdask.encode([0.5], 64, sng=scdask.Bernoulli(1)).popcount()  # Numba takes a second to get ready
     assert threading.active_count() == 1
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -118,7 +121,7 @@ def launch(mark, ranks, patient):
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
 
-    left, talking = set(ranks), {rank: b"" for rank in ranks.values()}
+    left, talking = set(ranks), dict.fromkeys(ranks.values(), b"")
     while left:
         for rank in select.select(list(talking), [], [], 0.02)[0] if talking else []:
             read = rank.recv(2**16)
