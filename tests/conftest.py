@@ -1,7 +1,9 @@
+import atexit
 import importlib.util
 import os
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -13,6 +15,13 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("scdask", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.load_profile("scdask")
+
+# Processes that a test starts need not compile what has been compiled: by g++ for all tests, by XLA for this process.
+if "SCDASK_COMPILED" not in os.environ:
+    os.environ["SCDASK_COMPILED"] = tempfile.mkdtemp(prefix="scdask-compiled-")
+    atexit.register(shutil.rmtree, os.environ["SCDASK_COMPILED"], ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(dir=os.environ["SCDASK_COMPILED"])
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 REQUIRED = os.environ.get("SCDASK_REQUIRE", "").split(",")
 COMPONENTS = {
@@ -98,7 +107,7 @@ class Arrays:
         elif self.backend is Backend.UNALIGNED:
             values = np.frombuffer(b"x" + values.tobytes(), values.dtype, offset=1).reshape(values.shape)
         elif self.lazy:
-            values = da.from_array(values, chunks=tuple(max(1, -(-n // 2)) for n in values.shape))
+            values = da.from_array(values, chunks=tuple(map(self.half, values.shape)))
         if self.jax:
             from scdask.jax_backend import to_jax
 
@@ -108,6 +117,10 @@ class Arrays:
 
             values = to_device(values)
         return values
+
+    def half(self, n):
+        """A chunk of an axis. Of a compiled library all chunks have one shape: each other one takes a compilation."""
+        return max(1, n if (self.jax or self.cupy) and n % 2 else -(-n // 2))
 
     def host(self, result):
         if self.lazy:

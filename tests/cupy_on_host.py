@@ -6,6 +6,8 @@ Arrays hold NumPy arrays but do not mix with them, as CuPy's do not. `RawModule`
 
 import ctypes
 import functools
+import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -257,19 +259,27 @@ ITEMS = {"word": 8, "double": 8, "int": 4, "unsigned char": None}
 
 class RawModule:
     def __init__(self, code, options=()):
-        self.folder = tempfile.TemporaryDirectory(prefix="scdask-")
-        source, library = (Path(self.folder.name, name) for name in ("kernels.cu", "kernels.so"))
-        source.write_text(code)
-        compiler = which("g++")
+        compiler = [which("g++"), "-x", "c++"]
         expanded = subprocess.run(
-            [compiler, "-E", "-P", "-x", "c++", source], check=True, capture_output=True, text=True
+            [*compiler, "-E", "-P", "-"], input=code, check=True, capture_output=True, text=True
         ).stdout
         found = re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)", expanded)
         self.kernels = {name: [" ".join(p.split()) for p in parameters.split(",")] for name, parameters in found}
-        flags = ["-O2", "-std=c++17", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", f'-DKERNELS="{source}"']
-        all_kernels = "-DALL_KERNELS=" + " ".join(f"KERNEL({name})" for name in self.kernels)
-        subprocess.run([compiler, *flags, all_kernels, "-x", "c++", SHIM, "-o", library], check=True)
-        self.library = ctypes.CDLL(str(library))
+        self.library = ctypes.CDLL(str(self._compiled(compiler, code)))
+
+    def _compiled(self, compiler, code):
+        """The library; processes of one run of the tests share it."""
+        name = hashlib.sha256(code.encode() + SHIM.read_bytes()).hexdigest()
+        library = Path(os.environ.get("SCDASK_COMPILED") or tempfile.mkdtemp(), f"cuda-on-host-{name}.so")
+        if not library.exists():
+            with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+                source, built = Path(folder, "kernels.cu"), Path(folder, "kernels.so")
+                source.write_text(code)
+                flags = ["-O2", "-std=c++17", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", f'-DKERNELS="{source}"']
+                all_kernels = "-DALL_KERNELS=" + " ".join(f"KERNEL({name})" for name in self.kernels)
+                subprocess.run([*compiler, *flags, all_kernels, SHIM, "-o", built], check=True)
+                built.replace(library)
+        return library
 
     def get_function(self, name):
         return functools.partial(self._launch, name)

@@ -4,14 +4,18 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
 
 PROGRAMS = Path(__file__).parent / "mpi"
+WORLDS = Path(__file__).with_name("worlds.py")
+MARK, SOCKET = object(), object()  # in a command: the mark of its processes, and the socket of worlds()
 LIMIT = 120  # seconds, on cores that another test uses too
 
 
@@ -22,20 +26,51 @@ def launch(*command, limit=LIMIT, **options):
 
 
 def ranks(n, *program, **options):
-    """Run a program of this folder, or a command, on n ranks."""
+    """Run a program of the folder `mpi`, or a command, on n ranks of mpiexec."""
     first, *rest = map(str, program)
     command = [sys.executable, PROGRAMS / first, *rest] if first.endswith(".py") else [first, *rest]
     return launch("mpiexec", "-n", n, *command, **options)
+
+
+def forked(n, *program, patient=False, **options):
+    """Run a program of the folder `mpi`, or scdask, on n ranks that need not import anything: see worlds.py."""
+    return launch(*fork(n, *program, patient=patient), **options)
+
+
+def fork(n, *program, patient=False):
+    """The command that does so."""
+    first, *rest = map(str, program)
+    first = PROGRAMS / first if first.endswith(".py") else first
+    how = "patient" if patient else "impatient"
+    return sys.executable, "-I", "-S", WORLDS, SOCKET, MARK, how, n, first, *rest
+
+
+@cache
+def worlds():
+    """The socket of a process that forks ranks; it ends with this one, which holds the other end of its input."""
+    folder = tempfile.mkdtemp(prefix="scdask-")
+    path = Path(folder, "socket")
+    process = subprocess.Popen([sys.executable, WORLDS, path], stdin=subprocess.PIPE, env=environment())
+    end = time.monotonic() + LIMIT
+    while not path.exists():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return path
+
+
+def environment():
+    """That of this process, with the programs of this Python's environment."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 @contextmanager
 def started(*command, cwd=None, **env):
     """A command that runs; afterwards all that is left of it is killed."""
     mark = uuid.uuid4().hex
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     job = subprocess.Popen(
-        [str(part) for part in command],
-        env=os.environ | {"SCDASK_TEST": mark, "PATH": path} | {name: str(value) for name, value in env.items()},
+        [mark if part is MARK else worlds() if part is SOCKET else str(part) for part in command],
+        env=environment() | {"SCDASK_TEST": mark} | {name: str(value) for name, value in env.items()},
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -76,7 +111,8 @@ def family(mark):
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("SCDASK_TEST") == mark and process.status() != psutil.STATUS_ZOMBIE:
+            ours = process.name().startswith(mark[:8]) or process.environ().get("SCDASK_TEST") == mark
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:
             pass
@@ -87,8 +123,9 @@ def rank_processes(mark):
     """Those of them that are ranks, in their order."""
     found = {}
     for process in family(mark):
-        environment = process.environ()
-        rank = environment.get("PMI_RANK", environment.get("SLURM_PROCID"))
+        its = process.environ()
+        forked_rank = process.name().partition(" ")[2]
+        rank = forked_rank if forked_rank.isdigit() else its.get("PMI_RANK", its.get("SLURM_PROCID"))
         if rank is not None and process.name() not in ("mpiexec", "hydra_pmi_proxy", "srun", "slurmstepd"):
             found[int(rank)] = process
     return [found[rank] for rank in sorted(found)]

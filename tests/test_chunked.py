@@ -7,7 +7,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from dask.array.core import PerformanceWarning
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scdask as sc
@@ -35,6 +35,7 @@ def no_compute():
 
 
 @pytest.mark.filterwarnings("ignore:Increasing number of chunks")
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_results_do_not_depend_on_chunks(seed):
     rng = np.random.default_rng(seed)
@@ -207,6 +208,7 @@ def test_array_expressions_are_refused():
 
 
 @pytest.mark.filterwarnings("ignore:Increasing number of chunks")
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1))
 def test_gates_broadcast_lazily_as_eagerly(seed):
     rng = np.random.default_rng(seed)

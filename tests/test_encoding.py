@@ -118,11 +118,24 @@ def test_a_long_lfsr_starts_far_out_at_once():
 
 @pytest.mark.parametrize("length", [1, 10, 64, 100, 1000, 4097, 9000])
 @pytest.mark.parametrize("sng", SHARED, ids=repr)
-def test_shared_sequences_are_compared_bit_by_bit(backend, sng, length):
-    numbers = sng.numbers(length, 0, length)
-    p = np.concatenate([[0, 1, 0.5, 1 / 3, 1e-300, 5e-324, -0.0], numbers[:20], np.nextafter(numbers[:20], 1)])
+def test_shared_sequences_are_compared_bit_by_bit(sng, length):
+    numbers, p = numbers_and_values(sng, length)
+    np.testing.assert_array_equal(sc.encode(p, length, sng=sng).unpack(), numbers < p[:, None])
+
+
+@pytest.mark.parametrize(("sng", "length"), [(Sobol(3), 1), (Sobol(3), 9000), (SHARED[8], 1000)], ids=repr)
+def test_every_backend_compares_shared_sequences(backend, sng, length):
+    numbers, p = numbers_and_values(sng, length)
     bits = sc.encode(backend.array(p), length, sng=sng).unpack()
     np.testing.assert_array_equal(backend.host(bits), numbers < p[:, None])
+
+
+def numbers_and_values(sng, length):
+    """The numbers of a sequence, and values on both sides of some of them."""
+    numbers = sng.numbers(length, 0, length)
+    return numbers, np.concatenate(
+        [[0, 1, 0.5, 1 / 3, 1e-300, 5e-324, -0.0], numbers[:20], np.nextafter(numbers[:20], 1)]
+    )
 
 
 @given(probability, st.integers(0, 2**64 - 1), st.integers(1, 130))
@@ -353,8 +366,11 @@ def test_the_bits_do_not_depend_on_processes(cluster):
 
 
 @pytest.mark.parametrize("polarity", ["unipolar", "bipolar"])
-@pytest.mark.parametrize("length", [1, 100, 9000])
-@pytest.mark.parametrize("sng", ALL, ids=repr)
+@pytest.mark.parametrize(
+    ("sng", "length"),
+    [(sng, 100) for sng in ALL] + [(sng, n) for sng in (Sobol(3), Bernoulli(0)) for n in (1, 9000)],
+    ids=repr,
+)
 def test_the_bits_do_not_depend_on_the_backend(backend, sng, length, polarity):
     p = np.array([[0, 1, 0.5, 2.0**-70], [1 / 3, 1e-300, 1 - 2.0**-53, 3 / 256], [2.0**-12, 5e-324, 0.9, 1e-5]])
     words = sc.encode(backend.array(p), length, sng=sng, polarity=polarity).words

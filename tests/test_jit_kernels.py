@@ -106,46 +106,15 @@ def test_threefry_gives_the_known_answers(key, counter, answer):
     assert reference.threefry2x64_13(key, counter) == answer
 
 
-USE_KERNELS = """
-import numba.core.caching as caching, numpy as np
-{before}
+KERNELS = """
+import numpy as np
 import scdask as sc
-from scdask import generators, jit_kernels, vector_ops
-from scdask.core import llvm
+from scdask import vector_ops
 w = sc.encode(np.linspace(0, 1, 60).reshape(15, 4), 100, sng=sc.Bernoulli(1)).words
 x = sc.encode(np.linspace(0, 1, 60).reshape(15, 4), 100, sng=sc.LFSR()).words
 print(vector_ops.vec_mac(w, x).sum(), vector_ops.vec_xnor(w, x, 100).sum(), vector_ops.vec_popcount(w))
-modules = [generators, llvm, *(m for m in vars(jit_kernels).values() if hasattr(m, "__spec__"))]
-kernels = list(dict((id(k), k) for m in modules for k in vars(m).values() if hasattr(k, "stats")).values())
-print(sum(sum(k.stats.cache_misses.values()) for k in kernels), len([k for k in kernels if k.signatures]))
+print(vector_ops.unpack_bitstream(vector_ops.pack_bitstream(vector_ops.unpack_bitstream(w, 100)), 100).sum())
 """
-
-
-def start(folder, before=""):
-    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"} | {"HOME": str(folder)}
-    if not before:
-        environment["NUMBA_CACHE_DIR"] = str(folder)
-    command = [sys.executable, "-W", "error", "-c", USE_KERNELS.format(before=before)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process):
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    result, stats = out.splitlines()
-    misses, used = map(int, stats.split())
-    assert used > 5
-    return result, misses
-
-
-def test_two_processes_compile_at_once_and_a_third_does_not(tmp_path):
-    first, second = map(finish, [start(tmp_path), start(tmp_path)])
-    third = finish(start(tmp_path))
-    assert first[0] == second[0] == third[0]
-    assert first[1] > 0
-    assert third[1] == 0
-
-
 THREADS = """
 from threading import Barrier, Thread
 import numpy as np
@@ -162,16 +131,37 @@ for thread in threads:
     thread.join()
 print(ones)
 """
+COUNTED = f"{[500] * 8}\n"
 
 
-def test_threads_may_be_the_first_to_use_a_gate(tmp_path):
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-W", "error", "-c", THREADS]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout == f"{[500] * 8}\n", done.stderr
+def start(folder, code):
+    """Run code whose compiled kernels can be kept in a folder only, as that of the cache or of the user."""
+    environment = os.environ | {"HOME": str(folder), "NUMBA_CACHE_DIR": str(folder)}
+    if PLACES in code:
+        del environment["NUMBA_CACHE_DIR"]
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-PLACES = 'places = getattr(caching, "CacheImpl", None) or caching._CacheImpl'
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out
+
+
+def kept(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.nb?")}
+
+
+def test_threads_and_processes_may_compile_at_once_and_later_ones_do_not(tmp_path):
+    first, second = map(finish, [start(tmp_path, THREADS), start(tmp_path, THREADS)])
+    before = kept(tmp_path)
+    assert before
+    assert first == second == finish(start(tmp_path, THREADS)) == COUNTED
+    assert kept(tmp_path) == before
+
+
+PLACES = 'import numba.core.caching as c\nplaces = getattr(c, "CacheImpl", None) or c._CacheImpl'
 READ_ONLY = f"""
 {PLACES}
 def refuse(self):
@@ -182,13 +172,13 @@ beside.ensure_cache_path = refuse
 
 
 def test_a_read_only_installation_caches_in_the_users_folder(tmp_path):
-    first, second = finish(start(tmp_path, READ_ONLY)), finish(start(tmp_path, READ_ONLY))
-    assert first[0] == second[0]
-    assert first[1] > second[1] == 0
-    assert list(tmp_path.rglob("*.nbc"))
+    first = finish(start(tmp_path, READ_ONLY + KERNELS))
+    before = kept(tmp_path)
+    assert len({path for path in before if path.suffix == ".nbc"}) > 5
+    assert finish(start(tmp_path, READ_ONLY + KERNELS)) == first
+    assert kept(tmp_path) == before
 
 
 def test_no_place_for_a_cache_is_no_error(tmp_path):
-    result, _ = finish(start(tmp_path, f"{PLACES}; places._locator_classes = []"))
-    assert result == finish(start(tmp_path))[0]
-    assert list(tmp_path.rglob("*.nbc"))
+    assert finish(start(tmp_path, f"{PLACES}\nplaces._locator_classes = []\n{THREADS}")) == COUNTED
+    assert not kept(tmp_path)

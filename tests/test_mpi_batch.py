@@ -1,11 +1,10 @@
 import json
 import signal
-import sys
 import time
 
 import numpy as np
 import pytest
-from mpirun import LIMIT, PROGRAMS, finish, rank_processes, ranks, started
+from mpirun import LIMIT, PROGRAMS, finish, fork, forked, rank_processes, ranks, started
 from slow import slow
 from test_mpi_driver import wait_for
 
@@ -23,14 +22,14 @@ def results(folder):
 @pytest.fixture(scope="module")
 def local_results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("local")
-    ranks(1, "scdask", *INFER, "--scheduler", "threads", "--out", folder)
+    forked(1, "scdask", *INFER, "--scheduler", "threads", "--out", folder)
     return results(folder)
 
 
-@pytest.mark.parametrize("n", [slow(1), slow(3), 4])
-def test_infer(tmp_path, local_results, n):
+@pytest.mark.parametrize(("launch", "n"), [(ranks, 4), (forked, 1), (forked, 3)])
+def test_infer(tmp_path, local_results, launch, n):
     """The job is the local one, bit for bit, and quiet."""
-    done = ranks(n, "scdask", *INFER, "--scheduler", "mpi", "--out", tmp_path)
+    done = launch(n, "scdask", *INFER, "--scheduler", "mpi", "--out", tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert results(tmp_path) == local_results
     assert json.loads((tmp_path / "results.json").read_text())["scheduler"] == "mpi"
@@ -41,7 +40,7 @@ def test_infer(tmp_path, local_results, n):
 def test_train(tmp_path):
     args = ["train", "digits", "--epochs", 1, "--hidden", 20, "--quiet", "--out"]
     for n, scheduler, folder in ((1, "threads", "local"), (4, "mpi", "mpi")):
-        done = ranks(n, "scdask", *args, tmp_path / folder, "--scheduler", scheduler)
+        done = forked(n, "scdask", *args, tmp_path / folder, "--scheduler", scheduler)
         assert (done.returncode, done.stderr) == (0, "")
     local, of_mpi = (np.load(tmp_path / folder / "weights.npz") for folder in ("local", "mpi"))
     assert local.files
@@ -50,68 +49,75 @@ def test_train(tmp_path):
 
 
 def test_the_dashboard_and_how_to_reach_it(tmp_path):
-    done = ranks(3, "scdask", *INFER[:-1], "--scheduler", "mpi", "--out", tmp_path)
+    done = forked(3, "scdask", *INFER[:-1], "--scheduler", "mpi", "--out", tmp_path)
     assert done.stderr.startswith("Dask dashboard: http://127.0.0.1:")
     assert "(from elsewhere: ssh -N -L " in done.stderr
     assert len(done.stderr.splitlines()) < 10
 
 
 @pytest.mark.parametrize(
-    ("n", "options", "code", "message"),
+    ("launch", "n", "options", "code", "message"),
     [
-        (4, ["--out", __file__], 2, "is a file"),
-        slow(4, ["--out", f"{__file__}/x"], 1, "cannot write to"),
-        slow(2, ["--model", __file__], 1, "npz"),
-        (2, ["--workers", "2"], 1, "its ranks"),
-        slow(4, ["--interface", "eth77"], 1, "no network interface eth77"),
+        (ranks, 4, ["--out", __file__], 2, "is a file"),
+        (forked, 4, ["--out", f"{__file__}/x"], 1, "cannot write to"),
+        (forked, 2, ["--model", __file__], 1, "npz"),
+        (forked, 2, ["--workers", "2"], 1, "its ranks"),
+        (forked, 4, ["--interface", "eth77"], 1, "no network interface eth77"),
     ],
 )
-def test_errors(tmp_path, n, options, code, message):
-    done = ranks(n, "scdask", *INFER, "--scheduler", "mpi", "--out", tmp_path, *options)
+def test_errors(tmp_path, launch, n, options, code, message):
+    done = launch(n, "scdask", *INFER, "--scheduler", "mpi", "--out", tmp_path, *options)
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def mpi_run(n, *args):
-    return ranks(n, "scdask", "mpi-run", PROGRAMS / "script.py", *args)
+def mpi_run(n, *args, launch=forked, **options):
+    return launch(n, "scdask", "mpi-run", PROGRAMS / "script.py", *args, **options)
 
 
-@pytest.mark.parametrize("n", [slow(1), 2, 4])
-def test_a_script(n):
-    done = mpi_run(n, "one", "--two")
+@pytest.mark.parametrize(("launch", "n"), [(forked, 1), (forked, 2), (ranks, 4)])
+def test_a_script(launch, n):
+    done = mpi_run(n, "one", "--two", launch=launch)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"up {max(n - 2, 1) if n > 2 else n}" in done.stdout
     assert done.stdout.endswith(f"done ['one', '--two'] {PROGRAMS / 'script.py'}\n")
 
 
+@pytest.mark.parametrize(("what", "code", "message"), [("raise", 1, "ValueError: the script"), ("die", None, "")])
+def test_a_script_that_fails(what, code, message):
+    check_end(mpi_run(4, what, launch=ranks), code, message)
+
+
 @pytest.mark.parametrize(
     ("n", "what", "code", "message"),
     [
-        (4, "raise", 1, "ValueError: the script"),
-        slow(4, "exit", 3, ""),
-        slow(2, "exit in task", 4, ""),
+        (4, "exit", 3, ""),
+        (2, "exit in task", 4, ""),
         (4, "exit in task", 4, ""),
-        slow(4, "raise in task", 1, "ZeroDivisionError"),
-        slow(2, "die", None, ""),
+        (4, "raise in task", 1, "ZeroDivisionError"),
+        (2, "die", None, ""),
         (4, "die", None, ""),
         (4, "task", None, ""),
     ],
 )
-def test_a_script_that_fails(n, what, code, message):
-    done = mpi_run(n, what)
+def test_the_other_ranks_notice_it(n, what, code, message):
+    """Without a launcher that ends the job because a rank has ended."""
+    check_end(mpi_run(n, what, patient=True), code, message)
+
+
+def check_end(done, code, message):
     assert done.returncode == code if code else done.returncode != 0
     assert message in done.stderr
     assert "done" not in done.stdout
 
 
-@pytest.mark.parametrize(("n", "what"), [slow(1, "leave open"), (4, "leave open"), slow(4, "close")])
+@pytest.mark.parametrize(("n", "what"), [(1, "leave open"), (4, "leave open"), (4, "close")])
 def test_a_script_that_does_not_tidy_up(n, what):
     done = mpi_run(n, what)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.slow
 def test_a_script_that_closes_its_cluster():
     done = mpi_run(4, "shutdown")
     assert done.returncode == 0
@@ -131,10 +137,14 @@ def test_signals_to_the_launcher(n, number):
         assert time.monotonic() - start < 10
 
 
-@pytest.mark.parametrize("rank", [0, slow(1), slow(3)])
-def test_a_killed_rank_ends_a_job_whose_launcher_does_not_care(rank):
-    command = ["scdask", "mpi-run", PROGRAMS / "script.py", "wait"]
-    with started("mpiexec", "-disable-auto-cleanup", "-n", 4, *command) as job:
+SCRIPT = ["scdask", "mpi-run", PROGRAMS / "script.py", "wait"]
+MPIEXEC = ["mpiexec", "-disable-auto-cleanup", "-n", 4, *SCRIPT]
+FORKED = fork(4, *SCRIPT, patient=True)
+
+
+@pytest.mark.parametrize(("command", "rank"), [(MPIEXEC, 0), (FORKED, 1), (FORKED, 3)], ids=["mpiexec-0", "1", "3"])
+def test_a_killed_rank_ends_a_job_whose_launcher_does_not_care(command, rank):
+    with started(*command) as job:
         wait_for(job, "up", 1)
         time.sleep(0.5)
         rank_processes(job.mark)[rank].kill()
@@ -153,7 +163,8 @@ def test_ports_that_are_taken(tmp_path):
 
 
 def test_a_job_without_the_packages(tmp_path):
-    program = "import sys; sys.modules['dask_mpi'] = None; from scdask.cli import main; main()"
-    done = ranks(2, sys.executable, "-c", program, *INFER, "--scheduler", "mpi", "--out", tmp_path)
+    program = tmp_path / "program.py"
+    program.write_text("import sys; sys.modules['dask_mpi'] = None; from scdask.cli import main; main()")
+    done = forked(2, program, *INFER, "--scheduler", "mpi", "--out", tmp_path)
     assert done.returncode == 1
     assert "pip install 'scdask[mpi]' brings it" in done.stderr

@@ -1,4 +1,3 @@
-import os
 import signal
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import time
 import numpy as np
 import psutil
 import pytest
-from mpirun import LIMIT, PROGRAMS, family, finish, rank_processes, ranks, started
+from mpirun import LIMIT, PROGRAMS, family, finish, fork, forked, rank_processes, ranks, started
 from slow import slow
 
 from scdask import BitstreamError, MPIDriver, WorldError, encode, mpi_session
@@ -16,22 +15,26 @@ from scdask import BitstreamError, MPIDriver, WorldError, encode, mpi_session
 pytestmark = pytest.mark.component("mpi")
 
 
-@pytest.mark.parametrize("n", [1, 2, 4, slow(8)])
-def test_driver(n):
-    done = ranks(n, "driver.py", *["jax"] * (n == 2))
+# Each way of ending is tried with mpiexec once; the other cases are forked, because ranks spend most of their time on
+# imports.
+
+
+@pytest.mark.parametrize(("launch", "n"), [(ranks, 4), (forked, 1), (forked, 2), slow(forked, 8)])
+def test_driver(launch, n):
+    done = launch(n, "driver.py", *["jax"] * (n == 2))
     assert done.returncode == 0
     assert done.stdout.count("fine") == n
 
 
 @pytest.mark.slow
 def test_more_than_two_gibibytes():
-    done = ranks(2, "large.py", limit=240)
+    done = forked(2, "large.py", limit=240)
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize("n", [1, slow(2), slow(3), 4, slow(8)])
-def test_session(n):
-    done = ranks(n, "session.py", *["jax"] * (n == 2))
+@pytest.mark.parametrize(("launch", "n"), [(ranks, 4), (forked, 1), (forked, 2), (forked, 3), slow(forked, 8)])
+def test_session(launch, n):
+    done = launch(n, "session.py", *["jax"] * (n == 2))
     assert done.returncode == 0
     assert done.stdout.count("fine") == n
     assert "Dask dashboard: http://127.0.0.1:" in done.stderr
@@ -55,9 +58,10 @@ def test_alone():
         driver.scatter_workload(3.0)
 
 
-def run_python(program, **env):
-    command = [sys.executable, "-c", program]
-    return subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=LIMIT)
+def alone(folder, program, **env):
+    """Run a program that is a world of one."""
+    (folder / "program.py").write_text(program)
+    return forked(1, folder / "program.py", **env)
 
 
 WITHOUT_MPI = """
@@ -77,24 +81,39 @@ except scdask.WorldError:
 """
 
 
-def test_alone_without_mpi4py():
-    done = run_python(WITHOUT_MPI)
+def test_alone_without_mpi4py(tmp_path):
+    done = alone(tmp_path, WITHOUT_MPI)
     assert done.stdout == "fine\n", done.stderr
 
 
-@pytest.mark.parametrize("name", ["PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
-def test_ranks_that_do_not_know_each_other(name):
+STRANGERS = """
+import os, sys
+import scdask
+mpi4py = {"mpi4py": None}
+for absent in (mpi4py, {}):
+    sys.modules |= absent
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        os.environ[name] = "4"
+        try:
+            scdask.MPIDriver()
+        except (scdask.WorldError, scdask.MissingBackendError) as error:
+            print(name, type(error).__name__, error, sep=": ")
+        del os.environ[name]
+    for module in absent:
+        del sys.modules[module]
+"""
+
+
+def test_ranks_that_do_not_know_each_other():
     """Started by the launcher of another MPI, each would be rank 0 of 1, and all would do everything."""
-    done = run_python("import scdask; scdask.MPIDriver()", **{name: "4"})
-    assert done.returncode == 1
-    assert "WorldError: this process is one of 4 that were launched together" in done.stderr
-    done = run_python("import sys; sys.modules['mpi4py'] = None; import scdask; scdask.MPIDriver()", **{name: "4"})
-    assert done.returncode == 1
-    assert "MissingBackendError: mpi4py is not installed; pip install 'scdask[mpi]' brings it" in done.stderr
+    done = subprocess.run([sys.executable, "-c", STRANGERS], capture_output=True, text=True, timeout=LIMIT, check=True)
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        assert f"{name}: WorldError: this process is one of 4 that were launched together" in done.stdout
+        assert f"{name}: MissingBackendError: mpi4py is not installed; pip install 'scdask[mpi]' brings" in done.stdout
 
 
-def test_no_mpi_library():
-    done = run_python("import scdask; scdask.MPIDriver()", MPI4PY_LIBMPI="/nowhere/libmpi.so")
+def test_no_mpi_library(tmp_path):
+    done = alone(tmp_path, "import scdask; scdask.MPIDriver()", MPI4PY_LIBMPI="/nowhere/libmpi.so")
     assert done.returncode == 1
     assert "WorldError: mpi4py finds no MPI library (" in done.stderr
 
@@ -122,33 +141,40 @@ CAUGHT = {"raise": 1, "exit": 3, "message": 1, "interrupt": 130, "thread": 1}
 SHOWN = {"raise": "UnpicklableError: this and that", "message": "no more", "thread": "ZeroDivisionError"}
 
 
-MATRIX = [("raise", 1), ("exit", 0), ("message", 0), ("interrupt", 1), ("thread", 0), ("kill", 0), ("kill", 2)]
-MATRIX += [slow("raise", 0), slow("exit", 1), slow("thread", 2), slow("kill", 1), slow("segfault", 1)]
-
-
-@pytest.mark.parametrize(("what", "culprit"), MATRIX)
+@pytest.mark.parametrize(("what", "culprit"), [("raise", 1), ("exit", 0), ("kill", 2)])
 def test_a_rank_that_fails_ends_the_job(what, culprit):
-    done = ranks(3, "failures.py", what, culprit)
+    check_end(ranks(3, "failures.py", what, culprit), what)
+
+
+@pytest.mark.parametrize("culprit", [0, 1, 2])
+@pytest.mark.parametrize("what", ["raise", "exit", "message", "interrupt", "thread", "kill", "segfault"])
+def test_the_others_notice_whatever_fails_where(what, culprit):
+    """Without a launcher that ends the job because a rank has ended."""
+    check_end(forked(3, "failures.py", what, culprit, patient=True), what)
+
+
+def check_end(done, what):
     assert "done" not in done.stdout
     assert done.returncode == CAUGHT[what] if what in CAUGHT else done.returncode != 0
     assert SHOWN.get(what, "") in done.stderr
 
 
-@pytest.mark.parametrize(("n", "what"), [slow(2, "raise"), slow(2, "kill"), (4, "kill")])
+@pytest.mark.parametrize(("n", "what"), [(2, "raise"), (2, "kill"), (4, "kill")])
 def test_worlds_of_other_sizes_end_too(n, what):
-    done = ranks(n, "failures.py", what, n - 1)
-    assert "done" not in done.stdout
-    assert done.returncode != 0
+    check_end(forked(n, "failures.py", what, n - 1, patient=True), what)
 
 
-OUTSIDE = [("before", "leave", 0), ("after", "raise", -1), ("driver", "raise", 0), ("driver", "kill", 1)]
-OUTSIDE += [slow("before", "raise", 1), slow("after", "leave", -1)]
-OUTSIDE += [slow("driver", "exit", 1), slow("driver", "leave", 1)]
+def test_without_a_session_the_launcher_ends_a_job_whose_rank_is_killed():
+    check_end(ranks(3, "failures.py", "kill", 1, "driver"), "kill")
+
+
+OUTSIDE = [("before", "leave", 0), ("after", "raise", -1), ("driver", "raise", 0)]
+OUTSIDE += [("before", "raise", 1), ("after", "leave", -1), ("driver", "exit", 1), ("driver", "leave", 1)]
 
 
 @pytest.mark.parametrize(("place", "what", "culprit"), OUTSIDE)
 def test_also_outside_of_the_session(place, what, culprit):
-    done = ranks(3, "failures.py", what, culprit, place)
+    done = forked(3, "failures.py", what, culprit, place)
     assert "done" not in done.stdout
     assert done.returncode != 0
     if what == "leave":
@@ -159,23 +185,20 @@ def test_also_outside_of_the_session(place, what, culprit):
         assert "UnpicklableError: this and that" in done.stderr
 
 
-@pytest.mark.parametrize("what", ["kill", "raise", slow("exit")])
+@pytest.mark.parametrize("what", ["kill", "raise", "exit"])
 def test_a_task_that_fails(what):
-    done = ranks(3, "failures.py", what, -1, "graph")
-    assert "done" not in done.stdout
-    assert done.returncode == CAUGHT[what] if what in CAUGHT else done.returncode != 0
-    assert SHOWN.get(what, "") in done.stderr
+    check_end(forked(3, "failures.py", what, -1, "graph", patient=True), what)
 
 
 def test_an_interrupted_call_ends_the_job():
     """Also where the program goes on: its next call would meet that which the others are still in."""
-    done = ranks(3, "failures.py", "interrupt", -1, "caught")
+    done = forked(3, "failures.py", "interrupt", -1, "caught")
     assert done.returncode == 130
     assert "done" not in done.stdout
 
 
 def test_a_rank_that_ends_the_program_early_waits_for_the_others():
-    done = ranks(3, "failures.py", "leave", 1)
+    done = forked(3, "failures.py", "leave", 1)
     assert done.returncode != 0
     assert "rank 1 has ended its program" in done.stderr or "the end of the session" in done.stderr
 
@@ -191,12 +214,14 @@ def test_signals_to_the_launcher(number):
         assert time.monotonic() - start < 15
 
 
-@pytest.mark.parametrize("rank", [0, slow(1), slow(2)])
-def test_a_killed_rank_ends_a_job_whose_launcher_does_not_care(rank):
+MPIEXEC = ["mpiexec", "-disable-auto-cleanup", "-n", 3, sys.executable, PROGRAMS / "failures.py"]
+FORKED = fork(3, "failures.py", patient=True)
+
+
+@pytest.mark.parametrize(("command", "rank"), [(MPIEXEC, 0), (FORKED, 1), (FORKED, 2)], ids=["mpiexec-0", "1", "2"])
+def test_a_killed_rank_ends_a_job_whose_launcher_does_not_care(command, rank):
     """As under srun without --kill-on-bad-exit, the survivors must notice by themselves."""
-    with started(
-        "mpiexec", "-disable-auto-cleanup", "-n", 3, sys.executable, PROGRAMS / "failures.py", "wait", -1
-    ) as job:
+    with started(*command, "wait", -1) as job:
         wait_for(job, "up", 3)
         rank_processes(job.mark)[rank].kill()
         assert finish(job).returncode != 0  # what the survivors say may be lost with the launcher
@@ -213,10 +238,12 @@ def wait_for(job, word, count):
     timer.cancel()
 
 
-def test_a_missing_rank_is_not_awaited_for_ever():
-    program = "import scdask, time; scdask.MPIDriver().rank and time.sleep(1000)"
-    program += "\nwith scdask.mpi_session(timeout=3): pass"
-    done = ranks(3, sys.executable, "-c", program)
+def test_a_missing_rank_is_not_awaited_for_ever(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import scdask, time\nscdask.MPIDriver().rank and time.sleep(1000)\nwith scdask.mpi_session(timeout=3): pass"
+    )
+    done = forked(3, program)
     assert done.returncode == 1
     assert "waited 3 seconds" in done.stderr
 
@@ -234,12 +261,12 @@ def test_what_the_session_opens(tmp_path):
 
 
 def test_a_waiting_rank_burns_no_core():
-    with started("mpiexec", "-n", 2, sys.executable, PROGRAMS / "waiting.py") as job:
+    with started(*fork(2, "waiting.py")) as job:
         wait_for(job, "waiting", 1)
         waiting = rank_processes(job.mark)[0]
-        time.sleep(1)
+        time.sleep(0.5)
         before, start = sum(waiting.cpu_times()[:2]), time.monotonic()
-        time.sleep(5)
+        time.sleep(4)
         used = (sum(psutil.Process(waiting.pid).cpu_times()[:2]) - before) / (time.monotonic() - start)
         assert used < 0.1  # 3 % in the benchmark, on a machine that does nothing else
         assert finish(job).returncode == 0

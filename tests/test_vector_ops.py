@@ -15,7 +15,7 @@ GATES = {
     vo.vec_xor: lambda a, b: a ^ b,
     vo.vec_xnor: lambda a, b: 1 - (a ^ b),
 }
-LENGTHS = [1, 10, 63, 64, 65, 100, 128, 1000, 4097]
+LENGTHS = [1, 63, 64, 65, 1000, 4097]
 
 
 def bits_of(rng, *shape):
@@ -222,7 +222,7 @@ def test_big_endian_words(rng):
 # counting
 
 
-@pytest.mark.parametrize("n_words", [0, 1, 7, 8, 31, 32, 33, 100])
+@pytest.mark.parametrize("n_words", [0, 1, 8, 33])
 def test_popcounts(backend, rng, n_words):
     words = rng.integers(0, 2**64, (3, 5, n_words), dtype=np.uint64)
     each = [[reference.ones(row) for row in plane] for plane in words]
@@ -235,6 +235,12 @@ def test_popcounts(backend, rng, n_words):
     assert a_stream.shape == (3, 5)
     assert backend.host(a_stream).tolist() == each
     assert backend.host(vo.vec_popcount(given)) == sum(map(sum, each))
+
+
+def test_streams_of_any_length_are_counted(rng):
+    for n_words in range(100):
+        words = rng.integers(0, 2**64, (3, n_words), dtype=np.uint64)
+        assert vo.stream_popcount(words).tolist() == [reference.ones(row) for row in words]
 
 
 def test_total_popcount_is_an_int():
@@ -256,9 +262,7 @@ def test_popcount_names_a_wrong_dtype(backend, count):
     [
         (1, 1, 1, 1),
         (5, 3, 2, 10),
-        (4, 4, 3, 64),
         (6, 9, 1, 130),
-        (2, 5, 40, 1),
         (9, 2, 3, 513),
         (3, 0, 2, 9),
         (0, 3, 2, 9),
