@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 IMPORTS = """
-scdask.cli scdask.dashboard scdask.mpi_batch scdask.mpi_driver scdask.vector_ops scdask.jit_kernels pytest
+scdask.cli scdask.dashboard scdask.mpi_driver.batch scdask.vector_ops scdask.jit_kernels pytest
 dask_mpi distributed.dashboard.scheduler distributed.http.scheduler.info cryptography.x509 sklearn.neural_network
 """
 ANSWERS = {
