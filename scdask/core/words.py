@@ -1,4 +1,4 @@
-"""Packed words: bit t of a stream is bit t % 64 of word t // 64; bits past its length are padding, which is 0.
+"""Packed words: bit t of a stream is bit t % 64 of word t // 64; bits past its length are padding, and 0.
 
 Padding is 0 in every Bitstream and after each of its operations. The gates that would set it, NOT and XNOR, clear it,
 if they are told the length of a stream; the others cannot set it. So counts of ones never have to look at the length.
