@@ -119,6 +119,7 @@ FALLBACK = """
 import warnings
 import numpy as np, dask.array as da
 from scdask import Bitstream, encode, gpu_backend as g
+assert not g.HAS_CUPY and g.xp is np
 bits = np.ones((2, 70), np.uint8)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
