@@ -297,7 +297,7 @@ def test_a_training_tells_its_epochs(client):
 
     dashboard.install(client)
     x, y = np.eye(4).repeat(5, axis=0), np.arange(4).repeat(5)
-    settings = snn.Settings(hidden=(8,), epochs=2, batch=10, steps=5)
+    settings = snn.Settings(hidden=(8,), epochs=2, batch=20, steps=5, shards=1)
     states = list(snn.train(x, y, settings, client, test=(x, y)))
     deadline = time.monotonic() + 10
     while len(epochs := monitor_of(client).epochs()) < 2:

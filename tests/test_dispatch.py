@@ -191,18 +191,21 @@ def run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-def test_import_loads_nothing_heavy():
-    loaded = run("import sys, scdask; print(*{name.partition('.')[0] for name in sys.modules})").split()
-    assert not set(loaded) & set(HEAVY)
-
-
-def test_the_command_line_starts_without_them():
-    loaded = run(
-        "import sys, scdask.cli\n"
+def test_nothing_heavy_loads_before_it_is_needed():
+    out = run(
+        "import sys, scdask\n"
+        "def tell(): print(*{name.partition('.')[0] for name in sys.modules})\n"
+        "tell()\n"
+        "import scdask.cli\n"
         "scdask.cli.main(['infer', '--help'], standalone_mode=False)\n"
-        "print(*{name.partition('.')[0] for name in sys.modules})"
-    ).split()
-    assert not set(loaded) & set(HEAVY)
+        "print('loaded'); tell()\n"
+        "import scdask.layers\n"
+        "print('loaded'); tell()"
+    )
+    package, command_line, layers = (part.split() for part in out.split("loaded"))
+    assert not set(package) & set(HEAVY)
+    assert not set(command_line) & set(HEAVY)
+    assert not set(layers) & {"jax", "optax", "sklearn", "matplotlib", "rich"}
 
 
 def test_import_takes_little_longer_than_numpy():

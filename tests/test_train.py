@@ -87,8 +87,8 @@ def test_resume_gives_the_same_weights(three_epochs, tmp_path):
 
 def test_an_old_checkpoint_is_overwritten_without_resume(three_epochs, tmp_path):
     (tmp_path / "checkpoint.npz").write_bytes((three_epochs[0] / "checkpoint.npz").read_bytes())
-    assert train(tmp_path, "--epochs", 1, "--hidden", "20,20", "--seed", 3, "--quiet").output == ""
-    settings = snn.Settings(hidden=(20, 20), epochs=1, seed=3)
+    assert train(tmp_path, "--epochs", 1, "--seed", 3, "--quiet").output == ""
+    settings = snn.Settings(epochs=1, seed=3)
     assert snn.load_checkpoint(tmp_path / "checkpoint.npz", settings).epoch == 1
 
 
@@ -98,6 +98,8 @@ def test_resume_needs_a_checkpoint_that_fits(three_epochs, tmp_path):
     assert not (tmp_path / "none").exists()
     result = train(three_epochs[0], "--resume", "--batch", 32, expect=1)
     assert "was made with batch = 64, not 32" in result.output
+    result = train(three_epochs[0], "--resume", "--hidden", "20,30", expect=1)
+    assert "was made with hidden = (100,), not (20, 30)" in result.output
     result = train(three_epochs[0], "--resume", "--epochs", 2, expect=1)
     assert "has 3 epochs already, not 2" in result.output
 
@@ -141,7 +143,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_can_be_resumed(tmp_path, number):
     """As a terminal does it, Ctrl-C goes to the whole group; SIGTERM, as a batch system does it, to the job."""
-    args = ["train", "digits", "--out", str(tmp_path), "--epochs", "100000", "--workers", "1", "--hidden", "10"]
+    args = ["train", "digits", "--out", str(tmp_path), "--epochs", "100000", "--workers", "1"]
     job = subprocess.Popen(
         [sys.executable, "-m", "scdask", *args], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -167,7 +169,7 @@ def test_an_interrupted_training_can_be_resumed(tmp_path, number):
     finally:
         if job.poll() is None:
             job.kill()
-    done = snn.load_checkpoint(checkpoint, snn.Settings(hidden=(10,), epochs=100000)).epoch
-    train(tmp_path, "--hidden", 10, "--epochs", done + 1, "--resume", "--quiet")
+    done = snn.load_checkpoint(checkpoint, snn.Settings(epochs=100000)).epoch
+    train(tmp_path, "--epochs", done + 1, "--resume", "--quiet")
     assert sorted(p.name for p in tmp_path.iterdir()) == FILES
     assert (report(tmp_path)["resumed_from"], len(report(tmp_path)["losses"])) == (done, done + 1)
