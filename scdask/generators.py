@@ -21,15 +21,19 @@ generator                              numbers                                  
 Generators are values, and equal ones correlate, however they were made. That also holds for the default of `encode`,
 `Bernoulli(seed=0)`: give the operands of a gate different seeds.
 
->>> from scdask import encode, scc
+>>> from scdask import Sobol, encode, scc
 >>> Sobol(1) == Sobol(dimension=1)
 True
 >>> a, b, c = (encode(0.5, 256, sng=sng) for sng in (Sobol(1), Sobol(1), Sobol(2)))
 >>> float(scc(a, b)), float(scc(a, c))
 (1.0, 0.0)
 
-A generator of your own is a frozen dataclass that inherits from `SNG` and has `numbers`:
+A generator of your own is a frozen dataclass that inherits from `SNG` and has `numbers`, which depend on nothing but
+their arguments. All elements share its numbers:
 
+>>> from dataclasses import dataclass
+>>> import numpy as np
+>>> from scdask import SNG
 >>> @dataclass(frozen=True)
 ... class Weyl(SNG):
 ...     def numbers(self, length, start, stop):
@@ -356,6 +360,6 @@ class Thermometer(SNG):
         return np.arange(start, stop) / length
 
 
-# One generator of each kind, for what goes over all of them, such as benchmarks and the warm-up of workers.
+# Generators for what goes over their kinds, such as benchmarks and the warm-up of workers.
 SHARED = (Sobol(), LFSR(), Halton(), VanDerCorput())
 OWN = (Bernoulli(),)

@@ -43,7 +43,7 @@ INSTALLED = {
     if importlib.util.find_spec(module) and (name not in PROGRAMS or shutil.which(PROGRAMS[name], path=SEARCHED))
 }
 
-collect_ignore = ["mpi"]  # programs that tests run
+collect_ignore = ["mpi", "worlds.py"]  # programs that tests run
 if not {"jax"} & {*INSTALLED, *REQUIRED}:
     collect_ignore += ["test_jax_backend.py", "test_snn.py", "test_train.py"]
 

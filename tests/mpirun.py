@@ -1,5 +1,6 @@
 """Programs of several processes, with a time limit, and a look for processes that they leave behind."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -47,7 +48,7 @@ def fork(n, *program, patient=False):
 
 @cache
 def worlds():
-    """The socket of a process that forks ranks; it ends with this one, which holds the other end of its input."""
+    """The socket of a process that forks ranks; it ends when this one closes the other end of its input."""
     folder = tempfile.mkdtemp(prefix="scdask-")
     path = Path(folder, "socket")
     process = subprocess.Popen([sys.executable, WORLDS, path], stdin=subprocess.PIPE, env=environment())
@@ -56,6 +57,12 @@ def worlds():
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.05)
+
+    def end_worlds():
+        process.stdin.close()
+        process.wait()
+
+    atexit.register(end_worlds)
     return path
 
 

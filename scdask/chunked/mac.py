@@ -15,11 +15,11 @@ from .device import as_dask, implements
 if TYPE_CHECKING:
     import dask.array as da
 
-    from ..core.words import Gate
+    from ..core.words import MacGate
 
 
 @implements(contract.gate_counts)
-def gate_counts(weights: Any, inputs: Any, gate: Gate, total: int | None = None) -> da.Array:
+def gate_counts(weights: Any, inputs: Any, gate: MacGate, total: int | None = None) -> da.Array:
     weights, inputs = as_dask(weights), as_dask(inputs)
     batch = "b" if inputs.ndim == 3 else ""
     _, (weights, inputs) = unify_chunks(weights, "nik", inputs, batch + "ik")
@@ -42,7 +42,7 @@ def gate_counts(weights: Any, inputs: Any, gate: Gate, total: int | None = None)
     return sum_blocks("sc-mac", counts, as_they_are, (counts.ndim - 2, counts.ndim - 1), total)
 
 
-def _mac_block(weights: Any, inputs: Any, gate: Gate) -> Any:
+def _mac_block(weights: Any, inputs: Any, gate: MacGate) -> Any:
     weights, inputs = as_words(weights), as_words(inputs)
     check_mac(weights, inputs, "and", None)
     return contract.gate_counts(weights, inputs, gate)[..., None, None]

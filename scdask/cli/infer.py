@@ -124,7 +124,8 @@ def infer(
       bipolar, sobol        0.202   0.911   0.963   0.974   0.970
       bipolar, bernoulli    0.202   0.374   0.663   0.893   0.961
 
-    It needs pip install "scdask[apps]". In Python it is `scdask.jobs.infer`; the network is `scdask.SCMLP`.
+    It needs pip install "scdask[apps]". In Python it is `scdask.jobs.infer.run`
+    (`from scdask.jobs import infer`); the network is `scdask.SCMLP`.
     """
     require_inputs(dataset, model, data)
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:

@@ -1,1 +1,18 @@
-"""The contract: what words, gates, lengths and generators are, and how an array finds the kernels of its library."""
+"""The contract: what words, gates, lengths and generators are, and how an array finds the kernels of its library.
+
+For contributors: `contract` has the operations that each backend implements, `dispatch` the table of backends, `gates`
+a row for each gate, `checks` what arguments must be, `words` how bits lie in words.
+
+- A gate is a row of `gates.GATES` and a function in `vector_ops.gates`, which `vector_ops` hands on; it takes `length`
+  if the gate does not keep padding 0. A function for streams, such as `xnor`, goes into `bitstream`.
+- A generator is a class in `generators`, and a line in `scdask/__init__.pyi`. Its `numbers` depend on their arguments
+  alone. For `--sng` it also has a line in `jobs.names` and one in `jobs.infer`.
+- A backend is a row of `dispatch.BACKENDS` and a package, for which `jit_kernels` is the smallest model: its `device`
+  calls `dispatch.implementing`, which gives the decorator for its kernels, one for each name in
+  `contract.PRIMITIVES`, and its `__init__` imports the files of the kernels. pyproject.toml has its extra and its
+  floor.
+- A layer is a class that has what `layers.network.Layer` says.
+
+`pip install -e ".[dev]"` brings what checks a change: `ruff check`, `mypy`, `lint-imports` and `pytest`, whose
+tests/test_dispatch.py fails where a backend lacks an operation.
+"""

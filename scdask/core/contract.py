@@ -15,7 +15,7 @@ from .dispatch import primitive
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .words import Gate, Part, Polarity
+    from .words import MacGate, Part, Polarity
 
 
 @primitive(work=metering.packing)
@@ -49,12 +49,12 @@ def stream_ones(words: Any) -> Any:
 
 
 @primitive(work=metering.accumulating)
-def gate_counts(weights: Any, inputs: Any, gate: Gate, total: int | None = None) -> Any:
+def gate_counts(weights: Any, inputs: Any, gate: MacGate, total: int | None = None) -> Any:
     """Count the ones of AND, or for "xnor" of XOR, over the inputs of a neuron; with `total`, return total - count.
 
     Weights are words (n_neurons, n_inputs, n_words), inputs (n_inputs, n_words) or (batch, n_inputs, n_words); the
-    counts are int64 (n_neurons,) or (batch, n_neurons). Where the padding is 0, the bits of the
-    streams that are no ones of XOR are those of XNOR.
+    counts are int64 (n_neurons,) or (batch, n_neurons). XNOR has the bits that XOR has not: with the number of bits
+    as `total` these are its ones, and padding never counts.
     """
 
 

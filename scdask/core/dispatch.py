@@ -237,7 +237,7 @@ def when_loaded(name: str, action: Callable[[], None]) -> None:
 
 
 def loaded(name: str) -> None:
-    """Do what waits for the package of a backend, which calls this at the end of its import."""
+    """Do what waits for the package of a backend; called at the end of its import, if anything can wait for it."""
     with _LOCK:
         _LOADED.add(name)
         actions = [action for waiting, action in _WAITING if waiting == name]

@@ -1,6 +1,6 @@
 """The gates, one row each, from which every backend makes its kernels.
 
-A new gate is a row here, a public function in `vector_ops.gates`, and an entry in the list of its package.
+A new gate is a row here and a public function in `vector_ops.gates`, which `vector_ops` hands on.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ ONES = np.uint64(2**64 - 1)
 
 Polarity = Literal["unipolar", "bipolar"]
 Mode = Literal["split", "bipolar"]
-Gate = Literal["and", "xnor"]  # the gates of a MAC; `core.gates` has all
+MacGate = Literal["and", "xnor"]  # the gates of a MAC; `core.gates` has all
 Region = tuple[slice, ...]
 
 RANGES: dict[Polarity, tuple[float, float]] = {"unipolar": (0.0, 1.0), "bipolar": (-1.0, 1.0)}

@@ -12,7 +12,7 @@ from .device import cupy, implements
 from .launch import NULL, launch, multiprocessors, properties
 
 if TYPE_CHECKING:
-    from ..core.words import Gate
+    from ..core.words import MacGate
 
 FEW_ROWS = 4  # With up to this many rows, a MAC without tensor cores is as fast as memory.
 TENSOR_TILE = 128  # rows of both operands in a block of the tensor-core kernel
@@ -21,7 +21,7 @@ PART_ALIGNMENT = 8  # words of which the length of a part is a multiple
 
 
 @implements(contract.gate_counts)
-def gate_counts(weights: Any, inputs: Any, gate: Gate, total: int | None = None) -> Any:
+def gate_counts(weights: Any, inputs: Any, gate: MacGate, total: int | None = None) -> Any:
     width = weights.shape[1] * weights.shape[2]
     shape = (*inputs.shape[:-2], len(weights))
     if not width or 0 in shape:

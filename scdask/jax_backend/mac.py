@@ -15,14 +15,14 @@ from .device import as_jax, implements, jitted, jnp, lax
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..core.words import Gate
+    from ..core.words import MacGate
 
 UNROLL = 16  # words that a step of a MAC counts: more would spill registers, fewer would wait for sums in memory
 FEW_ROWS = 2  # With up to this many rows, a MAC sums along the words; with more, it sums across the rows.
 
 
 @implements(contract.gate_counts)
-def gate_counts(weights: Any, inputs: Any, gate: Gate, total: int | None = None) -> Any:
+def gate_counts(weights: Any, inputs: Any, gate: MacGate, total: int | None = None) -> Any:
     counts = _mac(as_jax(weights), as_jax(inputs), gate == "xnor")
     return counts if total is None else total - counts
 

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..core.llvm import Words
-    from ..core.words import Gate
+    from ..core.words import MacGate
 
 
 @implements(contract.gate_counts)
-def gate_counts(weights: Words, inputs: Words, gate: Gate, total: int | None = None) -> NDArray[np.int64]:
+def gate_counts(weights: Words, inputs: Words, gate: MacGate, total: int | None = None) -> NDArray[np.int64]:
     batch = inputs if inputs.ndim == 3 else inputs[None]
     counts = np.zeros((len(batch), len(weights)), np.int64)
     if counts.size and batch[0].size:

@@ -51,7 +51,7 @@ class Layer(Protocol):
         """The outputs in floating point."""
 
     def facts(self) -> dict[str, Any]:
-        """What a notebook shows of it."""
+        """What a notebook shows of it, in a row of a table: names and values, as the layer likes."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

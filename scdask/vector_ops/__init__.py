@@ -27,7 +27,8 @@ In `jax_backend` deeper layers of `jax_forward_pass` are fed by the spikes of th
 reset is not differentiated.
 """
 
-from ..core.words import Gate, Mode, Polarity, Region, words_for
+from ..core.words import MacGate as Gate
+from ..core.words import Mode, Polarity, Region, words_for
 from .counting import popcount, stream_popcount, vec_popcount
 from .encoding import encode_words
 from .gates import vec_and, vec_mux, vec_not, vec_or, vec_xnor, vec_xor

@@ -8,10 +8,10 @@ from ..core import contract
 from ..core.checks import as_words, check_mac
 
 if TYPE_CHECKING:
-    from ..core.words import Gate
+    from ..core.words import MacGate
 
 
-def vec_mac(packed_weights: Any, packed_inputs: Any, gate: Gate = "and", length: int | None = None) -> Any:
+def vec_mac(packed_weights: Any, packed_inputs: Any, gate: MacGate = "and", length: int | None = None) -> Any:
     """Multiply-accumulate: the ones of gate(weight, input), summed over the inputs of a neuron. No product is stored.
 
     Parameters
