@@ -172,11 +172,35 @@ def cluster():
         yield client
 
 
+# In the order in which processes begin them: the kernels that others use, then those that take long.
+FIRST = """
+test_vector_ops test_jax_backend test_mpi_driver test_notebooks test_slurm test_mpi_batch test_encoding test_snn
+test_gpu_backend test_layers test_cli test_dashboard test_train test_bench test_browser test_chunked test_jit_kernels
+""".split()
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+
+
+@dataclass(frozen=True)
+class AtOnce:
+    """Shows a failure as it happens, also where it does in another process."""
+
+    terminal: pytest.TerminalReporter
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self.terminal.write_line(f"\nFAILED {report.nodeid} ({report.when})\n{report.longreprtext}")
+
+
 def pytest_addoption(parser):
     parser.addoption("--run-slow", action="store_true", help="run the tests marked slow too")
 
 
 def pytest_configure(config):
+    if terminal := config.pluginmanager.getplugin("terminalreporter"):
+        config.pluginmanager.register(AtOnce(terminal))
     config.addinivalue_line("markers", "component(name): needs an optional component; a failure if it is required")
     config.addinivalue_line("markers", "slow: runs only with --run-slow")
     config.addinivalue_line("markers", "gpu: needs a GPU and CuPy")
