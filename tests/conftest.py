@@ -174,13 +174,14 @@ def cluster():
 
 # In the order in which processes begin them: the kernels that others use, then those that take long.
 FIRST = """
-test_vector_ops test_jax_backend test_mpi_driver test_notebooks test_slurm test_mpi_batch test_encoding test_snn
-test_gpu_backend test_layers test_cli test_dashboard test_train test_bench test_browser test_chunked test_jit_kernels
-""".split()
+    vector_ops jax_backend mpi_driver notebooks slurm mpi_batch encoding snn gpu_backend layers cli dashboard train
+    bench browser chunked jit_kernels
+"""
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+    places = {f"test_{name}": place for place, name in enumerate(FIRST.split())}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,7 @@ def pytest_addoption(parser):
     parser.addoption("--run-slow", action="store_true", help="run the tests marked slow too")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config):
     if terminal := config.pluginmanager.getplugin("terminalreporter"):
         config.pluginmanager.register(AtOnce(terminal))
