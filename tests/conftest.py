@@ -172,11 +172,37 @@ def cluster():
         yield client
 
 
+# In the order in which processes begin them: the kernels that others use, then those that take long.
+FIRST = """
+    vector_ops jax_backend mpi_driver notebooks slurm mpi_batch encoding snn gpu_backend layers cli dashboard train
+    bench browser chunked jit_kernels
+"""
+
+
+def pytest_collection_modifyitems(items):
+    places = {f"test_{name}": place for place, name in enumerate(FIRST.split())}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+@dataclass(frozen=True)
+class AtOnce:
+    """Shows a failure as it happens, also where it does in another process."""
+
+    terminal: pytest.TerminalReporter
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self.terminal.write_line(f"\nFAILED {report.nodeid} ({report.when})\n{report.longreprtext}")
+
+
 def pytest_addoption(parser):
     parser.addoption("--run-slow", action="store_true", help="run the tests marked slow too")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config):
+    if terminal := config.pluginmanager.getplugin("terminalreporter"):
+        config.pluginmanager.register(AtOnce(terminal))
     config.addinivalue_line("markers", "component(name): needs an optional component; a failure if it is required")
     config.addinivalue_line("markers", "slow: runs only with --run-slow")
     config.addinivalue_line("markers", "gpu: needs a GPU and CuPy")

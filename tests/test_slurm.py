@@ -137,16 +137,23 @@ def accuracies(folder):
     return [r["accuracy"] for r in json.loads((folder / "results.json").read_text())["results"]]
 
 
+@pytest.fixture(scope="module")
+def local_accuracies(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("local")
+    result = CliRunner().invoke(main, [*INFER, "--out", str(folder), "--scheduler", "threads"])
+    assert result.exit_code == 0, result.output
+    return accuracies(folder)
+
+
 @on_slurm
 @pytest.mark.parametrize("launcher", ["srun", "mpiexec"])
-def test_submit_and_read_the_results(tmp_path, launcher):
+def test_submit_and_read_the_results(tmp_path, local_accuracies, launcher):
     resources = ["--ntasks", 4, "--time", 5, "--launcher", launcher, "--mpi", "pmi2"]
     output = scdask(tmp_path, "sbatch", *INFER, *resources, "--out", "batch", "--submit")
     job = re.search(r"Submitted: job (\d+)", output)[1]
     assert wait_for_end(job) == ("COMPLETED", "0:0")
     assert (tmp_path / f"scdask-infer-{job}.log").read_text() == ""
-    scdask(tmp_path, *INFER, "--out", "local", "--scheduler", "threads")
-    assert accuracies(tmp_path / "batch") == accuracies(tmp_path / "local")
+    assert accuracies(tmp_path / "batch") == local_accuracies
 
 
 def start_long_job(folder, launcher, mark):
@@ -208,7 +215,7 @@ def test_srun(program):
 @on_slurm
 @pytest.mark.parametrize(
     ("what", "culprit"),
-    [("raise", 1), ("kill", 0), ("kill", 2), ("leave", 1)],
+    [("raise", 1), ("kill", 0)],
 )
 def test_failures_under_srun(what, culprit):
     """Without --kill-on-bad-exit; the exit code of srun is the highest of all ranks."""
@@ -218,14 +225,13 @@ def test_failures_under_srun(what, culprit):
 
 
 @on_slurm
-@pytest.mark.parametrize("rank", [0, 1, 3])
-def test_a_script_that_dies_under_srun(rank):
+def test_a_script_that_dies_under_srun():
     import mpirun
 
     command = ["srun", "-n", 4, "--mpi=pmi2", "scdask", "mpi-run", PROGRAMS / "script.py", "wait"]
     with mpirun.started(*command) as job:
         assert "up" in job.stdout.readline()
-        mpirun.rank_processes(job.mark)[rank].kill()
+        mpirun.rank_processes(job.mark)[1].kill()
         assert mpirun.finish(job, 100).returncode != 0
 
 
@@ -245,10 +251,9 @@ def test_a_batch_script_is_no_rank():
 
 
 @on_slurm
-def test_workers_that_are_jobs(tmp_path):
+def test_workers_that_are_jobs(tmp_path, local_accuracies):
     scdask(tmp_path, *INFER, "--out", "slurm", "--scheduler", "slurm", "--workers", 2, "--interface", "lo")
-    scdask(tmp_path, *INFER, "--out", "local", "--scheduler", "threads")
-    assert accuracies(tmp_path / "slurm") == accuracies(tmp_path / "local")
+    assert accuracies(tmp_path / "slurm") == local_accuracies
     assert not [path for path in tmp_path.rglob("*") if ".pem" in path.name or ".crt" in path.name]
     end = time.monotonic() + 20
     while subprocess.run(["squeue", "--noheader"], capture_output=True, check=True).stdout:
