@@ -1,18 +1,22 @@
 import importlib.util
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
 
-from scdask import errors
+import scdask as sc
+from scdask import errors, vector_ops
 from scdask._extras import require
 from scdask.core import contract, dispatch
 from scdask.core.contract import PRIMITIVES, word_ones
 from scdask.core.gates import GATES
 from scdask.errors import BitstreamError, MissingBackendError, MixedArrayError, UnsupportedArrayError
 from scdask.vector_ops.gates import gate
+from scdask.vector_ops.numbers import to_host
 
 
 @pytest.fixture
@@ -21,7 +25,10 @@ def libraries(monkeypatch):
     types, backends = {}, {}
     for name in ("left", "right"):
         types[name] = type("Array", (), {"__module__": f"{name}.arrays", "dtype": np.dtype(int), "shape": ()})
-        backends[name] = dispatch.Backend(name, name.title(), "scdask.jit_kernels", (name,))
+        package = SimpleNamespace(ARRAYS=(types[name],))
+        backends[name] = type("Loaded", (dispatch.Backend,), {"load": lambda self, package=package: package})(
+            name, name.title(), "no package", (name,)
+        )
         monkeypatch.setitem(dispatch.BACKENDS, name, backends[name])
         monkeypatch.setitem(dispatch._OF_LIBRARY, name, backends[name])
     monkeypatch.setattr(dispatch, "_OF_TYPE", {})
@@ -67,6 +74,25 @@ def test_what_a_backend_lacks_is_an_error_and_no_other_kernel(libraries):
         word_ones(left)
 
 
+def test_what_is_no_array_of_a_library_is_refused():
+    lazy = dask.delayed(np.ones(1, np.uint64))  # it has every attribute
+    for func in (
+        vector_ops.vec_popcount,
+        lambda array: sc.encode(array, 64),
+        lambda array: sc.Bitstream(array, 64),
+        to_host,
+    ):
+        with pytest.raises(UnsupportedArrayError, match=r"no kernels for dask.*Delayed"):
+            func(lazy)
+
+
+def test_arrays_of_the_host_come_back_as_they_are(tmp_path):
+    mapped = np.memmap(tmp_path / "file", np.uint64, "w+", shape=(2,))
+    assert to_host(mapped) is mapped
+    assert type(to_host(np.float64(0.5))) is np.float64
+    assert type(to_host([0.5])) is np.ndarray
+
+
 def test_a_composed_operation_serves_every_library_within_what_it_needs(libraries):
     left, right = libraries
     dispatch.implementing("left", lambda func: lambda *args: ("around", func(*args)))
@@ -96,7 +122,7 @@ def test_every_backend_implements_every_primitive(backend):
 
 def test_each_row_of_the_table_says_what_the_others_ask():
     for backend in dispatch.BACKENDS.values():
-        assert {"from_numpy", "wait", "works"} <= vars(backend.load()).keys()
+        assert {"ARRAYS", "from_numpy", "wait", "works"} <= vars(backend.load()).keys()
     for name, kind in {"numpy": np.ndarray, "dask": da.Array}.items():
         assert type(dispatch.BACKENDS[name].from_numpy(np.ones(1))) is kind
 

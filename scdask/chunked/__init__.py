@@ -8,7 +8,7 @@ stay lazy. `help(scdask.cluster)` says how to choose chunks, and where a graph i
 """
 
 from . import counting, gates, mac, numbers, packing, products
-from .device import as_dask, from_numpy, wait, works
+from .device import ARRAYS, as_dask, from_numpy, wait, works
 from .encoding import encode_words
 from .sizes import warn_of_many_blocks
 

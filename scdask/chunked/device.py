@@ -10,6 +10,7 @@ from ..core import contract
 from ..core.dispatch import backend_of, implementing
 
 implements = implementing("dask")
+ARRAYS = (da.Array,)
 
 
 def as_dask(array: Any, chunks: Any = None) -> da.Array:

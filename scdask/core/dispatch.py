@@ -38,9 +38,9 @@ class Registration(Protocol):
 class Backend:
     """A kind of arrays, and the package with its kernels, which is imported when the first such array comes.
 
-    The package has `from_numpy(array)`, which makes such an array of a NumPy array, `wait(result)`, which waits for
-    what is computed beside Python, and `works()`, which says where its kernels run, or raises an error that says why
-    they do not.
+    The package has `ARRAYS`, the types of its arrays, `from_numpy(array)`, which makes such an array of a NumPy array,
+    `wait(result)`, which waits for what is computed beside Python, and `works()`, which says where its kernels run, or
+    raises an error that says why they do not.
 
     Parameters
     ----------
@@ -130,13 +130,12 @@ def backend_of(array: Any, name: str = "scdask") -> Backend | None:
     found = BACKENDS["cupy"] if issubclass(cls, DeviceMeta) else _OF_LIBRARY.get(library_of(array))
     if found is None and isinstance(array, np.ndarray | np.generic):
         found = NUMPY
-    if found is None or isinstance(array, np.ma.MaskedArray):
+    if found is None or not isinstance(array, found.load().ARRAYS) or isinstance(array, np.ma.MaskedArray):
         *labels, last = (backend.label for backend in BACKENDS.values())
         raise UnsupportedArrayError(
             f"{name}: scdask has no kernels for {cls.__module__}.{cls.__qualname__}, "
             f"only for {', '.join(labels)} and {last} arrays"
         )
-    found.load()
     _OF_TYPE[cls] = found
     return found
 

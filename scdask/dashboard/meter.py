@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from .. import limits
 from ..core.metering import METER
 
 MEASURED_FROM = 2**31  # least bytes of memory of a worker that measures its limits, which takes an eighth of them
@@ -56,12 +55,16 @@ class Meter(WorkerPlugin):  # type: ignore[misc]
             Thread(target=self._measure, name="scdask-limits", daemon=True).start()
 
     def _measure(self) -> None:
-        self._limits = vars(limits.measure_limits())
+        from ..limits import measure_limits  # Numba, which a scheduler does without
+
+        self._limits = vars(measure_limits())
 
     def report(self, worker: Worker) -> dict[str, Any]:
         """The totals for a heartbeat, in which counts are text, because its integers have 64 bits."""
         if self._totals and not self._simd:
-            self._simd = limits.simd()
+            from ..limits import simd
+
+            self._simd = simd()
         with self._lock:
             totals = [
                 [operation, backend, str(bitops), seconds, str(streams), dict(uses)]

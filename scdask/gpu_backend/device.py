@@ -24,6 +24,7 @@ except ImportError:
     _cupy = None
 
 cupy: Any = _cupy
+ARRAYS = (DeviceMeta,) if cupy is None else (cupy.ndarray, DeviceMeta)
 
 
 @cache
@@ -65,7 +66,7 @@ def to_device(arr: Any) -> Any:
     """
     if cupy is not None and isinstance(arr, cupy.ndarray):
         return arr
-    if hasattr(arr, "map_words"):
+    if hasattr(type(arr), "map_words"):
         return arr.map_words(to_device)
     if isinstance(arr, da.Array):
         empty = np.empty((0,) * arr.ndim, _native(arr.dtype))

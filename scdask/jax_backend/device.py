@@ -34,6 +34,7 @@ jax: Any = _jax
 lax: Any = _jax and _jax.lax
 jnp: Any = _jax.numpy if _jax else np
 HAS_JAX = jax is not None
+ARRAYS = (jax.Array, jax.core.Tracer) if HAS_JAX else ()
 EXTRA = BACKENDS["jax"].extra or ""
 
 
@@ -106,7 +107,7 @@ def to_jax(arr: Any) -> Any:
     """
     if HAS_JAX and isinstance(arr, jax.Array):
         return arr
-    if hasattr(arr, "map_words"):
+    if hasattr(type(arr), "map_words"):
         return arr.map_words(to_jax)
     if not HAS_JAX:
         _warn_once()

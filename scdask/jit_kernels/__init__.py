@@ -20,7 +20,7 @@ The two public functions are those of `sc_neurocore.accel.jit_kernels`, which fi
 """
 
 from . import counting, encoding, gates, mac, numbers, packing
-from .device import from_numpy, wait, works
+from .device import ARRAYS, from_numpy, wait, works
 from .reference import jit_pack_bits, jit_vec_mac
 
 __all__ = ["jit_pack_bits", "jit_vec_mac"]

@@ -9,6 +9,7 @@ import numpy as np
 from ..core.dispatch import implementing
 
 implements = implementing("numpy")
+ARRAYS = (np.ndarray, np.generic)
 
 
 def from_numpy(array: Any) -> Any:

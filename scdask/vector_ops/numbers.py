@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.checks import as_array
+from ..core.checks import as_numpy
 from ..core.contract import exactly, on_host
 from ..core.dispatch import DASK, composed
 
@@ -69,6 +69,6 @@ def to_host(arr: Any) -> Any:
     ndarray, dask Array of such blocks, or Bitstream of one of them
         Of the same shape and dtype; read-only if it comes from JAX. A NumPy array is returned as it is.
     """
-    if hasattr(arr, "map_words"):
+    if hasattr(type(arr), "map_words"):
         return arr.map_words(to_host)
-    return on_host(as_array(arr, "what comes from a device"))
+    return on_host(arr if hasattr(arr, "dtype") else as_numpy(arr, "what comes from a device"))
