@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 from click.testing import CliRunner
-from mpirun import PROGRAMS, family, launch
+from mpirun import LIMIT, PROGRAMS, environment, family, launch
 
 from scdask import SchedulerError
 from scdask.cli import main
@@ -114,9 +114,12 @@ def on_slurm(test):
     return test
 
 
-def scdask(folder, *args):
-    done = launch("scdask", *args, cwd=folder)
-    assert done.returncode == 0
+def submitted(folder, *args):
+    """What `scdask sbatch` prints. The job has its environment, and outlives it."""
+    command = ["scdask", "sbatch", *map(str, args)]
+    options = {"cwd": folder, "env": environment(), "capture_output": True, "text": True, "timeout": LIMIT}
+    done = subprocess.run(command, **options)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -149,7 +152,7 @@ def local_accuracies(tmp_path_factory):
 @pytest.mark.parametrize("launcher", ["srun", "mpiexec"])
 def test_submit_and_read_the_results(tmp_path, local_accuracies, launcher):
     resources = ["--ntasks", 4, "--time", 5, "--launcher", launcher, "--mpi", "pmi2"]
-    output = scdask(tmp_path, "sbatch", *INFER, *resources, "--out", "batch", "--submit")
+    output = submitted(tmp_path, *INFER, *resources, "--out", "batch", "--submit")
     job = re.search(r"Submitted: job (\d+)", output)[1]
     assert wait_for_end(job) == ("COMPLETED", "0:0")
     assert (tmp_path / f"scdask-infer-{job}.log").read_text() == ""
@@ -252,7 +255,8 @@ def test_a_batch_script_is_no_rank():
 
 @on_slurm
 def test_workers_that_are_jobs(tmp_path, local_accuracies):
-    scdask(tmp_path, *INFER, "--out", "slurm", "--scheduler", "slurm", "--workers", 2, "--interface", "lo")
+    where = ["--scheduler", "slurm", "--workers", 2, "--interface", "lo"]
+    assert launch("scdask", *INFER, "--out", "slurm", *where, cwd=tmp_path).returncode == 0
     assert accuracies(tmp_path / "slurm") == local_accuracies
     assert not [path for path in tmp_path.rglob("*") if ".pem" in path.name or ".crt" in path.name]
     end = time.monotonic() + 20
