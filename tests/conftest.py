@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("scdask", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.load_profile("scdask")
 
-# Processes that a test starts need not compile what has been compiled: by g++ for all tests, by XLA for this process.
-if "SCDASK_COMPILED" not in os.environ:
-    os.environ["SCDASK_COMPILED"] = tempfile.mkdtemp(prefix="scdask-compiled-")
-    atexit.register(shutil.rmtree, os.environ["SCDASK_COMPILED"], ignore_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(dir=os.environ["SCDASK_COMPILED"])
+# A folder of all processes of these tests. What g++ has compiled they share, and what XLA has compiled in this process,
+# those that it starts need not compile again.
+if "SCDASK_TEMPORARY" not in os.environ:
+    os.environ["SCDASK_TEMPORARY"] = tempfile.mkdtemp(prefix="scdask-tests-")
+    atexit.register(shutil.rmtree, os.environ["SCDASK_TEMPORARY"], ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(dir=os.environ["SCDASK_TEMPORARY"])
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 REQUIRED = os.environ.get("SCDASK_REQUIRE", "").split(",")

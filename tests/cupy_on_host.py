@@ -270,7 +270,7 @@ class RawModule:
     def _compiled(self, compiler, code):
         """The library; processes of one run of the tests share it."""
         name = hashlib.sha256(code.encode() + SHIM.read_bytes()).hexdigest()
-        library = Path(os.environ.get("SCDASK_COMPILED") or tempfile.mkdtemp(), f"cuda-on-host-{name}.so")
+        library = Path(os.environ.get("SCDASK_TEMPORARY") or tempfile.mkdtemp(), f"cuda-on-host-{name}.so")
         if not library.exists():
             with tempfile.TemporaryDirectory(dir=library.parent) as folder:
                 source, built = Path(folder, "kernels.cu"), Path(folder, "kernels.so")

@@ -49,8 +49,7 @@ def fork(n, *program, patient=False):
 @cache
 def worlds():
     """The socket of a process that forks ranks; it ends when this one closes the other end of its input."""
-    folder = tempfile.mkdtemp(prefix="scdask-")
-    path = Path(folder, "socket")
+    path = Path(tempfile.mkdtemp(dir=os.environ["SCDASK_TEMPORARY"]), "socket")
     process = subprocess.Popen([sys.executable, WORLDS, path], stdin=subprocess.PIPE, env=environment())
     end = time.monotonic() + LIMIT
     while not path.exists():
