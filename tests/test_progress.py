@@ -141,7 +141,7 @@ for end in {ENDS}:
     if not os.fork():
         exec(end)
         assert list(track(range(3), description="counting")) == [0, 1, 2]
-        print(end, flush=True)
+        os.write(1, (end + chr(10)).encode())  # in one piece, as several write at once
         break
 else:
     sys.exit(any([os.wait()[1] for _ in {ENDS}]))
