@@ -6,6 +6,7 @@ A new gate is a row here and a public function in `vector_ops.gates`, which `vec
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ class GateRow:
     keeps_padding: bool = True
     steps: int = 1
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[str, ...]:
         """The names of the operands."""
         return tuple(signature(self.function).parameters)
