@@ -17,6 +17,7 @@ from . import progress as progress
 from . import snn as snn
 from . import vector_ops as vector_ops
 from .bitstream import Bitstream as Bitstream
+from .bitstream import multiply as multiply
 from .bitstream import mux as mux
 from .bitstream import open_zarr as open_zarr
 from .bitstream import xnor as xnor
@@ -26,9 +27,11 @@ from .correlation import scc_matrix as scc_matrix
 from .encoding import decode as decode
 from .encoding import encode as encode
 from .errors import BitstreamError as BitstreamError
+from .errors import CorrelationWarning as CorrelationWarning
 from .errors import MissingBackendError as MissingBackendError
 from .errors import MixedArrayError as MixedArrayError
 from .errors import ScdaskError as ScdaskError
+from .errors import ScdaskWarning as ScdaskWarning
 from .errors import SchedulerError as SchedulerError
 from .errors import UnsupportedArrayError as UnsupportedArrayError
 from .errors import WorldError as WorldError
@@ -39,6 +42,7 @@ from .generators import Halton as Halton
 from .generators import Sobol as Sobol
 from .generators import Thermometer as Thermometer
 from .generators import VanDerCorput as VanDerCorput
+from .generators import independent as independent
 from .layers import SCMLP as SCMLP
 from .layers import SCDense as SCDense
 from .layers import SCSequential as SCSequential

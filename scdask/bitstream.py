@@ -56,6 +56,7 @@ from .core.checks import check_polarity
 from .core.dispatch import BACKENDS, when_loaded
 from .core.gates import GATES
 from .errors import BitstreamError
+from .generators.independence import tell_of_correlation
 from .vector_ops.counting import stream_popcount
 from .vector_ops.gates import gate as gate_words
 from .vector_ops.numbers import as_dask, divide
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from .core.words import Polarity
     from .generators import SNG
 
-__all__ = ["Bitstream", "mux", "open_zarr", "to_host", "xnor"]
+__all__ = ["Bitstream", "multiply", "mux", "open_zarr", "to_host", "xnor"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -90,7 +91,8 @@ class Bitstream:
     Attributes
     ----------
     sng : SNG or None
-        The generator that `encode` was given, for display: None where it is not known, such as after a gate.
+        The generator that `encode` was given: None where it is not known, such as after a gate, or for a selection of
+        streams that each have numbers of their own. A gate of streams whose generators correlate warns.
 
     Raises
     ------
@@ -170,7 +172,9 @@ class Bitstream:
         parts = index if isinstance(index, tuple) else (index,)
         if not any(part is Ellipsis for part in parts):
             parts = (*parts, Ellipsis)
-        return self._with(contract.pick(self.words, (*parts, slice(None))))
+        words = contract.pick(self.words, (*parts, slice(None)))
+        own = self.sng is not None and self.sng.own
+        return wrap_words(words, self.length, self.polarity, None if own else self.sng)
 
     def __repr__(self) -> str:
         chunks = f", chunks={self.chunks}" if self.chunks else ""
@@ -370,6 +374,8 @@ def gate(kind: str, *streams: Bitstream) -> Bitstream:
     """
     check_alike(*streams)
     first = streams[0]
+    if len(streams) == 2:
+        tell_of_correlation(kind, first.sng, streams[1].sng, stacklevel=3)
     return wrap_words(_gate_words(kind, *streams), first.length, first.polarity)
 
 
@@ -393,6 +399,34 @@ def xnor(a: Bitstream, b: Bitstream) -> Bitstream:
     return gate("xnor", a, b)
 
 
+def multiply(a: Bitstream, b: Bitstream) -> Bitstream:
+    """The product of two independent streams: AND of unipolar, XNOR of bipolar ones.
+
+    Parameters
+    ----------
+    a, b : Bitstream
+        Of one length and polarity; shapes broadcast.
+
+    Returns
+    -------
+    Bitstream
+
+    Warns
+    -----
+    CorrelationWarning
+        If their generators are known to correlate.
+
+    Examples
+    --------
+    >>> from scdask import Sobol, encode
+    >>> a, b = (encode(-0.5, 256, polarity="bipolar", sng=Sobol(d)) for d in (1, 2))
+    >>> float(multiply(a, b).decode())
+    0.25
+    """
+    check_alike(a, b)
+    return gate("and" if a.polarity == "unipolar" else "xnor", a, b)
+
+
 def mux(select: Bitstream, a: Bitstream, b: Bitstream) -> Bitstream:
     """MUX of two streams: `a` where `select` is 1, else `b`; the scaled sum s * a + (1 - s) * b.
 
@@ -410,6 +444,8 @@ def mux(select: Bitstream, a: Bitstream, b: Bitstream) -> Bitstream:
     """
     check_alike(select, a, b, names=("length",))
     check_alike(a, b)
+    for stream in (a, b):
+        tell_of_correlation("mux", select.sng, stream.sng, stacklevel=2)
     return wrap_words(_gate_words("mux", select, a, b), a.length, a.polarity)
 
 

@@ -1,4 +1,4 @@
-"""The errors of scdask: each is a name, a built-in base, and one sentence with the numbers in it."""
+"""The errors and warnings of scdask: each is a name, a built-in base, and one sentence with the numbers in it."""
 
 
 class ScdaskError(Exception):
@@ -27,3 +27,11 @@ class SchedulerError(ScdaskError, RuntimeError):
 
 class WorldError(ScdaskError, RuntimeError):
     """The ranks of an MPI job are not what a call needs, or do not do the same."""
+
+
+class ScdaskWarning(UserWarning):
+    """Base of every warning that scdask gives: what was asked for is done, and is perhaps not what was meant."""
+
+
+class CorrelationWarning(ScdaskWarning):
+    """The operands of a gate correlate, so that it is no product or scaled sum of them."""

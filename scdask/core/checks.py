@@ -164,6 +164,10 @@ def check_generator(sng: Any) -> None:
     """Raise unless `sng` is a stochastic number generator."""
     if isinstance(sng, type) or not hasattr(sng, "longest"):
         raise BitstreamError(f"sng is a stochastic number generator such as Sobol(1), not {sng!r}")
+    try:
+        hash(sng)
+    except TypeError as error:
+        raise BitstreamError(f"a stochastic number generator is hashable, but {error}") from None
 
 
 def check_encoding(length: Any, *generators: Any) -> int:

@@ -27,6 +27,8 @@ class GateRow:
         The same in the operators that C and Verilog share, over the names of the function's parameters.
     keeps_padding : bool
         Whether inputs of 0 give 0, so that padding stays 0.
+    correlated : str
+        What it gives if its inputs overlap as much as they can, in shares of ones; "" where that makes no difference.
     steps : int
         How many operations of NumPy it takes. NumPy would store the results between them, so Numba fuses several.
     """
@@ -35,6 +37,7 @@ class GateRow:
     function: Callable[..., Any]
     text: str
     keeps_padding: bool = True
+    correlated: str = ""
     steps: int = 1
 
     @cached_property
@@ -75,11 +78,18 @@ GATES = {
     row.name: row
     for row in (
         GateRow("mask", _mask, "a"),
-        GateRow("and", _and, "a & b"),
-        GateRow("or", _or, "a | b"),
-        GateRow("xor", _xor, "a ^ b"),
-        GateRow("xnor", _xnor, "~(a ^ b)", keeps_padding=False, steps=2),
+        GateRow("and", _and, "a & b", correlated="their minimum, and no product"),
+        GateRow("or", _or, "a | b", correlated="their maximum"),
+        GateRow("xor", _xor, "a ^ b", correlated="their absolute difference"),
+        GateRow(
+            "xnor",
+            _xnor,
+            "~(a ^ b)",
+            keeps_padding=False,
+            correlated="1 less their absolute difference, and no product",
+            steps=2,
+        ),
         GateRow("not", _not, "~a", keeps_padding=False),
-        GateRow("mux", _mux, "(select & a) | (~select & b)", steps=4),
+        GateRow("mux", _mux, "(select & a) | (~select & b)", correlated="no weighted sum", steps=4),
     )
 }

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core import contract
 from ..core.words import ONES, RANGES, WORD, tail_mask
-from ..vector_ops.encoding import stream_numbers, table_spans
+from ..vector_ops.encoding import own_tiles, stream_numbers, table_spans
 from .device import cupy, implements
 from .launch import launch_over
 
@@ -29,6 +29,11 @@ def encode_part(values: Any, sng: SNG, length: int, polarity: Polarity, part: Pa
     if not out.size:
         return out
     key = sng.key()
+    if key is None and sng.own:
+        rows, flat = out.reshape(p.size, n_words), p.reshape(-1)
+        for tile, numbers in own_tiles(sng, length, part):
+            rows[tile] = contract.pack(cupy.asarray(numbers) < flat[tile[0], None])
+        return out
     if key is None:
         for start, stop in table_spans(p.size, length, part):
             ranked, table = _table(cupy.cuda.Device().id, sng, length, start, stop)

@@ -11,7 +11,7 @@ import numpy as np
 from ..core import contract
 from ..core.threefry import PAIR_BITS, threefry
 from ..core.words import WORD, tail_mask
-from ..vector_ops.encoding import SEGMENT, stream_numbers
+from ..vector_ops.encoding import SEGMENT, own_tiles, stream_numbers
 from .device import implements, jitted, jnp, known, lax
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ def encode_part(values: Any, sng: SNG, length: int, polarity: Polarity, part: Pa
     key = sng.key()
     if not p.size or first == last:
         flat = jnp.zeros((p.size, last - first), np.uint64)
+    elif key is None and sng.own:
+        flat = jnp.zeros((p.size, last - first), np.uint64)
+        for tile, numbers in own_tiles(sng, length, part):
+            flat = flat.at[tile].set(contract.pack(numbers.view(np.uint64) < p[tile[0], None]))
     elif key is None:
         bits = WORD * first, min(WORD * last, length)
         long = bits[1] - bits[0] > 4 * SEGMENT

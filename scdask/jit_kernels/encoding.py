@@ -30,7 +30,7 @@ from ..core.llvm import (
 from ..core.threefry import PAIR_BITS, PARITY
 from ..core.words import RANGES, WORD, tail_mask
 from ..errors import BitstreamError
-from ..vector_ops.encoding import stream_numbers, table_spans
+from ..vector_ops.encoding import own_tiles, stream_numbers, table_spans
 from .device import implements
 
 if TYPE_CHECKING:
@@ -54,6 +54,10 @@ def encode_part(values: NDArray[Any], sng: SNG, length: int, polarity: Polarity,
     if not out.size:
         return out
     flat, rows, key = readonly(p.reshape(-1)), out.reshape(p.size, -1), sng.key()
+    if key is None and sng.own:
+        for tile, numbers in own_tiles(sng, length, part):
+            rows[tile] = contract.pack(numbers < flat[tile[0], None])
+        return out
     if key is None:
         for start, stop in table_spans(p.size, length, part):
             look_up(flat, *sng.table(length, start, stop), start // WORD - first, rows)

@@ -12,6 +12,7 @@ from ..core.checks import as_numpy, as_real, check_generator, check_mode
 from ..core.contract import exactly, on_host
 from ..errors import BitstreamError
 from ..generators import SNG, Sobol
+from ..generators.independence import tell_of_correlation
 from ..vector_ops.numbers import divide, largest
 from ..vector_ops.products import as_weights, check_layer, encoded_product
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..core.words import Mode
+
+GATE_OF_MODE = {"split": "and", "bipolar": "xnor"}
 
 
 def matmul(x: Any, w: Any, length: int, *, mode: Mode = "split", x_sng: SNG = Sobol(1), w_sng: SNG = Sobol(2)) -> Any:
@@ -39,6 +42,11 @@ def matmul(x: Any, w: Any, length: int, *, mode: Mode = "split", x_sng: SNG = So
     x_sng, w_sng : SNG
         Generators of the inputs and the weights. Equal ones give correlated operands, and so a wrong product.
 
+    Warns
+    -----
+    CorrelationWarning
+        If the generators are known to correlate.
+
     Returns
     -------
     array of float64, shape (batch, n_neurons)
@@ -56,7 +64,9 @@ def matmul(x: Any, w: Any, length: int, *, mode: Mode = "split", x_sng: SNG = So
     array([[0.375]])
     """
     x, w = as_real(x, "inputs"), as_weights(w)
-    return _estimate(x, w, check_layer(w, x, w_sng, x_sng, length, mode), mode, x_sng, w_sng)
+    length = check_layer(w, x, w_sng, x_sng, length, mode)
+    tell_of_correlation(GATE_OF_MODE[mode], x_sng, w_sng, stacklevel=2)
+    return _estimate(x, w, length, mode, x_sng, w_sng)
 
 
 def _estimate(x: Any, w: Any, length: int, mode: Mode, x_sng: SNG, w_sng: SNG) -> Any:
@@ -109,6 +119,7 @@ class SCDense:
         check_mode(self.mode)
         for sng in (self.x_sng, self.w_sng):
             check_generator(sng)
+        tell_of_correlation(GATE_OF_MODE[self.mode], self.x_sng, self.w_sng, stacklevel=3)
 
     def __repr__(self) -> str:
         n_neurons, n_inputs = self.weights.shape

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..core.words import Polarity
     from ..generators import SNG
 
+OWN_NUMBERS = 2**21  # numbers drawn at once where each stream has its own; they take 16 MiB
 SEGMENT = 4096  # bits of a shared sequence that one look-up table serves; it takes 2 MiB
 
 
@@ -52,6 +53,20 @@ def table_spans(streams: int, length: int, part: Part) -> Iterator[tuple[int, in
     segment = min(SEGMENT, max(SEGMENT // 8, 1 << streams.bit_length()))
     last = min(WORD * part.last, length)
     return ((start, min(start + segment, last)) for start in range(WORD * part.first, last, segment))
+
+
+def own_tiles(sng: SNG, length: int, part: Part) -> Iterator[tuple[tuple[slice, slice], Any]]:
+    """Where each tile of a part is, over (streams, words), and the numbers of its streams, each its own."""
+    streams = stream_numbers(part).reshape(-1)
+    n_words = part.last - part.first
+    width = min(n_words, OWN_NUMBERS // WORD)
+    height = OWN_NUMBERS // (WORD * width)
+    for row in range(0, len(streams), height):
+        for word in range(0, n_words, width):
+            last = min(word + width, n_words)
+            start, stop = WORD * (part.first + word), min(WORD * (part.first + last), length)
+            numbers = sng.drawn(length, start, stop, streams[row : row + height])
+            yield (slice(row, row + len(numbers)), slice(word, last)), numbers
 
 
 def stream_numbers(part: Part, xp: Any = np) -> Any:

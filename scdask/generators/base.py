@@ -1,0 +1,138 @@
+"""What a generator is: a value that gives the numbers which probabilities are compared with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numba import uint64
+
+from ..core.llvm import compiled, empty_words
+from ..core.words import words_for
+from ..errors import BitstreamError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class SNG(ABC):
+    """A stochastic number generator: what a probability is compared with, bit by bit.
+
+    Bit t of a stream of N bits is 1 where number t of its generator is below the probability p. So 0 gives no ones,
+    and 1 only ones.
+
+    **How many ones.** `Sobol`, `Halton`, `VanDerCorput` and `Thermometer` give the integer nearest to p N, at every N
+    (halves down): the stream of p has its ones at the K = ceil(p N - 1/2) smallest of the first N numbers. That is
+    exact for k / N, and unbiased for all other p. In hardware, for N = 2**m: a register of m bits holds K, and the
+    comparator sees the m highest bits of the sequence. (For other N, the register holds the K-th smallest number
+    itself, which is found when p is loaded; a sequence needs no more bits.) To simulate a narrower register of w bits,
+    round p to k / 2**w first. The first n bits of such a stream are those of K / N, not of p: with n = 2**i of N = 2**m
+    they have ceil(n K / N) ones.
+
+    ``rounding="up"`` compares p itself with the sequence instead, in a register as wide as p: the first n bits of a
+    stream of N are then the stream of n bits, with ceil(p n) ones at n = 2**i (of `Sobol` and `VanDerCorput`), half a
+    one too many on average. At a few bits, up to 16, nets may do better with it.
+
+    `Bernoulli` has p N ones on average, at every N and in every prefix. `LFSR` compares p itself with its states 1 to
+    2**width - 1: over a period X / 2**width gives X - 1 ones, real p the integer below p 2**width (1: all), which has
+    no bias over all p.
+
+    **Generators of your own** are subclasses. They are values: pure (the numbers depend on the arguments and nothing
+    else), hashable, equal where they give the same numbers, and picklable, as frozen dataclasses are. All elements
+    share the sequence of `numbers`; with `own` and `own_numbers` each element has a sequence of its own. What is
+    checked when they are used is that they are hashable, and that numbers are as many as asked for, and from 0 up to 1.
+
+    >>> from dataclasses import dataclass
+    >>> import numpy as np
+    >>> from scdask import SNG, encode
+    >>> @dataclass(frozen=True)
+    ... class Weyl(SNG):
+    ...     def numbers(self, length, start, stop):
+    ...         return np.arange(start, stop) * 0.6180339887498949 % 1
+    >>> encode([0.25, 0.5], 1024, sng=Weyl()).popcount()
+    array([258, 512])
+
+    Attributes
+    ----------
+    longest : int
+        Bits of the longest stream.
+    """
+
+    longest: ClassVar[int] = 2**53
+
+    def __repr__(self) -> str:
+        if not is_dataclass(self):
+            return super().__repr__()
+        shown = [f for f in fields(self) if not f.kw_only or getattr(self, f.name) != f.default]  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
+
+    @abstractmethod
+    def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
+        """Numbers in [0, 1) of bits `start` to `stop` of a stream of `length` bits; `start` a multiple of 64."""
+
+    @property
+    def own(self) -> bool:
+        """Whether each element has numbers of its own; False if all compare one sequence."""
+        return False
+
+    def own_numbers(self, length: int, start: int, stop: int, streams: NDArray[np.uint64]) -> NDArray[np.float64]:
+        """What `numbers` are, of some elements, which are numbered in C order: shape (len(streams), stop - start)."""
+        raise NotImplementedError(f"{type(self).__name__} has no numbers for each element")
+
+    def drawn(self, length: int, start: int, stop: int, streams: NDArray[np.uint64] | None = None) -> NDArray[Any]:
+        """The `numbers`, or the `own_numbers` of some streams, once they are known to be such, and none -0."""
+        if streams is None:
+            given, shape = self.numbers(length, start, stop), (stop - start,)
+        else:
+            given, shape = self.own_numbers(length, start, stop, streams), (len(streams), stop - start)
+        numbers = np.asarray(given, np.float64)
+        if numbers.shape != shape or not ((numbers >= 0) & (numbers < 1)).all():
+            of = "" if streams is None else f" for each of {len(streams)} elements"
+            raise BitstreamError(f"{self} does not give {stop - start} numbers from 0 up to 1{of}")
+        return numbers + 0.0
+
+    def key(self) -> tuple[np.uint64, np.uint64] | None:
+        """The key, if the numbers are those of Threefry, for which backends have kernels."""
+        return None
+
+    def table(self, length: int, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any], int, NDArray[Any]]:
+        """All streams of a shared sequence, bits `start` to `stop`, and what finds the stream of a probability.
+
+        n numbers make only n + 1 different streams: row k of the last array, packed, has its ones at the k smallest
+        numbers, and is the stream of all p that k numbers are below. The results before it are the `numbers`, `guide`
+        and `stride` of `jit_kernels.encoding.look_up`.
+        """
+        return _table(self, length, start, stop)
+
+
+@lru_cache(maxsize=16)
+def _table(sng: SNG, length: int, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any], int, NDArray[Any]]:
+    numbers = sng.drawn(length, start, stop)
+    order = np.argsort(numbers, kind="stable")
+    ranked = numbers[order]
+    cells = 2 << len(order).bit_length()
+    guide = np.searchsorted(ranked, np.arange(cells + 1) / cells)
+    stride = 1 << int(np.diff(guide).max()).bit_length() - 1
+    rows = empty_words((len(order) + 1, words_for(len(order))))
+    _fill_table(order, rows)
+    return np.append(ranked, np.full(2 * stride, 2.0)), guide, stride, rows
+
+
+@compiled
+def _fill_table(order, out):
+    """out[k], k = 0..len(order): the packed stream whose ones are at the k positions order[:k]."""
+    for w in range(out.shape[1]):
+        out[0, w] = 0
+    for k in range(order.size):
+        for w in range(out.shape[1]):
+            out[k + 1, w] = out[k, w]
+        out[k + 1, order[k] >> 6] |= uint64(1) << uint64(order[k] & 63)
+
+
+def integer(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
+        raise BitstreamError(f"{name} is an integer from {low} to {high}, not {value!r}")
+    return int(value)

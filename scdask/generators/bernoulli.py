@@ -1,0 +1,89 @@
+"""Random bits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import uint64
+
+from ..core.llvm import compiled
+from ..core.threefry import PAIR_BITS
+from ..core.threefry import threefry as _threefry
+from ..core.words import WORD
+from .base import SNG, integer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, repr=False)
+class Bernoulli(SNG):
+    """Independent random bits, exact to the last bit of a float64 probability.
+
+    The random words come from Threefry2x64-13, a counter-based generator [1]_: the key is (seed, shared), the counter
+    is the number of the stream, of the word, and of the binary digit. So every bit is a pure function of
+    (seed, stream, position), whatever the chunks, the worker or the machine.
+
+    Parameters
+    ----------
+    seed : int
+        0 to 2**64 - 1. Element i of two arrays encoded with equal seeds has the same random numbers in both: give
+        operands that are to be independent seeds of their own.
+    shared : bool
+        False: each element of an array has its own independent stream, numbered in C order.
+        True: all compare one sequence, so that all are fully correlated.
+
+    References
+    ----------
+    .. [1] Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3. SC 2011.
+    """
+
+    seed: int = 0
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", integer("a seed", self.seed, 0, 2**64 - 1))
+        object.__setattr__(self, "shared", bool(self.shared))
+
+    def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
+        """The numbers of the shared sequence, rounded toward 0 to doubles, which decides every double exactly."""
+        out = np.empty(stop - start)
+        _fill_bernoulli(np.uint64(self.seed), np.uint64(self.shared), start // WORD, out)
+        return out
+
+    @property
+    def own(self) -> bool:
+        """Whether each element has its own stream."""
+        return not self.shared
+
+    def key(self) -> tuple[np.uint64, np.uint64] | None:
+        """The Threefry key, if each element has its own stream."""
+        return None if self.shared else (np.uint64(self.seed), np.uint64(0))
+
+
+threefry = compiled(_threefry)
+
+
+@compiled
+def _fill_bernoulli(key0, key1, first_word, out):
+    """The uniform numbers of stream 0 from word `first_word` on, rounded toward 0 to doubles.
+
+    No double lies between such a number and the exact one, so `number < p` decides every double p exactly.
+    """
+    digits = np.empty(1076, np.uint64)
+    for w in range((out.size + 63) // 64):
+        counter = uint64(first_word + w) << uint64(PAIR_BITS)
+        drawn = 0
+        for lane in range(min(64, out.size - 64 * w)):
+            mantissa = uint64(0)
+            depth = 0
+            while mantissa < uint64(2**52) and depth < 1074:
+                if depth == drawn:
+                    digits[drawn], digits[drawn + 1] = threefry(key0, key1, uint64(0), counter | uint64(drawn // 2))
+                    drawn += 2
+                mantissa = mantissa << uint64(1) | (digits[depth] >> uint64(lane)) & uint64(1)
+                depth += 1
+            out[64 * w + lane] = math.ldexp(float(mantissa), -depth)

@@ -1,0 +1,273 @@
+"""Sequences that fill the range evenly, and unary code: a stream has the nearest number of ones at every length."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import KW_ONLY, dataclass
+from functools import lru_cache
+from threading import Lock
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from numba import int64, uint32, uint64
+
+from ..core.llvm import compiled
+from ..core.threefry import threefry
+from ..errors import BitstreamError
+from .base import SNG, integer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Rounding = Literal["nearest", "up"]
+
+DIGITS = 32  # binary digits of a Sobol number
+
+
+class _Even(SNG):
+    """A sequence of which a stream takes the numbers themselves, or their ranks among its N first, in steps of 1/N."""
+
+    rounding: Rounding
+    longest: ClassVar[int] = 2**52
+
+    def __post_init__(self) -> None:
+        if self.rounding not in ("nearest", "up"):
+            raise BitstreamError(f'the rounding of a generator is "nearest" or "up", not {self.rounding!r}')
+
+    @property
+    def _ranked(self) -> bool:
+        return self.rounding == "nearest"
+
+
+@dataclass(frozen=True, repr=False)
+class Sobol(_Even):
+    """One dimension of the Sobol sequence, shared by all elements (Joe and Kuo 2008, in Gray-code order).
+
+    Streams of different dimensions multiply almost without error: exactly, for N = 1024 and p in steps of 1/32. Not
+    all dimensions go together: see `scdask.independent`.
+
+    Parameters
+    ----------
+    dimension : int
+        1 to 21201. Dimension 1 is the van der Corput sequence in another order.
+    seed : int, optional
+        Scrambles the sequence by a digital shift: all numbers XOR one random word, that of the seed and the dimension.
+        Streams keep their number of ones and exact products; their errors vary from seed to seed. 0 to 2**64 - 1.
+    rounding : {"nearest", "up"}
+        Of p: see `SNG`.
+
+    References
+    ----------
+    Joe, Kuo: Constructing Sobol sequences with better two-dimensional projections. SIAM J. Sci. Comput. 30, 2008.
+    L'Ecuyer, Lemieux: Recent advances in randomized quasi-Monte Carlo methods, 2002: the digital shift.
+    """
+
+    dimension: int = 1
+    _: KW_ONLY
+    seed: int | None = None
+    rounding: Rounding = "nearest"
+
+    longest: ClassVar[int] = 2**DIGITS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "dimension", integer("a Sobol dimension", self.dimension, 1, 21201))
+        if self.seed is not None:
+            object.__setattr__(self, "seed", integer("a seed", self.seed, 0, 2**64 - 1))
+
+    def _shift(self) -> int:
+        if self.seed is None:
+            return 0
+        word, _ = threefry(*np.array([[self.seed], [2], [self.dimension], [0]], np.uint64))
+        return int(word[0]) >> (64 - DIGITS)
+
+    def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
+        """Points `start` to `stop`, or the middles of their ranks."""
+        sequence = _directions(self.dimension), np.uint32(self._shift())
+        points = np.empty(stop - start, np.uint32)
+        _fill_sobol(*sequence, start, points)
+        if not self._ranked:
+            return points * 2.0**-DIGITS
+        ranks = np.empty(stop - start)
+        _fill_sobol_ranks(*sequence, length, start, points, ranks)
+        return (ranks + 0.5) / length
+
+
+_SCIPY = Lock()  # SciPy 1.14 reads its table at the first Sobol sequence, and other threads would find half of it.
+if hasattr(os, "register_at_fork"):
+    # A child has no thread that would ever open a lock which is shut, or end a table that is half read.
+    os.register_at_fork(before=_SCIPY.acquire, after_in_parent=_SCIPY.release, after_in_child=_SCIPY.release)
+
+
+@lru_cache(maxsize=64)
+def _directions(dimension: int) -> NDArray[np.uint32]:
+    """The direction numbers of a dimension: number i is the XOR of those at the ones of the Gray code of i."""
+    with _SCIPY:
+        from scipy.stats import qmc
+
+        vectors = qmc.Sobol(dimension, scramble=False, bits=DIGITS)._sv
+    return np.array(vectors[-1], np.uint32)
+
+
+@compiled
+def _fill_sobol(directions, shift, start, out):
+    """Points from `start` on, as integers."""
+    gray = uint64(start) ^ uint64(start) >> uint64(1)
+    x = shift
+    for j in range(DIGITS):
+        if gray >> uint64(j) & uint64(1):
+            x ^= directions[j]
+    for i in range(out.size):
+        out[i] = x
+        j = 0
+        while j < DIGITS - 1 and not (uint64(start + i) + uint64(1)) >> uint64(j) & uint64(1):
+            j += 1
+        x ^= directions[j]
+
+
+@compiled
+def _fill_sobol_ranks(directions, shift, length, start, points, out):
+    for i in range(out.size):
+        out[i] = _sobol_rank(directions, shift, length, uint64(start + i), points[i])
+
+
+@compiled
+def _sobol_rank(directions, shift, length, index, x):
+    """How many of the first `length` points are below point `index`, which is x.
+
+    A run of 2**k points from a multiple of 2**k on has one point in each interval of length 2**-k. So the points of a
+    run below x are as many as intervals below that of x, and one more if the point in the interval of x is below it.
+    """
+    rank = int64(0)
+    base = uint64(0)
+    for k in range(DIGITS, -1, -1):
+        run = uint64(1) << uint64(k)
+        if not uint64(length) & run:
+            continue
+        rank += int64(uint64(x) >> uint64(DIGITS - k))
+        if not base <= index < base + run:
+            y = shift
+            gray = base ^ base >> uint64(1)
+            for j in range(k, DIGITS):
+                if gray >> uint64(j) & uint64(1):
+                    y ^= directions[j]
+            for j in range(k - 1, -1, -1):  # direction j has no digit past the one that it settles
+                if (x ^ y) >> uint32(DIGITS - 1 - j) & uint32(1):
+                    y ^= directions[j]
+            rank += int64(y < x)
+        base += run
+    return rank
+
+
+@dataclass(frozen=True, repr=False)
+class Halton(_Even):
+    """The radical inverse in a prime base: one dimension of the Halton sequence, shared by all elements.
+
+    Number i has the digits of i in the base, mirrored at the point. Sequences of different small bases are nearly
+    uncorrelated: see `scdask.independent`.
+
+    Parameters
+    ----------
+    base : int
+        A prime up to 541.
+    rounding : {"nearest", "up"}
+        Of p: see `SNG`.
+    """
+
+    base: int = 3
+    _: KW_ONLY
+    rounding: Rounding = "nearest"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "base", integer("the base of a Halton sequence", self.base, 2, 541))
+        if any(self.base % d == 0 for d in range(2, math.isqrt(self.base) + 1)):
+            raise BitstreamError(f"the base of a Halton sequence is prime, unlike {self.base}")
+
+    def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
+        """Radical inverses of `start` to `stop`, or the middles of their ranks."""
+        out = np.empty(stop - start)
+        if not self._ranked:
+            _fill_radical_inverses(self.base, start, out)
+            return out
+        _fill_radical_ranks(self.base, length, start, out)
+        return (out + 0.5) / length
+
+
+@compiled
+def _fill_radical_inverses(base, start, out):
+    for i in range(out.size):
+        rest = int64(start + i)
+        mirrored, scale = int64(0), int64(1)
+        while rest:
+            mirrored = mirrored * base + rest % base
+            scale *= base
+            rest //= base
+        out[i] = float(mirrored) / float(scale)
+
+
+@compiled
+def _fill_radical_ranks(base, length, start, out):
+    """How many radical inverses of the first `length` are below each of those from `start` on.
+
+    The indices below the length are runs: for each k and each digit c below digit k of the length, the indices with c
+    at k, the digits of the length above it, and any below it. A run has one number in each interval of base**-k.
+    """
+    ends, digits = np.empty(64, np.int64), np.empty(64, np.int64)
+    after = np.zeros(65, np.bool_)  # after[k]: whether the length, from digit k on, mirrored, is below the index
+    size = 0
+    rest = int64(length)
+    while rest:
+        ends[size] = rest % base
+        rest //= base
+        size += 1
+    for i in range(out.size):
+        rest = int64(start + i)
+        for k in range(size):
+            digits[k] = rest % base
+            rest //= base
+        for k in range(size - 1, -1, -1):
+            after[k] = ends[k] < digits[k] or (ends[k] == digits[k] and after[k + 1])
+        rank = interval = int64(0)
+        for k in range(size):
+            rank += ends[k] * interval + min(ends[k], digits[k])
+            rank += int64(digits[k] < ends[k] and after[k + 1])
+            interval = interval * base + digits[k]
+        out[i] = rank
+
+
+@dataclass(frozen=True, repr=False)
+class VanDerCorput(_Even):
+    """The van der Corput sequence: the radical inverse in base 2, shared by all elements.
+
+    Parameters
+    ----------
+    rounding : {"nearest", "up"}
+        Of p: see `SNG`.
+    """
+
+    _: KW_ONLY
+    rounding: Rounding = "nearest"
+
+    def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
+        """Radical inverses of `start` to `stop`, or the middles of their ranks."""
+        return Halton(2, rounding=self.rounding).numbers(length, start, stop)
+
+
+@dataclass(frozen=True, repr=False)
+class Thermometer(_Even):
+    """Unary code: all ones come first, as many as the integer nearest to p N. Shared by all elements.
+
+    Parameters
+    ----------
+    rounding : {"nearest", "up"}
+        Of p N: see `SNG`.
+    """
+
+    _: KW_ONLY
+    rounding: Rounding = "nearest"
+
+    def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
+        """Fractions (t + 1/2) / length for t from `start` to `stop`; rounded up, t / length."""
+        return (np.arange(start, stop) + 0.5 * self._ranked) / length
