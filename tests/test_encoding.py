@@ -15,6 +15,8 @@ from scdask import LFSR, Bernoulli, BitstreamError, Halton, Sobol, Thermometer, 
 from scdask.core import contract
 from scdask.core.words import Part
 
+pytestmark = pytest.mark.filterwarnings("ignore::scdask.CorrelationWarning")  # equal generators are meant here
+
 SHARED = [
     Sobol(1),
     Sobol(3),
@@ -168,7 +170,6 @@ def scc(a, b):
     return excess / limit
 
 
-@pytest.mark.filterwarnings("ignore::scdask.CorrelationWarning")
 @pytest.mark.parametrize("sng", ALL, ids=repr)
 def test_equal_generators_correlate_fully(sng):
     a, b = (sc.encode(p, 1000, sng=sng) for p in (0.3, 0.6))
