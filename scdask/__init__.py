@@ -42,8 +42,9 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
-        "bitstream", "chunked", "cluster", "computing", "correlation", "dashboard", "encoding", "errors", "generators",
-        "gpu_backend", "jax_backend", "jit_kernels", "layers", "mpi_driver", "plotting", "progress", "snn", "vector_ops",
+        "bitstream", "chunked", "cluster", "computing", "correlation", "dashboard", "encoding", "errors",
+        "generators", "gpu_backend", "jax_backend", "jit_kernels", "layers", "mpi_driver", "plotting", "progress",
+        "snn", "vector_ops",
     ],
     submod_attrs={
         "bitstream": ["Bitstream", "mux", "open_zarr", "xnor"],

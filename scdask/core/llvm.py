@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 if config.DISABLE_JIT:
     raise MissingBackendError(
-        "the kernels of scdask are compiled, and cannot run as Python: unset NUMBA_DISABLE_JIT, the environment variable "
-        "that switches Numba's compiler off"
+        "the kernels of scdask are compiled, and cannot run as Python: unset the environment variable "
+        "NUMBA_DISABLE_JIT, which switches Numba's compiler off"
     )
 
 LANES = 8  # words in a vector

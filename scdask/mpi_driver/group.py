@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
+import signal
 import socket
 import sys
 import time
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from itertools import accumulate
+from multiprocessing import current_process, parent_process
 from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING, Any
@@ -37,11 +39,13 @@ ENDED = -1  # what a rank whose program ends gives as the size of its note
 HAS_MPI = find_spec("mpi4py") is not None
 
 # Variables in which a launcher says how many processes it launched. SLURM_NTASKS is none: a batch script has it too.
+RANKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")  # variables by which a launcher tells a process its rank
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
 def load_mpi() -> Any:
     """mpi4py's MPI module, or None where it is not installed and this process is alone."""
+    _refuse_children()
     # Ranks on one machine need no network: MPICH would listen on all of the machine's addresses.
     if os.environ.get("MPI_LOCALNRANKS", "") == os.environ.get("PMI_SIZE") and "mpi4py.MPI" not in sys.modules:
         os.environ.setdefault("UCX_TLS", "posix,self,cma")
@@ -63,6 +67,25 @@ def load_mpi() -> Any:
             "the --mpi type that it knows"
         )
     return mpi
+
+
+def _refuse_children() -> None:
+    """Raise a WorldError in a process that multiprocessing has started: MPI would take it for the rank, and wait."""
+    child = current_process()
+    starting = getattr(child, "_inheriting", False)  # It imports the program.
+    rank = next((os.environ[name] for name in RANKS if name in os.environ), None)
+    if rank is None or not (starting or parent_process()):
+        return
+    refusal = (
+        f"this process was started by multiprocessing in rank {rank} of an MPI job, and is no rank itself: use MPI in "
+        'the rank alone, such as after `if __name__ == "__main__":`'
+    )
+    if starting and "PoolWorker" in child.name:
+        # The pool would start another process in place of one that fails as it starts, and so for ever.
+        print(f"scdask: {refusal}", file=sys.stderr, flush=True)
+        time.sleep(0.2)  # A launcher does not forward what it has not read before the end.
+        os.kill(os.getppid(), signal.SIGTERM)
+    raise WorldError(refusal)
 
 
 class Group:
