@@ -194,11 +194,11 @@ def as_place(given: Any) -> Place:
     return given
 
 
-def _refuse_asynchronous(client: Client) -> None:
-    if client.asynchronous:
+def _refuse_asynchronous(client: Any) -> None:
+    if client is not None and client.asynchronous:
         raise SchedulerError(
-            "the Client is asynchronous, and gives coroutines in place of results: give it a synchronous Client, such "
-            f"as Client({client.scheduler.address!r}), in a thread of its own"
+            "the Client is asynchronous, and gives coroutines in place of results: give it a synchronous Client, in a "
+            "thread of its own"
         )
 
 
@@ -239,15 +239,25 @@ def compute(
     import dask
 
     lazy, _ = dask.base.unpack_collections(*collections)
-    distributed = sys.modules.get("distributed")
-    client = distributed and getattr(dask.base.get_scheduler(scheduler=kwargs.get("scheduler")), "__self__", None)
-    if lazy and distributed and isinstance(client, distributed.Client):
-        _refuse_asynchronous(client)
+    if lazy and "distributed" in sys.modules:
+        _refuse_asynchronous(_client_of(kwargs.get("scheduler")))
     name = name or ", ".join(dict.fromkeys(operation_of(c) for c in lazy))
     with _span(name), dask.annotate(retries=int(retries)):
         if not progress:
             return dask.compute(*collections, **kwargs)  # type: ignore[no-any-return]
         return follow(collections, name, kwargs)
+
+
+def _client_of(scheduler: Any) -> Any:
+    """The client that would compute, if it is one that does."""
+    from dask.base import get_scheduler
+    from distributed import Client, get_client
+
+    try:
+        client = getattr(get_scheduler(scheduler=scheduler), "__self__", None)
+    except RuntimeError:  # Dask refuses one that is asynchronous.
+        client = scheduler if isinstance(scheduler, Client) else get_client()
+    return client if isinstance(client, Client) else None
 
 
 def operation_of(collection: Any) -> str:

@@ -244,15 +244,6 @@ def test_a_worker_with_another_version(cluster, monkeypatch):
         place.wait_until_ready()
 
 
-def test_a_scheduler_without_workers(tmp_path, monkeypatch):
-    from distributed import LocalCluster
-
-    monkeypatch.setattr("scdask.cluster.address.CONNECT_SECONDS", 2)
-    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as empty:
-        result = run("infer", "digits", "--scheduler", empty.scheduler_address, "--out", tmp_path, expect=1)
-    assert "no worker after 2 seconds" in result.output
-
-
 def test_workers_that_are_gone(tmp_path, monkeypatch):
     """Without a nanny nobody restarts a killed worker; waiting for it would take for ever."""
     from distributed import LocalCluster

@@ -26,8 +26,9 @@ The command line takes the same names as `--scheduler`, `--workers`, `--threads`
 =========================  =============================================================================================
 
 The workers of a running scheduler need the same version of scdask as its client; `Place.wait_until_ready` asks them.
-They load the kernels while the caller goes on. A Dask `Client` of your own needs none of this: open one, and Dask
-computes there.
+They load the kernels while the caller goes on. If there are none yet, because they are in a queue or come when there is
+work, they are waited for; `help(scdask.computing)` says how long. A Dask `Client` of your own needs none of this: open
+one, and Dask computes there.
 
 Slurm
 -----

@@ -125,9 +125,8 @@ def slurm_cluster(workers: int | None, threads: int | None, interface: str | Non
                 scheduler_options={"dashboard_address": "127.0.0.1:0"},
             )
     except Exception as error:  # The options are passed on to the script, the scheduler and the system as they are.
-        raise SchedulerError(
-            f"Dask's options under jobqueue.slurm, or the interface, do not fit: {error.__cause__ or error}"
-        ) from error
+        reason = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        raise SchedulerError(f"Dask's options under jobqueue.slurm, or the interface, do not fit: {reason}") from error
     with cluster:
         _start_jobs(cluster, workers or 1)
         _wait_for_worker(cluster)
