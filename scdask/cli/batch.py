@@ -115,6 +115,10 @@ def sbatch(job: str, args: tuple[str, ...], script: Path | None, overwrite: bool
         given = JOBS[job].make_context(f"scdask {job}", list(args)).params  # This refuses wrong options.
         if given["scheduler"] not in ("local", "mpi") or given["workers"] is not None:
             raise click.UsageError("a job in MPI takes no --scheduler and no --workers: its ranks are the workers")
+        if given["keep"]:
+            raise click.UsageError(
+                "nobody presses Enter in a job of Slurm: --keep-open would last until its time limit"
+            )
         if job == "infer":
             require_inputs(given["dataset"], given["model"], given["data"])
         path = script or Path(f"{job}.sbatch")

@@ -43,26 +43,31 @@ RANKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")  # variables by which 
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
+def launched() -> int:
+    """How many processes were launched together, as the launcher of this one says; 1 without a launcher."""
+    return max([1, *(int(size) for name in LAUNCHERS if (size := os.environ.get(name, "")).isdigit())])
+
+
 def load_mpi() -> Any:
     """mpi4py's MPI module, or None where it is not installed and this process is alone."""
     _refuse_children()
     # Ranks on one machine need no network: MPICH would listen on all of the machine's addresses.
     if os.environ.get("MPI_LOCALNRANKS", "") == os.environ.get("PMI_SIZE") and "mpi4py.MPI" not in sys.modules:
         os.environ.setdefault("UCX_TLS", "posix,self,cma")
-    launched = max([1, *(int(size) for name in LAUNCHERS if (size := os.environ.get(name, "")).isdigit())])
+    n_launched = launched()
     try:
         mpi: Any = require("mpi4py.MPI", "mpi")
     except MissingBackendError:
-        if launched > 1:
+        if n_launched > 1:
             raise
         return None
     except (ImportError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise WorldError(f"mpi4py finds no MPI library ({reason}); pip install mpich brings one") from error
-    if mpi.COMM_WORLD.size < launched:
+    if mpi.COMM_WORLD.size < n_launched:
         library = " ".join(mpi.Get_library_version().partition("\n")[0].strip("\0").split())
         raise WorldError(
-            f"this process is one of {launched} that were launched together, but its MPI library ({library}) sees "
+            f"this process is one of {n_launched} that were launched together, but its MPI library ({library}) sees "
             f"{mpi.COMM_WORLD.size}: the launcher belongs to another MPI, so take the one of this library, or for srun "
             "the --mpi type that it knows"
         )
