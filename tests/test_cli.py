@@ -189,7 +189,7 @@ def test_wrong_options(args, message):
     ("arrays", "message"),
     [
         ({"x": np.zeros((3, 64))}, "no array y"),
-        ({"x": np.zeros((3, 63)), "y": np.zeros(3)}, "(samples, 64)"),
+        ({"x": np.zeros((3, 63)), "y": np.zeros(3)}, "takes 64 inputs, but the data"),
         ({"x": np.zeros((3, 64)), "y": np.zeros(4)}, "(3, 64) and (4,)"),
         ({"x": np.zeros((0, 64)), "y": np.zeros(0)}, "(0, 64)"),
         ({"x": np.full((3, 64), 16.0), "y": np.zeros(3)}, "0 to 1, but there is 16.0"),
