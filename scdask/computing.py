@@ -16,8 +16,8 @@
 
 Workers that are yet to come, from a queue or to an adaptive cluster, are waited for, and a line in the log of `scdask`,
 which Python shows on stderr, says so. Once workers were there, and none is left, a training, a prediction or a job of
-the command line ends with a SchedulerError after 30 seconds. The Dask option `scdask.worker-timeout`, such as "10 min",
-is the limit of both.
+the command line ends with a SchedulerError after 30 seconds, unless the Client has a cluster that is adaptive. The Dask
+option `scdask.worker-timeout`, such as "10 min", is the limit in both cases.
 
 What is in memory is computed by one kernel, which tells nothing on its way: for a `predict` that takes long, give it a
 Dask array. `Place` is what `scdask.cluster.open_scheduler` opens.
@@ -148,11 +148,12 @@ class Place:
                     self._had_workers.set()
                     alone_since = None
                     continue
-                limit = _worker_timeout(self._had_workers.is_set())
+                to_come = not self._had_workers.is_set() or _is_adaptive(self.client.cluster)
+                limit = _worker_timeout(to_come)
                 if alone_since is None:
                     alone_since = time.monotonic() - POLL_SECONDS
-                    if not self._had_workers.is_set():
-                        logging.getLogger("scdask").warning("no worker of %s has come yet: waiting for one", self.name)
+                    if to_come:
+                        logging.getLogger("scdask").warning("%s has no worker: waiting for one to come", self.name)
                 if time.monotonic() - alone_since > limit:
                     raise SchedulerError(
                         f"no worker of {self.name} has run for {limit:g} seconds: are they alive, not out of memory, "
@@ -164,13 +165,18 @@ class Place:
             raise SchedulerError(f"the connection to the scheduler {self.name} is lost: {error}") from error
 
 
-def _worker_timeout(had_workers: bool) -> float:
+def _is_adaptive(cluster: Any) -> bool:
+    """Whether a cluster, if the client has one, starts and stops workers by itself."""
+    return getattr(getattr(cluster, "_adaptive", None), "periodic_callback", None) is not None
+
+
+def _worker_timeout(to_come: bool) -> float:
     """For how many seconds to wait for workers."""
     import dask
 
     asked = dask.config.get("scdask.worker-timeout", None)
     if asked is None:
-        return CONNECT_SECONDS if had_workers else math.inf
+        return math.inf if to_come else CONNECT_SECONDS
     try:
         seconds = float(dask.utils.parse_timedelta(asked, default="s"))
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -59,7 +59,7 @@ def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
     The table has a row a kernel
       speed  Gbitop/s: 10^9 pairs of bits gated and counted a second
              Gbit/s: 10^9 bits of the result, or counted, a second
-      share  of the limits that are named beside it; over 105 %: a busy machine
+      share  of the limits that are named beside it; above 105 %: busy
       times  the time of each other over ours
 
     \b
@@ -68,7 +68,7 @@ def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
       limits                            of the machine, a second: arithmetic (bit
                                         operations), digits, and bytes: read_near,
                                         read_far, write_near, write_far
-      busy                              whether a share is over 105 %, because other
+      busy                              whether a share is over 105 %: then other
                                         work has slowed the limits
       kernels: of each
         case, work, unit, rate          its name, its bits, its speed in a unit
