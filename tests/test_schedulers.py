@@ -218,6 +218,19 @@ def test_a_process_that_is_no_child_of_a_rank(monkeypatch):
     group._refuse_children()
 
 
+def test_a_forked_child_of_a_rank_is_no_rank(monkeypatch):
+    ranks = group.Group(type("Comm", (), {"rank": 1, "size": 2}))
+    monkeypatch.setattr(group.os, "getpid", lambda: ranks.pid + 1)
+    with pytest.raises(WorldError, match="forked by rank 1, and is no rank itself: barrier is for the rank"):
+        ranks.meet("barrier")
+
+
+def test_a_root_is_a_rank():
+    for root in (1.5, "0", None, 1):
+        with pytest.raises(WorldError, match=f"the root is one rank of 1, the same for all, not {root}"):
+            sc.MPIDriver(root=root)
+
+
 def test_files_of_schedulers_that_name_no_address(tmp_path):
     for text in ("", "[]", '{"address": 5}', "{}"):
         file = Path(tmp_path / "scheduler.json")

@@ -106,6 +106,7 @@ class Group:
         self.comm = comm
         self.rank: int = 0 if comm is None else comm.rank
         self.size: int = 1 if comm is None else comm.size
+        self.pid = os.getpid()
         self.meetings = 0  # The number is the same on all ranks, also after an error.
 
     def meet(self, operation: str, give: Callable[[], Any] = lambda: None, timeout: float | None = None) -> list[Any]:
@@ -128,8 +129,12 @@ class Group:
         Raises
         ------
         WorldError
-            If another rank does something else, or its program has ended.
+            If another rank does something else, or its program has ended, or this is a child process of a rank.
         """
+        if self.size > 1 and os.getpid() != self.pid:
+            raise WorldError(
+                f"this process was forked by rank {self.rank}, and is no rank itself: {operation} is for the rank"
+            )
         self.meetings += 1
         value, error = None, None
         try:
