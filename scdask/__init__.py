@@ -38,4 +38,25 @@ import lazy_loader
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+# The names of __init__.pyi, which type checkers read; in a zip or a frozen application there is no such file.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "bitstream", "chunked", "cluster", "computing", "correlation", "dashboard", "encoding", "errors",
+        "generators", "gpu_backend", "jax_backend", "jit_kernels", "layers", "mpi_driver", "plotting", "progress",
+        "snn", "vector_ops",
+    ],
+    submod_attrs={
+        "bitstream": ["Bitstream", "mux", "open_zarr", "xnor"],
+        "computing": ["compute"],
+        "correlation": ["scc", "scc_matrix"],
+        "encoding": ["decode", "encode"],
+        "errors": [
+            "BitstreamError", "MissingBackendError", "MixedArrayError", "ScdaskError", "SchedulerError",
+            "UnsupportedArrayError", "WorldError",
+        ],
+        "generators": ["LFSR", "SNG", "Bernoulli", "Halton", "Sobol", "Thermometer", "VanDerCorput"],
+        "layers": ["SCMLP", "SCDense", "SCSequential", "matmul"],
+        "mpi_driver": ["MPIDriver", "mpi_session"],
+    },
+)  # fmt: skip

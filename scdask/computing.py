@@ -14,13 +14,21 @@
 >>> round(float(mean), 2), float(half)
 (0.5, 0.5)
 
+Workers that are yet to come, from a queue or to an adaptive cluster, are waited for, and a line in the log of `scdask`,
+which Python shows on stderr, says so. Once workers were there, and none is left, a training, a prediction or a job of
+the command line ends with a SchedulerError after 30 seconds, unless the Client has a cluster that is adaptive. The Dask
+option `scdask.worker-timeout`, such as "10 min", is the limit in both cases.
+
 What is in memory is computed by one kernel, which tells nothing on its way: for a `predict` that takes long, give it a
 Dask array. `Place` is what `scdask.cluster.open_scheduler` opens.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import sys
+import threading
 import time
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -39,7 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["Place", "as_place", "compute"]
 
 TRAINING = "scdask-training"  # the topic of the events that a training logs after each epoch
-CONNECT_SECONDS = 30  # time to wait for a scheduler, or for a worker that runs
+CONNECT_SECONDS = 30  # time to wait for a scheduler, or for workers that were there and have left
 POLL_SECONDS = 2
 
 
@@ -75,6 +83,7 @@ class Place:
     gpu: bool = False
     page: str | None = None
     warm_up: Callable[[], object] | None = None
+    _had_workers: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
     def wait_until_ready(self) -> None:
         """Wait for the kernels of every worker; raise a SchedulerError if one cannot run this version of scdask."""
@@ -88,7 +97,8 @@ class Place:
     def compute(self, lazy: Any) -> Any:
         """Compute one Dask collection, in a span of its own; raise a SchedulerError if no worker is left to do it.
 
-        It does not wait for workers that are gone.
+        Workers that are yet to come are waited for, those that were there and are gone are not; the Dask option
+        `scdask.worker-timeout` limits both.
         """
         if self.client is None:
             return lazy.compute()
@@ -109,26 +119,45 @@ class Place:
         for future in on_every_worker(self.client, function).values():
             self._result(future)
 
+    def wait_for_worker(self) -> None:
+        """Wait until the scheduler has a worker, if it has none yet."""
+        if not self.threads:
+            assert self.client is not None
+            # An adaptive cluster starts a worker once there is a task.
+            self._result(self.client.submit(tuple, pure=False))
+
     def _result(self, future: Future[Any]) -> Any:
-        """The result of a future, as long as there are workers that run."""
+        """The result of a future, as long as there are workers that run, or none has come yet."""
         from distributed import KilledWorker
         from distributed.comm import CommClosedError
 
         assert self.client is not None
+        if self.threads:
+            self._had_workers.set()
         alone_since = None
         try:
             while True:
                 try:
-                    return future.result(timeout=POLL_SECONDS)
+                    result = future.result(timeout=POLL_SECONDS)
+                    self._had_workers.set()
+                    return result
                 except TimeoutError:
                     if future.done():  # It ended just after the wait, or with a TimeoutError of its own.
                         return future.result()
-                running = self.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.running))
-                alone_since = None if running else alone_since or time.monotonic()
-                if alone_since and time.monotonic() - alone_since > CONNECT_SECONDS:
+                if self.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.running)):
+                    self._had_workers.set()
+                    alone_since = None
+                    continue
+                to_come = not self._had_workers.is_set() or _is_adaptive(self.client.cluster)
+                limit = _worker_timeout(to_come)
+                if alone_since is None:
+                    alone_since = time.monotonic() - POLL_SECONDS
+                    if to_come:
+                        logging.getLogger("scdask").warning("%s has no worker: waiting for one to come", self.name)
+                if time.monotonic() - alone_since > limit:
                     raise SchedulerError(
-                        f"no worker of {self.name} has run for {CONNECT_SECONDS} seconds: "
-                        "are they alive, not out of memory, and is scdask installed there?"
+                        f"no worker of {self.name} has run for {limit:g} seconds: are they alive, not out of memory, "
+                        "and is scdask installed there? (the Dask option scdask.worker-timeout is the limit)"
                     )
         except KilledWorker as error:
             raise SchedulerError(f"the workers that a task ran on died, each time it was tried: {error}") from error
@@ -136,15 +165,47 @@ class Place:
             raise SchedulerError(f"the connection to the scheduler {self.name} is lost: {error}") from error
 
 
+def _is_adaptive(cluster: Any) -> bool:
+    """Whether a cluster, if the client has one, starts and stops workers by itself."""
+    return getattr(getattr(cluster, "_adaptive", None), "periodic_callback", None) is not None
+
+
+def _worker_timeout(to_come: bool) -> float:
+    """For how many seconds to wait for workers."""
+    import dask
+
+    asked = dask.config.get("scdask.worker-timeout", None)
+    if asked is None:
+        return math.inf if to_come else CONNECT_SECONDS
+    try:
+        seconds = float(dask.utils.parse_timedelta(asked, default="s"))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        seconds = math.nan
+    if not seconds > 0:
+        raise SchedulerError(f"the Dask option scdask.worker-timeout is a positive time, not {asked!r}")
+    return seconds
+
+
 def as_place(given: Any) -> Place:
     """The Place itself, or one for the cluster of a Dask client."""
     from distributed import Client
 
     if isinstance(given, Client):
+        _refuse_asynchronous(given)
+        if given.status != "running":
+            raise SchedulerError(f"the Client is {given.status}: give one that is connected to its scheduler")
         return Place("client", sum(given.nthreads().values()), given.dashboard_link, client=given)
     if not isinstance(given, Place):
         raise SchedulerError(f"a place to compute comes from open_scheduler or is a Dask Client, not {given!r}")
     return given
+
+
+def _refuse_asynchronous(client: Any) -> None:
+    if client is not None and client.asynchronous:
+        raise SchedulerError(
+            "the Client is asynchronous, and gives coroutines in place of results: give it a synchronous Client, in a "
+            "thread of its own"
+        )
 
 
 def compute(
@@ -177,17 +238,32 @@ def compute(
     Raises
     ------
     SchedulerError
-        If `retries` is negative or no integer.
+        If `retries` is negative or no integer, or the Client that would compute is asynchronous.
     """
     if isinstance(retries, bool) or not hasattr(retries, "__index__") or retries < 0:
         raise SchedulerError(f"a task is tried again 0 times or more, not {retries!r}")
     import dask
 
-    name = name or ", ".join(dict.fromkeys(operation_of(c) for c in dask.base.unpack_collections(*collections)[0]))
+    lazy, _ = dask.base.unpack_collections(*collections)
+    if lazy and "distributed" in sys.modules:
+        _refuse_asynchronous(_client_of(kwargs.get("scheduler")))
+    name = name or ", ".join(dict.fromkeys(operation_of(c) for c in lazy))
     with _span(name), dask.annotate(retries=int(retries)):
         if not progress:
             return dask.compute(*collections, **kwargs)  # type: ignore[no-any-return]
         return follow(collections, name, kwargs)
+
+
+def _client_of(scheduler: Any) -> Any:
+    """The client that would compute, if it is one that does."""
+    from dask.base import get_scheduler
+    from distributed import Client, get_client
+
+    try:
+        client = getattr(get_scheduler(scheduler=scheduler), "__self__", None)
+    except RuntimeError:  # Dask refuses one that is asynchronous.
+        client = scheduler if isinstance(scheduler, Client) else get_client()
+    return client if isinstance(client, Client) else None
 
 
 def operation_of(collection: Any) -> str:

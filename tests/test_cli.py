@@ -189,7 +189,7 @@ def test_wrong_options(args, message):
     ("arrays", "message"),
     [
         ({"x": np.zeros((3, 64))}, "no array y"),
-        ({"x": np.zeros((3, 63)), "y": np.zeros(3)}, "(samples, 64)"),
+        ({"x": np.zeros((3, 63)), "y": np.zeros(3)}, "takes 64 inputs, but the data"),
         ({"x": np.zeros((3, 64)), "y": np.zeros(4)}, "(3, 64) and (4,)"),
         ({"x": np.zeros((0, 64)), "y": np.zeros(0)}, "(0, 64)"),
         ({"x": np.full((3, 64), 16.0), "y": np.zeros(3)}, "0 to 1, but there is 16.0"),
@@ -242,15 +242,6 @@ def test_a_worker_with_another_version(cluster, monkeypatch):
         pytest.raises(SchedulerError, match=r"has scdask \S+, but this is 0"),
     ):
         place.wait_until_ready()
-
-
-def test_a_scheduler_without_workers(tmp_path, monkeypatch):
-    from distributed import LocalCluster
-
-    monkeypatch.setattr("scdask.cluster.address.CONNECT_SECONDS", 2)
-    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as empty:
-        result = run("infer", "digits", "--scheduler", empty.scheduler_address, "--out", tmp_path, expect=1)
-    assert "no worker after 2 seconds" in result.output
 
 
 def test_workers_that_are_gone(tmp_path, monkeypatch):

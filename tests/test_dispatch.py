@@ -1,6 +1,10 @@
+import ast
 import importlib.util
 import subprocess
 import sys
+import zipfile
+from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 
 import dask
@@ -232,6 +236,43 @@ def test_nothing_heavy_loads_before_it_is_needed():
     assert not set(package) & set(HEAVY)
     assert not set(command_line) & set(HEAVY)
     assert not set(layers) & {"jax", "optax", "sklearn", "matplotlib", "rich"}
+
+
+def test_it_can_be_imported_from_a_zip_without_stubs_and_needs_the_compiler(tmp_path):
+    package = Path(sc.__file__).parent
+    with zipfile.ZipFile(tmp_path / "zipped.zip", "w") as archive:
+        for file in package.rglob("*.py"):
+            archive.write(file, file.relative_to(package.parent))
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(tmp_path / "zipped.zip")!r})
+import scdask
+print(".zip" in scdask.__file__, scdask.compute.__name__)
+os.environ["NUMBA_DISABLE_JIT"] = "1"
+try:
+    scdask.Sobol
+except ImportError as error:
+    print(type(error).__name__, error)
+"""
+    first, second = run(code).splitlines()
+    assert first == "True compute"
+    assert second == (
+        "MissingBackendError the kernels of scdask are compiled, and cannot run as Python: unset the environment "
+        "variable NUMBA_DISABLE_JIT, which switches Numba's compiler off"
+    )
+
+
+def test_type_checkers_and_python_find_the_same_names():
+    stub = ast.parse(Path(sc.__file__).with_suffix(".pyi").read_text())
+    found = {}
+    for statement in stub.body:
+        if isinstance(statement, ast.ImportFrom):
+            assert [name.asname for name in statement.names] == [name.name for name in statement.names]
+            found |= {name.name: statement.module for name in statement.names}
+    assert sorted(found) == sorted(sc.__all__)
+    for name, module in found.items():
+        there = import_module(f"scdask.{module or name}")
+        assert getattr(sc, name) is (getattr(there, name) if module else there)
 
 
 def test_import_takes_little_longer_than_numpy():

@@ -1,3 +1,5 @@
+import errno
+import importlib.util
 import os
 import subprocess
 import sys
@@ -6,6 +8,7 @@ import numpy as np
 import pytest
 import reference
 
+from scdask.core import llvm
 from scdask.errors import BitstreamError
 from scdask.generators import threefry
 from scdask.jit_kernels import jit_pack_bits, jit_vec_mac
@@ -179,6 +182,55 @@ def test_a_read_only_installation_caches_in_the_users_folder(tmp_path):
     assert kept(tmp_path) == before
 
 
-def test_no_place_for_a_cache_is_no_error(tmp_path):
-    assert finish(start(tmp_path, f"{PLACES}\nplaces._locator_classes = []\n{THREADS}")) == COUNTED
+def test_no_place_for_a_cache_is_one_warning(tmp_path):
+    code = f"""
+{PLACES}
+import warnings
+places._locator_classes = []
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    exec({THREADS!r})
+(warning,) = told
+assert "not kept, so each process compiles them anew" in str(warning.message)
+"""
+    assert finish(start(tmp_path, code)) == COUNTED
     assert not kept(tmp_path)
+
+
+@pytest.fixture
+def counted(tmp_path, monkeypatch):
+    """Compiles a function, whose cache lies in a folder, and gives what it returns."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(llvm, "_told", [])
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", "")
+    (tmp_path / "counting_for_a_test.py").write_text("def add(a, b):\n    return a + b\n")
+    spec = importlib.util.spec_from_file_location("counting_for_a_test", tmp_path / "counting_for_a_test.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "counting_for_a_test", module)
+    spec.loader.exec_module(module)
+    return lambda: (llvm.compiled(module.add)(1, 2), int(llvm.compiled_ufunc(module.add, "int64(int64, int64)")(3, 4)))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+@pytest.mark.parametrize("spoil", [lambda whole: b"", lambda whole: whole[: len(whole) // 2], lambda whole: bytes(64)])
+def test_half_written_files_of_the_cache_are_replaced(tmp_path, counted, kind, spoil):
+    assert counted() == (3, 7)
+    files = list(tmp_path.rglob(f"*.{kind}"))
+    assert files
+    for file in files:
+        file.write_bytes(spoil(file.read_bytes()))
+    assert counted() == (3, 7)
+    before = kept(tmp_path)
+    assert counted() == (3, 7)
+    assert kept(tmp_path) == before  # They were whole.
+
+
+def test_a_full_disk_is_one_warning(tmp_path, counted, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("numba.core.caching.IndexDataCacheFile._open_for_write", full)
+    with pytest.warns(RuntimeWarning, match="No space left on device") as told:
+        assert counted() == (3, 7)
+    assert len(told) == 1

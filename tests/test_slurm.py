@@ -61,10 +61,52 @@ def test_another_launcher():
     assert script.endswith(f"exec mpiexec -n 4 {sys.executable} -m scdask train digits --scheduler mpi\n")
 
 
+def test_what_a_site_demands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    demanded = ["--mem-per-cpu", "2G", "--qos", "debug", "--gres", "gpu:a100:2"]
+    write("infer", "digits", "-n", 2, "-t", 5, *demanded, "--directive=--exclusive", "--directive", "-C a&b")
+    lines = (tmp_path / "infer.sbatch").read_text().splitlines()
+    first_command = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
+    asked = ("--mem-per-cpu=2G", "--qos=debug", "--gres=gpu:a100:2", "--exclusive", "-C a&b")
+    assert {f"#SBATCH {option}" for option in asked} <= set(lines[:first_command])
+
+
+def test_a_script_that_is_there_is_not_replaced_in_silence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = ["infer", "digits", "-n", 2, "-t", 5]
+    for _ in range(2):  # The same script may be written again.
+        write(*job)
+    edited = (tmp_path / "infer.sbatch").read_text() + "# by hand\n"
+    (tmp_path / "infer.sbatch").write_text(edited)
+    assert "infer.sbatch is there already, and is another script: --overwrite" in write(*job, expect=2)
+    assert (tmp_path / "infer.sbatch").read_text() == edited
+    write(*job, "--overwrite")
+    assert "by hand" not in (tmp_path / "infer.sbatch").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"setup": ["module load mpich", "  #SBATCH --qos=debug"]}, "ignores '#SBATCH --qos=debug' among the commands"),
+        ({"setup": ["true\n#SBATCH --qos=debug"]}, "among the commands of a script: make it a directive"),
+        ({"directives": ["#SBATCH --qos=debug"]}, "a directive is one option of sbatch, such as --exclusive, not '#S"),
+        ({"directives": ["--exclusive\nrm x"]}, "a directive is one option"),
+        ({"directives": [""]}, "a directive is one option"),
+    ],
+)
+def test_lines_that_slurm_would_not_see(given, message):
+    with pytest.raises(SchedulerError, match=message):
+        batch_script(["infer", "digits"], ntasks=2, limit="5", **given)
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["infer", "digits"], "--ntasks"),
+        (["infer", "digits", "-n", 4, "-t", 5, "--mem", "1G", "--mem-per-cpu", "1G"], "or --mem-per-cpu"),
+        (["infer", "digits", "-n", 4, "-t", 5, "--keep-open"], "nobody presses Enter in a job of Slurm"),
+        (["infer", "digits", "-n", 4, "-t", 5, "--directive", "exclusive"], "is no option of sbatch"),
+        (["infer", "digits", "-n", 4, "-t", 5, "--gres", "gpu 2"], "is no list of resources"),
         (["infer", "digits", "-n", 4], "--time"),
         (["infer", "digits", "-n", 0, "-t", 5], "0"),
         (["bench", "-n", 4, "-t", 5], "bench"),

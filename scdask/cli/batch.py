@@ -15,6 +15,8 @@ from .train import train
 JOBS = {"infer": infer, "train": train}
 SLURM_TIME = Matching("time", r"\d+(:\d\d?){0,2}|\d+-\d\d?(:\d\d?){0,2}")
 SLURM_MEMORY = Matching("memory", r"\d+[KMGT]?")
+SLURM_GRES = Matching("list of resources", r"[\w.:,=/+-]+")
+SLURM_DIRECTIVE = Matching("option of sbatch", r"--?[^\s=-].*")
 SLURM_NAME = Matching("name", r"[\w.,@+-]+")
 
 
@@ -59,8 +61,19 @@ def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: 
 )
 @click.option("-c", "--cpus-per-task", type=click.IntRange(1), default=1, show_default=True, help="Cores of each rank.")
 @click.option("--mem", type=SLURM_MEMORY, help="Memory of each node, such as 16G.")
+@click.option("--mem-per-cpu", type=SLURM_MEMORY, help="Memory of each core, such as 2G, in place of --mem.")
 @click.option("-p", "--partition", type=SLURM_NAME, help="Partition of the cluster.")
 @click.option("-A", "--account", type=SLURM_NAME, help="Account that pays.")
+@click.option("-q", "--qos", type=SLURM_NAME, help="Quality of service.")
+@click.option("--gres", type=SLURM_GRES, help="Resources of each node, such as gpu:2.")
+@click.option(
+    "--directive",
+    "directives",
+    type=SLURM_DIRECTIVE,
+    multiple=True,
+    metavar="OPTION",
+    help="Any other option of sbatch, such as --directive=--exclusive; again for more.",
+)
 @click.option(
     "--launcher",
     type=click.Choice(["srun", "mpiexec"]),
@@ -75,10 +88,11 @@ def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: 
     help="What srun knows as --mpi: pmi2 for MPICH, pmix for Open MPI, cray_shasta; see srun --mpi=list. The site's "
     "choice without it.",
 )
-@click.option("--setup", multiple=True, help="A line to run first, such as 'module load mpich'; again for more.")
+@click.option("--setup", multiple=True, help="A command to run first, such as 'module load mpich'; again for more.")
 @click.option("--script", type=click.Path(dir_okay=False, path_type=Path), help="File to write; by default JOB.sbatch.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 @click.option("--submit", is_flag=True, help="Submit it too.")
-def sbatch(job: str, args: tuple[str, ...], script: Path | None, submit: bool, **options: Any) -> None:
+def sbatch(job: str, args: tuple[str, ...], script: Path | None, overwrite: bool, submit: bool, **options: Any) -> None:
     """Write, and submit, a Slurm script that runs a job of scdask in MPI.
 
     \b
@@ -96,14 +110,23 @@ def sbatch(job: str, args: tuple[str, ...], script: Path | None, submit: bool, *
 
         if options["nodes"] > options["ntasks"]:
             raise click.UsageError(f"{options['ntasks']} ranks cannot be on {options['nodes']} nodes")
+        if options["mem"] and options["mem_per_cpu"]:
+            raise click.UsageError("give --mem, for a node, or --mem-per-cpu")
         given = JOBS[job].make_context(f"scdask {job}", list(args)).params  # This refuses wrong options.
         if given["scheduler"] not in ("local", "mpi") or given["workers"] is not None:
             raise click.UsageError("a job in MPI takes no --scheduler and no --workers: its ranks are the workers")
+        if given["keep"]:
+            raise click.UsageError(
+                "nobody presses Enter in a job of Slurm: --keep-open would last until its time limit"
+            )
         if job == "infer":
             require_inputs(given["dataset"], given["model"], given["data"])
         path = script or Path(f"{job}.sbatch")
+        text = slurm.batch_script([job, *args], **options)
         with plain_os_errors(path.parent):
-            path.write_text(slurm.batch_script([job, *args], **options))
+            if not overwrite and path.exists() and path.read_bytes() != text.encode():
+                raise click.UsageError(f"{path} is there already, and is another script: --overwrite replaces it")
+            path.write_text(text)
         click.echo(f"Written: {path}", err=True)
         if submit:
             click.echo(f"Submitted: job {slurm.submit(path)}")

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 BENCHED = ("numpy", "numba", "numkong", "simsimd", "faiss-cpu", "sc-neurocore", "sc-neurocore-engine")
 
+BUSY = (
+    "A share of {:.0%} is no speed of a kernel: the machine was busy when its limits were measured, and shares are too "
+    "high. Run it again when nothing else runs."
+)
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -54,7 +59,7 @@ def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
     The table has a row a kernel
       speed  Gbitop/s: 10^9 pairs of bits gated and counted a second
              Gbit/s: 10^9 bits of the result, or counted, a second
-      share  of the limits that are named beside it
+      share  of the limits that are named beside it; above 105 %: busy
       times  the time of each other over ours
 
     \b
@@ -63,6 +68,8 @@ def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
       limits                            of the machine, a second: arithmetic (bit
                                         operations), digits, and bytes: read_near,
                                         read_far, write_near, write_far
+      busy                              whether a share is over 105 %: then other
+                                        work has slowed the limits
       kernels: of each
         case, work, unit, rate          its name, its bits, its speed in a unit
         seconds                         of the quickest call of each, ours first
@@ -96,11 +103,19 @@ def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
                 "processor": _processor(),
                 "packages": _versions(BENCHED),
                 "limits": vars(limits),
+                "busy": _is_busy(speeds),
                 "kernels": [vars(s) | {"rate": s.rate, "ratios": s.ratios} for s in speeds],
             }
             click.echo(json.dumps(report, indent=2))
         else:
             _print_speeds(Console(), speeds, limits)
+            if _is_busy(speeds):
+                Console().print(BUSY.format(max(speed.share for speed in speeds)), highlight=False)
+
+
+def _is_busy(speeds: Iterable[Speed]) -> bool:
+    """Whether a kernel is quicker than the machine was while its limits were measured, by more than the noise."""
+    return any(speed.share > 1.05 for speed in speeds)
 
 
 def _print_speeds(console: Console, speeds: Sequence[Speed], limits: Limits) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,18 @@ from .. import __version__
 from .._extras import require
 from ..errors import BitstreamError
 from ..jobs.names import SEEDLESS, SNGS
-from .options import QUIET, SCHEDULER, SCHEDULERS, CommaList, out_option, seed_option, with_options
-from .running import make_folder, opened, plain_errors, print_wide, stoppable, write_results
+from .options import KEEP_OPEN, QUIET, SCHEDULER, SCHEDULERS, CommaList, out_option, seed_option, with_options
+from .running import (
+    keep_open,
+    make_folder,
+    opened,
+    plain_errors,
+    plain_os_errors,
+    print_wide,
+    refuse_ranks,
+    stoppable,
+    write_results,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +69,19 @@ if TYPE_CHECKING:
     show_default=True,
     help=f"How many seeds to try; {', '.join(SEEDLESS)} have none and run once.",
 )
-@with_options(seed_option("The first seed."), *SCHEDULER, out_option("results", "results.json and accuracy.png"), QUIET)
+@click.option(
+    "--predictions",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the labels that were predicted too, to a .csv or .npz file; see below.",
+)
+@with_options(
+    seed_option("The first seed."),
+    *SCHEDULER,
+    out_option("results", "results.json and accuracy.png"),
+    KEEP_OPEN,
+    QUIET,
+)
 def infer(
     dataset: str | None,
     model: str | None,
@@ -67,12 +90,14 @@ def infer(
     lengths: list[int],
     mode: Any,
     repeat: int,
+    predictions: Path | None,
     seed: int,
     scheduler: str,
     workers: int | None,
     threads: int | None,
     interface: str | None,
     out: Path,
+    keep: bool,
     quiet: bool,
 ) -> None:
     """Classify with a trained perceptron in stochastic computing.
@@ -108,9 +133,16 @@ def infer(
       results: for each generator, length and seed
         sng, length, seed, mode         the setting
         accuracy                        the share that was right
-        seconds                         of the computation, scheduling included
+        seconds                         of the computation, scheduling included;
+                                        what it runs was loaded before
         sc_operations                   pairs of bits gated and counted
         sc_operations_per_second        their speed
+
+    \b
+    The file of --predictions
+      .csv  a row a sample: its number, its label, and what each setting predicted
+      .npz  label (samples,), prediction (settings, samples), and of the settings
+            sng, length, seed and mode (settings,)
 
     \b
     Accuracy on the digits, 0.970 in floating point; the mean of the seeds 0, 1
@@ -128,30 +160,38 @@ def infer(
     (`from scdask.jobs import infer`); the network is `scdask.SCMLP`.
     """
     require_inputs(dataset, model, data)
+    if predictions and predictions.suffix not in (".csv", ".npz"):
+        raise click.UsageError(f"--predictions are a .csv or .npz file, not {predictions}")
+    refuse_ranks(scheduler)
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
         for package in ("matplotlib", "sklearn") if dataset else ("matplotlib",):
             require(package, "apps")
         from rich.console import Console
 
-        from ..jobs.infer import Results, float_accuracy, run, settings
+        from .._files import write_whole
+        from ..jobs.infer import Results, float_accuracy, run, save_predictions, settings
         from ..plotting import accuracy_figure
         from ..progress import bar
 
         status = Console(stderr=True, quiet=quiet)
+        todo = settings(sngs, lengths, mode, seed=seed, repeat=repeat)
+        # Of the ranks of MPI only one goes on, and says what is wrong.
+        given = _given(dataset, model, data) if model and scheduler != "mpi" else None
         place = stack.enter_context(opened(status, scheduler, workers, threads, interface))
-        given = _own(model, data) if data else _digits(model) if model else None
         with status.status("training the float perceptron"):
-            perceptron, x, y = given or _digits(model)
+            perceptron, x, y = given or _given(dataset, model, data)
         exit_if_stopped()
         with status.status("loading the kernels on the workers"):
             exact = float_accuracy(perceptron, x, y)
             place.wait_until_ready()
         make_folder(out)
+        if predictions:
+            make_folder(predictions.parent)
         results = []
-        todo = settings(sngs, lengths, mode, seed=seed, repeat=repeat)
+        labels: dict[Any, Any] | None = {} if predictions else None
         exit_if_stopped()
         with bar(len(todo), "inference", "settings", quiet=quiet) as update:
-            for result in run(perceptron, x, y, todo, place):
+            for result in run(perceptron, x, y, todo, place, predictions=labels):
                 results.append(result)
                 exit_if_stopped()
                 update(len(results), f"{result.sng}, N = {result.length}, accuracy {result.accuracy:.4f}")
@@ -169,7 +209,16 @@ def infer(
             "results": [vars(r) | {"sc_operations_per_second": r.sc_operations_per_second} for r in found],
         }
         write_results(out, report, "accuracy.png", accuracy_figure(found, f"SC inference, {name}, {mode}"))
-        status.print(f"Written: {out / 'results.json'}, {out / 'accuracy.png'}", highlight=False, soft_wrap=True)
+        written = [out / "results.json", out / "accuracy.png"]
+        if predictions and labels is not None:
+            with plain_os_errors(predictions.parent):
+                write_whole(
+                    predictions, partial(save_predictions, kind=predictions.suffix[1:], y=y, predictions=labels)
+                )
+            written.append(predictions)
+        status.print(f"Written: {', '.join(map(str, written))}", highlight=False, soft_wrap=True)
+        if keep:
+            keep_open(status, place)
 
 
 def require_inputs(dataset: str | None, model: str | None, data: str | None) -> None:
@@ -178,24 +227,31 @@ def require_inputs(dataset: str | None, model: str | None, data: str | None) -> 
         raise click.UsageError("give either the dataset digits, or both --model and --data; digits may have a --model")
 
 
-def _digits(model: str | None) -> tuple[SCMLP, Any, Any]:
-    from ..jobs.digits import load_digits, train_perceptron
-    from ..layers import SCMLP
-
-    digits = load_digits()
-    perceptron = SCMLP.load(model, digits.x_train) if model else train_perceptron(digits)
-    return perceptron, digits.x_test, digits.y_test
-
-
-def _own(model: str | None, data: str | None) -> tuple[SCMLP, Any, Any]:
+def _given(dataset: str | None, model: str | None, data: str | None) -> tuple[SCMLP, Any, Any]:
+    """The perceptron, which is trained without a model, the inputs, and their labels."""
     from .._files import read_npz
+    from ..jobs.digits import load_digits, train_perceptron
+    from ..jobs.infer import check_data
     from ..layers import SCMLP
 
-    arrays = read_npz(data)
-    missing = [name for name in ("x", "y") if name not in arrays]
-    if missing:
-        raise BitstreamError(f"the data {data} have no array {missing[0]}, only {', '.join(arrays)}")
-    return SCMLP.load(model, arrays["x"]), arrays["x"], arrays["y"]
+    if data:
+        arrays = read_npz(data)
+        missing = [name for name in ("x", "y") if name not in arrays]
+        if missing:
+            raise BitstreamError(f"the data {data} have no array {missing[0]}, only {', '.join(arrays)}")
+        x, y, calibration = arrays["x"], arrays["y"], arrays["x"]
+    else:
+        digits = load_digits()
+        if not model:
+            return train_perceptron(digits), digits.x_test, digits.y_test
+        x, y, calibration = digits.x_test, digits.y_test, digits.x_train
+    weights = read_npz(model).get("weights_0")
+    if weights is not None and weights.ndim == x.ndim == 2 and weights.shape[1] != x.shape[1]:
+        what = f"the data {data}" if data else f"the images of {dataset}"
+        raise BitstreamError(f"the model {model} takes {weights.shape[1]} inputs, but {what} have {x.shape[1]}")
+    perceptron = SCMLP.load(model, calibration)
+    check_data(perceptron, x, y)
+    return perceptron, x, y
 
 
 def _print_table(console: Console, results: Results) -> None:

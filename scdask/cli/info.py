@@ -12,6 +12,7 @@ import click
 
 from .. import __version__
 from ..errors import MissingBackendError, ScdaskError
+from .running import plain_errors
 
 if TYPE_CHECKING:
     from ..core.dispatch import Backend
@@ -36,6 +37,11 @@ def info() -> None:
     Of each kind of arrays a few bits are computed: NumPy, Dask, CuPy and JAX. Of each optional package it says the
     version, or which extra of scdask brings it.
     """
+    with plain_errors():
+        _print_table()
+
+
+def _print_table() -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

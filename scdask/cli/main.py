@@ -21,6 +21,10 @@ def main() -> None:
     scdask infer digits     what accuracy do streams of bits reach?
     scdask COMMAND --help   what a command takes, and what it writes
 
+    \b
+    eval "$(_SCDASK_COMPLETE=bash_source scdask)" in ~/.bashrc lets the shell
+    complete commands, options and their values; zsh_source and fish_source too.
+
     `dask scdask ...` is the same as `scdask ...`.
 
     Six notebooks lie in the folder notebooks of the source tree, each a question and its answer: what AND does with two

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,13 @@ class CommaList(click.ParamType):  # type: ignore[type-arg]
         items = [self.item.convert(part.strip(), param, ctx) for part in value.split(",")]
         return list(dict.fromkeys(items)) if self.distinct else items
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete the last of the values, to one that is not there yet."""
+        before, comma, last = incomplete.rpartition(",")
+        given = before.split(",") if self.distinct else ()
+        items = self.item.shell_complete(ctx, param, last)
+        return [CompletionItem(f"{before}{comma}{item.value}") for item in items if item.value not in given]
+
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """What stands for the value in the help."""
         return f"{self.item.name.upper()}[,...]"
@@ -46,9 +54,22 @@ class Matching(click.ParamType):  # type: ignore[type-arg]
         return value if re.fullmatch(self.pattern, value) else self.fail(f"{value!r} is no {self.name}", param, ctx)
 
 
+class Scheduler(click.ParamType):  # type: ignore[type-arg]
+    """A scheduler: one of `NAMES`, an address, or a file."""
+
+    name = "scheduler"
+    NAMES = ("local", "threads", "cuda", "mpi", "slurm")
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete a name, or leave files to the shell."""
+        names = [CompletionItem(name) for name in self.NAMES if name.startswith(incomplete)]
+        return names or [CompletionItem(incomplete, type="file")]
+
+
 SCHEDULER = (
     click.option(
         "--scheduler",
+        type=Scheduler(),
         default="local",
         show_default=True,
         metavar="local|threads|cuda|mpi|slurm|ADDRESS|FILE",
@@ -72,8 +93,8 @@ Schedulers:
   ADDRESS  a running scheduler, such as tcp://host:8786
   FILE     a running scheduler, by its scheduler file
 
-The workers of a running scheduler need the same version of scdask. Ctrl-C, or SIGTERM, ends a job in order: the
-workers are closed, and no file is half-written.
+The workers of a running scheduler need the same version of scdask. If it has none yet, the job waits for them. Ctrl-C,
+or SIGTERM, ends a job in order: the workers are closed, and no file is half-written.
 
 Of three ranks of MPI or more, rank 0 is the scheduler, rank 1 runs the job, and the others are workers; of one or two,
 all are workers, and rank 0 runs it. For slurm, partition, account, memory and the like are options of Dask under
@@ -84,6 +105,9 @@ cuda   needs pip install "scdask[gpu-cuda13]", or gpu-cuda12
 mpi    needs pip install "scdask[mpi]"
 slurm  needs pip install "scdask[slurm]"
 """
+KEEP_OPEN = click.option(
+    "--keep-open", "keep", is_flag=True, help="Keep the dashboard open after the job, until Enter or Ctrl-C."
+)
 QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 
 

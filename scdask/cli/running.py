@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+import threading
 from contextlib import ExitStack, contextmanager
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -38,6 +40,38 @@ def opened(
         if place.page:
             status.print(f"Bitstreams: {place.page}", highlight=False, soft_wrap=True)
         yield place
+
+
+def refuse_ranks(scheduler: str) -> None:
+    """Raise a UsageError in a job of several ranks that is not to run in MPI: each rank would do the whole job."""
+    from ..mpi_driver.group import RANKS, launched
+
+    terminal = "SLURM_PTY_PORT" in os.environ  # A shell in srun has its variables.
+    if scheduler == "mpi" or launched() < 2 or (terminal and not any(name in os.environ for name in RANKS)):
+        return
+    rank = next((os.environ[name] for name in (*RANKS, "SLURM_PROCID") if name in os.environ), "0")
+    if rank != "0":
+        sys.exit(click.UsageError.exit_code)
+    raise click.UsageError(
+        f"{launched()} processes were launched together, and each would do the whole job: add --scheduler mpi to share "
+        "it, or launch one"
+    )
+
+
+def keep_open(status: Console, place: Place) -> None:
+    """Wait for Enter or Ctrl-C, so that the dashboard of a finished job can be looked at; SIGTERM ends it as ever."""
+    if not place.dashboard:
+        status.print("There is no dashboard to keep open.")
+        return
+    status.print("The job is done. Its dashboard stays open until Enter or Ctrl-C.", highlight=False, soft_wrap=True)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if not sys.stdin.readline():  # Nobody can press Enter.
+            threading.Event().wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

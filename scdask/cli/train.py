@@ -10,8 +10,17 @@ import click
 
 from .. import __version__
 from .._extras import require
-from .options import QUIET, SCHEDULER, SCHEDULERS, CommaList, out_option, seed_option, with_options
-from .running import make_folder, opened, plain_errors, plain_os_errors, stoppable, write_results
+from .options import KEEP_OPEN, QUIET, SCHEDULER, SCHEDULERS, CommaList, out_option, seed_option, with_options
+from .running import (
+    keep_open,
+    make_folder,
+    opened,
+    plain_errors,
+    plain_os_errors,
+    refuse_ranks,
+    stoppable,
+    write_results,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +55,7 @@ if TYPE_CHECKING:
     seed_option("Of the initial weights, the order of the images and their spikes."),
     *SCHEDULER,
     out_option("trained", "results.json, training.png, weights.npz and checkpoint.npz"),
+    KEEP_OPEN,
     QUIET,
 )
 def train(
@@ -57,6 +67,7 @@ def train(
     threads: int | None,
     interface: str | None,
     out: Path,
+    keep: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -99,6 +110,7 @@ def train(
 
     It needs pip install "scdask[apps,jax]". In Python it is `scdask.snn`.
     """
+    refuse_ranks(scheduler)
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
         for package, extra in {"matplotlib": "apps", "sklearn": "apps", "jax": "jax", "optax": "jax"}.items():
             require(package, extra)
@@ -110,10 +122,13 @@ def train(
         from ..progress import bar
 
         status = Console(stderr=True, quiet=quiet)
-        place = stack.enter_context(opened(status, scheduler, workers, threads, interface))
         settings = snn.Settings(hidden=tuple(hidden), **options)
         checkpoint = out / "checkpoint.npz"
-        before = snn.load_checkpoint(checkpoint, settings) if resume else None
+        # Of the ranks of MPI only one goes on, and says what is wrong.
+        before = snn.load_checkpoint(checkpoint, settings) if resume and scheduler != "mpi" else None
+        place = stack.enter_context(opened(status, scheduler, workers, threads, interface))
+        if resume and before is None:
+            before = snn.load_checkpoint(checkpoint, settings)
         resumed = before.epoch if before else 0
         make_folder(out)
         exit_if_stopped()
@@ -154,3 +169,5 @@ def train(
         Console(quiet=quiet).print(last, highlight=False, soft_wrap=True)
         files = ", ".join(str(out / name) for name in ("results.json", "training.png", "weights.npz"))
         status.print(f"Written: {files}", highlight=False, soft_wrap=True)
+        if keep:
+            keep_open(status, place)

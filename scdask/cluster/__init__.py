@@ -26,8 +26,9 @@ The command line takes the same names as `--scheduler`, `--workers`, `--threads`
 =========================  =============================================================================================
 
 The workers of a running scheduler need the same version of scdask as its client; `Place.wait_until_ready` asks them.
-They load the kernels while the caller goes on. A Dask `Client` of your own needs none of this: open one, and Dask
-computes there.
+They load the kernels while the caller goes on. If there are none yet, because they are in a queue or come when there is
+work, they are waited for; `help(scdask.computing)` says how long. A Dask `Client` of your own needs none of this: open
+one, and Dask computes there.
 
 Slurm
 -----
@@ -38,8 +39,10 @@ There are two ways. In the first the whole job, its scheduler included, is one j
 writes the script `infer.sbatch`, which runs the job with `--scheduler mpi` in the environment of this command, and
 submits it. What is no option of `sbatch` goes to the job. `--launcher` is srun or mpiexec, `--mpi` the value of srun's
 option of that name (pmi2 for MPICH, pmix for Open MPI; without it the choice of the site), and `--setup 'module load
-mpich'` a line to run first. A minute before the time limit Slurm sends the signal on which a job stops in order.
-`scdask.cluster.slurm.batch_script` makes the same script in Python, and `submit` gives it to sbatch.
+mpich'` a command to run first. What else a site demands are `--mem-per-cpu`, `--qos`, `--gres`, and `--directive` for
+any other option of sbatch. A script that is there is replaced with `--overwrite` alone. A minute before the time limit
+Slurm sends the signal on which a job stops in order. `scdask.cluster.slurm.batch_script` makes the same script in
+Python, and `submit` gives it to sbatch.
 
 In the second the client stays where it is, and each worker is a job of its own::
 

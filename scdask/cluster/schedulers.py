@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import contextmanager
 from contextvars import Context
 from functools import partial
@@ -42,7 +43,8 @@ def open_scheduler(
         all but one of them leave the program here.
         "slurm": workers that are jobs of Slurm (dask-jobqueue's SLURMCluster; its options
         are those of Dask under jobqueue.slurm).
-        Otherwise the address of a running scheduler, such as tcp://host:8786, or its scheduler file.
+        Otherwise the address of a running scheduler, such as tcp://host:8786, or its scheduler file. If it has no
+        worker yet, the first one is waited for, as `scdask.computing` says.
     workers, threads : int, optional
         Processes, and threads in each. By default all cores, up to 8 threads in a process: the kernels release the
         GIL, so that threads scale, and share what they load. For "cuda" all GPUs, and one thread for each. For "slurm"
@@ -53,13 +55,14 @@ def open_scheduler(
     Raises
     ------
     SchedulerError
-        If the scheduler cannot be reached, or has no worker after 30 seconds, there are too few GPUs for "cuda", or
-        Slurm does not start a worker.
+        If the scheduler cannot be reached within 30 seconds, there are too few GPUs for "cuda", Slurm refuses the job
+        of a worker or does not start it, or an argument is none of these.
     WorldError
         If the ranks of "mpi" do not come together.
     MissingBackendError
         If a package that "cuda", "mpi" or "slurm" needs is not installed.
     """
+    scheduler = _checked(scheduler, workers, threads, interface)
     if interface is not None and scheduler not in ("mpi", "slurm"):
         raise SchedulerError(f"the scheduler {scheduler} has no network interface to choose, but {interface} was given")
     if scheduler == "threads":
@@ -72,6 +75,19 @@ def open_scheduler(
         cores = sum(client.nthreads().values())
         page = page_of(client, dashboard and dashboard.partition(" ")[0])
         yield Place(scheduler, cores, dashboard, warming, client, gpu, page)
+
+
+def _checked(scheduler: Any, workers: Any, threads: Any, interface: Any) -> str:
+    """The scheduler as text, if the arguments are of the types that they are to have."""
+    for name, count in (("workers", workers), ("threads", threads)):
+        if count is not None and (isinstance(count, bool) or not hasattr(count, "__index__") or count < 1):
+            raise SchedulerError(f"{name} are counted: an integer from 1 on, not {count!r}")
+    if not isinstance(interface, str | None):
+        raise SchedulerError(f"a network interface is a name such as ib0, not {interface!r}")
+    text = os.fspath(scheduler) if isinstance(scheduler, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise SchedulerError(f"a scheduler is a name, an address or a file, not {scheduler!r}")
+    return text
 
 
 def _cluster(

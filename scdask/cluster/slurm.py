@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
-from distributed import Client, Security
+from distributed import Client, Security, Status
 
 from .._extras import require
 from ..dashboard import preloaded
@@ -34,13 +35,31 @@ def batch_script(
     nodes: int = 1,
     cpus_per_task: int = 1,
     mem: str | None = None,
+    mem_per_cpu: str | None = None,
     partition: str | None = None,
     account: str | None = None,
+    qos: str | None = None,
+    gres: str | None = None,
+    directives: Sequence[str] = (),
     launcher: str = "srun",
     mpi_type: str | None = None,
     setup: Sequence[str] = (),
 ) -> str:
-    """A script for sbatch that runs `scdask` with the arguments of `job` in MPI, in the environment of this process."""
+    """A script for sbatch that runs `scdask` with the arguments of `job` in MPI, in the environment of this process.
+
+    The `directives` are options of sbatch as they are written, such as "--exclusive".
+
+    Raises
+    ------
+    SchedulerError
+        If a line of `setup` is a directive, which Slurm ignores once the script has commands, or a directive is none.
+    """
+    for line in setup:
+        if any(part.lstrip().startswith("#SBATCH") for part in line.splitlines()):
+            raise SchedulerError(f"Slurm ignores {line.strip()!r} among the commands of a script: make it a directive")
+    for directive in directives:
+        if not re.fullmatch(r"--?[^\s=-].*", directive):
+            raise SchedulerError(f"a directive is one option of sbatch, such as --exclusive, not {directive!r}")
     options = {
         "job-name": f"scdask-{job[0]}",
         "nodes": nodes,
@@ -48,12 +67,16 @@ def batch_script(
         "cpus-per-task": cpus_per_task,
         "time": limit,
         "mem": mem,
+        "mem-per-cpu": mem_per_cpu,
         "partition": partition,
         "account": account,
+        "qos": qos,
+        "gres": gres,
         "signal": f"TERM@{GRACE}",
         "output": f"scdask-{job[0]}-%j.log",
     }
     lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value is not None]
+    lines += [f"#SBATCH {directive}" for directive in directives]
     launch = ["mpiexec", "-n", str(ntasks)]
     if launcher == "srun":
         launch = ["srun", "--kill-on-bad-exit=1", f"--cpus-per-task={cpus_per_task}"]
@@ -90,30 +113,49 @@ def slurm_cluster(workers: int | None, threads: int | None, interface: str | Non
     require("cryptography", "slurm")
     _slurm("squeue", "--version")
     options = dask.config.get("jobqueue.slurm")
-    with preloaded():
-        cluster = cluster_of_jobs(
-            cores=threads or options["cores"] or 1,
-            processes=1,
-            memory=options["memory"] or "2 GiB",
-            interface=interface or options["interface"],
-            security=Security.temporary(),
-            shared_temp_directory=options["shared-temp-directory"] or str(Path.cwd()),
-            scheduler_options={"dashboard_address": "127.0.0.1:0"},
-        )
+    try:
+        with preloaded():
+            cluster = cluster_of_jobs(
+                cores=threads or options["cores"] or 1,
+                processes=1,
+                memory=options["memory"] or "2 GiB",
+                interface=interface or options["interface"],
+                security=Security.temporary(),
+                shared_temp_directory=options["shared-temp-directory"] or str(Path.cwd()),
+                scheduler_options={"dashboard_address": "127.0.0.1:0"},
+            )
+    except Exception as error:  # The options are passed on to the script, the scheduler and the system as they are.
+        reason = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        raise SchedulerError(f"Dask's options under jobqueue.slurm, or the interface, do not fit: {reason}") from error
     with cluster:
-        cluster.scale(jobs=workers or 1)
+        _start_jobs(cluster, workers or 1)
         _wait_for_worker(cluster)
         with Client(cluster) as client:
             yield client, client.dashboard_link
+
+
+def _start_jobs(cluster: Any, jobs: int) -> None:
+    """Submit the jobs, as `cluster.scale` does, which tells nobody that one is refused."""
+
+    async def start() -> None:
+        while len(cluster.worker_spec) < jobs:
+            cluster.worker_spec.update(cluster.new_worker_spec())
+        await cluster._correct_state()
+
+    try:
+        cluster.sync(start)
+    except (RuntimeError, ValueError, OSError) as error:
+        for worker in cluster.workers.values():
+            worker.status = Status.failed  # The cluster asks for it as it closes.
+        said = str(error).partition("stderr:\n")[2] or str(error)
+        raise SchedulerError(f"sbatch refuses the job of a worker: {' '.join(said.split())}") from error
 
 
 def _wait_for_worker(cluster: Any) -> None:
     started = None
     while not cluster.scheduler_info["workers"]:
         time.sleep(POLL_SECONDS)
-        jobs = [worker.job_id for worker in cluster.workers.values() if getattr(worker, "job_id", None)]
-        if not jobs:
-            continue
+        jobs = [worker.job_id for worker in cluster.workers.values()]
         states = set(_slurm("squeue", "--noheader", "--format=%T", f"--jobs={','.join(jobs)}").split())
         started = None if states & WAITING else started or time.monotonic()
         if started is not None and time.monotonic() - started > START_SECONDS:

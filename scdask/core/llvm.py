@@ -8,14 +8,18 @@ after a change here.
 from __future__ import annotations
 
 import math
+import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llvmlite import ir
-from numba import int64, njit, types
-from numba.core import cgutils
+from numba import int64, njit, types, vectorize
+from numba.core import cgutils, config
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
+from ..errors import MissingBackendError
 from .threefry import ROTATIONS, ROUNDS
 from .words import WORD
 
@@ -26,6 +30,12 @@ if TYPE_CHECKING:
 
     Words = NDArray[np.uint64]
 
+if config.DISABLE_JIT:
+    raise MissingBackendError(
+        "the kernels of scdask are compiled, and cannot run as Python: unset the environment variable "
+        "NUMBA_DISABLE_JIT, which switches Numba's compiler off"
+    )
+
 LANES = 8  # words in a vector
 AHEAD = 512  # bytes from a load to the prefetch that runs ahead of it
 
@@ -35,12 +45,66 @@ BYTES = ir.VectorType(ir.IntType(8), WORD)
 BITS = ir.VectorType(ir.IntType(1), WORD)
 
 
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Numba's cache of a function on disk, which is left out where it cannot be used."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """What is cached, if it is whole; files that an interrupted write has left are emptied, to be filled again."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # What unpickling half a file raises may be anything.
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Cache what was compiled."""
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:  # The disk may be full, or hold what can neither be read nor replaced.
+            _warn_without_cache(f"{self.cache_path} cannot be written: {error}")
+
+
+_told: list[str] = []  # why kernels are not cached, if that was said
+
+
+def _warn_without_cache(reason: str) -> None:
+    """Warn once in a process, of however many kernels."""
+    if not _told:
+        _told.append(reason)
+        warnings.warn(
+            f"the compiled kernels of scdask are not kept, so each process compiles them anew: {reason}; "
+            "the environment variable NUMBA_CACHE_DIR can name another folder for them",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _cache_of(func: Callable[..., Any]) -> Any:
+    """The cache of a function, or None if neither the installation nor the user's cache folder can be written to."""
+    try:
+        return _Cache(func)
+    except (RuntimeError, OSError) as error:
+        _warn_without_cache(str(error))
+        return None
+
+
 def compiled(func: Callable[..., Any]) -> Any:
     """Compile a function at its first call, to run without the GIL, and cache it on disk for later processes."""
-    try:
-        return njit(nogil=True, cache=True)(func)
-    except RuntimeError:  # Neither the installation nor the user's cache folder can be written to.
-        return njit(nogil=True)(func)
+    dispatcher = njit(nogil=True)(func)
+    if (kept := _cache_of(func)) is not None:
+        dispatcher._cache = kept  # This is what cache=True sets.
+    return dispatcher
+
+
+def compiled_ufunc(func: Callable[..., Any], signature: str) -> Any:
+    """Compile a function now, to an operation on each element of arrays, and cache it on disk for later processes."""
+    ufunc = vectorize(func)
+    if (kept := _cache_of(func)) is not None:
+        ufunc._dispatcher.cache = kept
+    ufunc.add(signature)
+    ufunc.disable_compile()
+    return ufunc
 
 
 def readonly(array: NDArray[Any]) -> NDArray[Any]:

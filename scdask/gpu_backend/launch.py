@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ def source() -> str:
         + "typedef unsigned long long word;\n"
         + "__device__ inline word gate_of(int kind, word x, word y, word z) {\n"
         + f"  switch (kind) {{\n{cases}  }}\n  return 0;\n}}\n"
-        + Path(__file__).with_name("kernels.cu").read_text()
+        + (files(__package__) / "kernels.cu").read_text()
     )
 
 

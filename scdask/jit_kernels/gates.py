@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from numba import vectorize
-
 from ..core import contract
 from ..core.gates import GATES
+from ..core.llvm import compiled_ufunc
 from ..core.words import WORD, tail_mask
 from .device import implements
 
@@ -33,9 +32,5 @@ def _function(kind: str) -> Callable[..., Any]:
     row = GATES[kind]
     if row.steps == 1:
         return row.function
-    signature = f"uint64({', '.join(['uint64'] * len(row.inputs))})"
-    try:
-        compiled: Callable[..., Any] = vectorize([signature], cache=True)(row.function)
-    except RuntimeError:  # There is no folder to cache it in.
-        compiled = vectorize([signature])(row.function)
-    return compiled
+    function: Callable[..., Any] = compiled_ufunc(row.function, f"uint64({', '.join(['uint64'] * len(row.inputs))})")
+    return function

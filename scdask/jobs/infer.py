@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from itertools import product
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, overload
@@ -22,7 +25,7 @@ from ..generators import LFSR, SNG, Bernoulli, Halton, Sobol, VanDerCorput
 from .names import SNGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -162,7 +165,15 @@ def generators(name: str, seed: int, n_layers: int) -> list[tuple[SNG, SNG]]:
     return pairs[name]
 
 
-def infer(model: SCMLP, x: NDArray[Any], y: NDArray[Any], setting: Setting, place: Place) -> Result:
+def infer(
+    model: SCMLP,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    setting: Setting,
+    place: Place,
+    *,
+    predictions: dict[Setting, NDArray[Any]] | None = None,
+) -> Result:
     """Classify all inputs and compare with the labels.
 
     Parameters
@@ -175,6 +186,8 @@ def infer(model: SCMLP, x: NDArray[Any], y: NDArray[Any], setting: Setting, plac
     setting : Setting
     place : Place
         The scheduler that computes.
+    predictions : dict, optional
+        Is given the labels (samples,) that the model predicts, under the setting.
     """
     check_data(model, x, y)
     streamed = model.with_generators(generators(setting.sng, setting.seed, len(model.encoding_layers)), setting.mode)
@@ -184,16 +197,47 @@ def infer(model: SCMLP, x: NDArray[Any], y: NDArray[Any], setting: Setting, plac
     images = da.from_array(x, chunks=(rows, -1))
     if place.gpu:
         images = BACKENDS["cupy"].from_numpy(images)
-    right = (streamed.predict(images, setting.length) == da.from_array(y, chunks=rows)).sum()
+    labels = streamed.predict(images, setting.length)
     start = time.perf_counter()
-    count = place.compute(right)
+    if predictions is None:
+        count = place.compute((labels == da.from_array(y, chunks=rows)).sum())
+    else:
+        predictions[setting] = place.compute(labels)
+        count = (predictions[setting] == y).sum()
     seconds = time.perf_counter() - start
     return Result(**vars(setting), accuracy=int(count) / len(x), seconds=seconds, sc_operations=operations * len(x))
 
 
-def run(model: SCMLP, x: NDArray[Any], y: NDArray[Any], settings: Iterable[Setting], place: Place) -> Iterator[Result]:
-    """Do one inference after the other, and yield each result when it is there; see `infer`."""
-    return (infer(model, x, y, setting, place) for setting in settings)
+def run(
+    model: SCMLP,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    settings: Iterable[Setting],
+    place: Place,
+    *,
+    predictions: dict[Setting, NDArray[Any]] | None = None,
+) -> Iterator[Result]:
+    """Do one inference after the other, and yield each result when it is there; see `infer`.
+
+    A few inputs are classified before, on every worker, so that the time of the first result is as that of the others.
+    """
+    todo = list(settings)
+    check_data(model, x, y)
+    shortest = {s.sng: s for s in sorted(todo, key=lambda setting: setting.length, reverse=True)}
+    place.run_everywhere(partial(_classify_few, model, x[:16], list(shortest.values()), place.gpu))
+    for setting in todo[:1]:
+        infer(model, x[:1], y[:1], setting, place)
+    for setting in todo:
+        yield infer(model, x, y, setting, place, predictions=predictions)
+
+
+def _classify_few(model: SCMLP, x: NDArray[Any], settings: list[Setting], gpu: bool) -> None:
+    for setting in settings:
+        streamed = model.with_generators(
+            generators(setting.sng, setting.seed, len(model.encoding_layers)), setting.mode
+        )
+        for rows in (x[:1], x):  # Different kernels multiply few rows and many.
+            streamed.predict(BACKENDS["cupy"].from_numpy(rows) if gpu else rows, setting.length)
 
 
 def check_data(model: SCMLP, x: NDArray[Any], y: NDArray[Any]) -> None:
@@ -207,6 +251,32 @@ def check_data(model: SCMLP, x: NDArray[Any], y: NDArray[Any]) -> None:
     if unknown.size:
         classes = ", ".join(map(str, model.classes))
         raise BitstreamError(f"the data have the label {unknown[0]}, but the classes of the model are {classes}")
+
+
+def save_predictions(file: Any, kind: str, y: NDArray[Any], predictions: Mapping[Setting, NDArray[Any]]) -> None:
+    """Write the labels that were predicted to a binary file, of the kind "csv" or "npz".
+
+    Parameters
+    ----------
+    file : binary file object
+    kind : str
+        "npz": `label` (samples,), `prediction` (settings, samples), and of each setting its `sng`, `length`, `seed` and
+        `mode` (settings,). "csv": a row a sample, with its number, its label, and a column a setting.
+    y : ndarray, shape (samples,)
+        The right labels.
+    predictions : dict of Setting to ndarray, shape (samples,)
+    """
+    if kind == "npz":
+        arrays: dict[str, Any] = {"label": y, "prediction": np.array(list(predictions.values()))}
+        for field in fields(Setting):
+            arrays[field.name] = np.array([getattr(setting, field.name) for setting in predictions])
+        np.savez(file, **arrays)
+        return
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["sample", "label", *(f"{s.sng} N={s.length} seed={s.seed} {s.mode}" for s in predictions)])
+    table.writerows(zip(range(len(y)), y.tolist(), *(labels.tolist() for labels in predictions.values()), strict=True))
+    file.write(text.getvalue().encode())
 
 
 def float_accuracy(model: SCMLP, x: NDArray[Any], y: NDArray[Any]) -> float:

@@ -55,8 +55,8 @@ class MPIDriver:
         self.rank = self._group.rank
         self.size = self._group.size
         self.root = root
-        roots = self._group.meet("MPIDriver", lambda: index(root))
-        if len(set(roots)) > 1 or root not in range(self.size):
+        roots = self._group.meet("MPIDriver", lambda: index(root) if hasattr(root, "__index__") else str(root))
+        if len(set(roots)) > 1 or roots[0] not in range(self.size):
             raise WorldError(f"the root is one rank of {self.size}, the same for all, not {', '.join(map(str, roots))}")
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
+import signal
 import socket
 import sys
 import time
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from itertools import accumulate
+from multiprocessing import current_process, parent_process
 from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING, Any
@@ -37,32 +39,58 @@ ENDED = -1  # what a rank whose program ends gives as the size of its note
 HAS_MPI = find_spec("mpi4py") is not None
 
 # Variables in which a launcher says how many processes it launched. SLURM_NTASKS is none: a batch script has it too.
+RANKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")  # variables by which a launcher tells a process its rank
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+def launched() -> int:
+    """How many processes were launched together, as the launcher of this one says; 1 without a launcher."""
+    return max([1, *(int(size) for name in LAUNCHERS if (size := os.environ.get(name, "")).isdigit())])
 
 
 def load_mpi() -> Any:
     """mpi4py's MPI module, or None where it is not installed and this process is alone."""
+    _refuse_children()
     # Ranks on one machine need no network: MPICH would listen on all of the machine's addresses.
     if os.environ.get("MPI_LOCALNRANKS", "") == os.environ.get("PMI_SIZE") and "mpi4py.MPI" not in sys.modules:
         os.environ.setdefault("UCX_TLS", "posix,self,cma")
-    launched = max([1, *(int(size) for name in LAUNCHERS if (size := os.environ.get(name, "")).isdigit())])
+    n_launched = launched()
     try:
         mpi: Any = require("mpi4py.MPI", "mpi")
     except MissingBackendError:
-        if launched > 1:
+        if n_launched > 1:
             raise
         return None
     except (ImportError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise WorldError(f"mpi4py finds no MPI library ({reason}); pip install mpich brings one") from error
-    if mpi.COMM_WORLD.size < launched:
+    if mpi.COMM_WORLD.size < n_launched:
         library = " ".join(mpi.Get_library_version().partition("\n")[0].strip("\0").split())
         raise WorldError(
-            f"this process is one of {launched} that were launched together, but its MPI library ({library}) sees "
+            f"this process is one of {n_launched} that were launched together, but its MPI library ({library}) sees "
             f"{mpi.COMM_WORLD.size}: the launcher belongs to another MPI, so take the one of this library, or for srun "
             "the --mpi type that it knows"
         )
     return mpi
+
+
+def _refuse_children() -> None:
+    """Raise a WorldError in a process that multiprocessing has started: MPI would take it for the rank, and wait."""
+    child = current_process()
+    starting = getattr(child, "_inheriting", False)  # It imports the program.
+    rank = next((os.environ[name] for name in RANKS if name in os.environ), None)
+    if rank is None or not (starting or parent_process()):
+        return
+    refusal = (
+        f"this process was started by multiprocessing in rank {rank} of an MPI job, and is no rank itself: use MPI in "
+        'the rank alone, such as after `if __name__ == "__main__":`'
+    )
+    if starting and "PoolWorker" in child.name:
+        # The pool would start another process in place of one that fails as it starts, and so for ever.
+        print(f"scdask: {refusal}", file=sys.stderr, flush=True)
+        time.sleep(0.2)  # A launcher does not forward what it has not read before the end.
+        os.kill(os.getppid(), signal.SIGTERM)
+    raise WorldError(refusal)
 
 
 class Group:
@@ -78,6 +106,7 @@ class Group:
         self.comm = comm
         self.rank: int = 0 if comm is None else comm.rank
         self.size: int = 1 if comm is None else comm.size
+        self.pid = os.getpid()
         self.meetings = 0  # The number is the same on all ranks, also after an error.
 
     def meet(self, operation: str, give: Callable[[], Any] = lambda: None, timeout: float | None = None) -> list[Any]:
@@ -100,8 +129,12 @@ class Group:
         Raises
         ------
         WorldError
-            If another rank does something else, or its program has ended.
+            If another rank does something else, or its program has ended, or this is a child process of a rank.
         """
+        if self.size > 1 and os.getpid() != self.pid:
+            raise WorldError(
+                f"this process was forked by rank {self.rank}, and is no rank itself: {operation} is for the rank"
+            )
         self.meetings += 1
         value, error = None, None
         try:

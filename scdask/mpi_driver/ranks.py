@@ -9,10 +9,11 @@ import socket
 import sys
 import threading
 from contextlib import ExitStack, contextmanager, suppress
-from operator import index
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dask
+from dask.utils import parse_bytes
 from distributed import Client, Scheduler, Security, Worker
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.utils import silence_logging_cmgr
@@ -135,7 +136,8 @@ def mpi_session(
     Raises
     ------
     WorldError
-        If the launcher and the MPI library do not know each other, or the workers are not there in time.
+        If the launcher and the MPI library do not know each other, the workers are not there in time, or an argument is
+        none of these.
     MissingBackendError
         If a package of the extra `mpi` is not installed.
 
@@ -144,9 +146,8 @@ def mpi_session(
     An error in the block, on any rank or in any of its threads, is printed and ends the job with exit code 1,
     `sys.exit(n)` with n; so does the loss of a worker.
     """
-    if threads is not None and index(threads) < 1:
-        raise WorldError(f"a worker has at least one thread, not {threads}")
     group = group_of(comm)
+    group.meet("mpi_session", partial(_check, threads, host, interface, memory_limit, timeout))
     with ExitStack() as stack:
         security = None
         if encrypted:
@@ -161,6 +162,21 @@ def mpi_session(
                 print(f"Bitstreams: {page}", file=sys.stderr)
         with _together(group):
             yield session
+
+
+def _check(threads: Any, host: Any, interface: Any, memory_limit: Any, timeout: Any) -> None:
+    if threads is not None and (not hasattr(threads, "__index__") or threads < 1):
+        raise WorldError(f"a worker has at least one thread, not {threads!r}")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise WorldError(f"the timeout is a number of seconds, not {timeout!r}")
+    for what, given in (("a host is an address", host), ("a network interface is a name", interface)):
+        if not isinstance(given, str | None):
+            raise WorldError(f"{what}, not {given!r}")
+    try:
+        if memory_limit not in (None, "auto"):
+            parse_bytes(memory_limit)
+    except (ValueError, TypeError, AttributeError):
+        raise WorldError(f'a memory limit is a number of bytes, or such as "4 GiB", not {memory_limit!r}') from None
 
 
 @contextmanager
@@ -224,12 +240,14 @@ class _Cluster:
     def start(self, where: dict[str, Any], threads: int, memory: Any) -> None:
         def scheduler() -> str | None:
             if self.group.rank == 0:
-                self.scheduler = self.loop.run(self._start_scheduler(where), self.timeout)
+                with _listening(where):
+                    self.scheduler = self.loop.run(self._start_scheduler(where), self.timeout)
             return self.scheduler and str(self.scheduler.address)
 
         def worker() -> str:
             options = {"nthreads": threads, "name": self.group.rank, "memory_limit": memory, **where}
-            self.worker = self.loop.run(self._start_worker(address, options), self.timeout)
+            with _listening(where):
+                self.worker = self.loop.run(self._start_worker(address, options), self.timeout)
             return str(self.worker.address)
 
         def client() -> None:
@@ -285,6 +303,16 @@ class _Cluster:
             if self.scheduler is not None:
                 self.loop.run(self.scheduler.close(), CLOSE_SECONDS)
         self.session._forget()
+
+
+@contextmanager
+def _listening(where: dict[str, Any]) -> Iterator[None]:
+    """Say where a server was to listen if it could not start."""
+    try:
+        yield
+    except RuntimeError as error:
+        place = where["host"] or where["interface"] or "all addresses of this host"
+        raise WorldError(f"nothing can listen at {place}: {error.__cause__ or error}") from error
 
 
 def hush() -> None:

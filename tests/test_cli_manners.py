@@ -1,0 +1,201 @@
+"""What the commands of several jobs have in common: what they check first, and how they end."""
+
+import csv
+import io
+import json
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner
+from rich.console import Console
+
+from scdask import SCMLP
+from scdask.cli import main
+from scdask.cli.bench import BUSY
+from scdask.cli.running import keep_open, refuse_ranks
+from scdask.computing import Place
+from scdask.jobs.bench import Case
+from scdask.jobs.infer import generators, run, settings
+from scdask.limits import Limits
+from scdask.mpi_driver.group import LAUNCHERS, RANKS
+
+X = np.random.default_rng(3).random((40, 6))
+
+
+@pytest.fixture
+def perceptron():
+    rng = np.random.default_rng(4)
+    return SCMLP.from_arrays([rng.normal(size=(3, 6))], [np.zeros(3)], calibration=X, classes=["a", "b", "c"])
+
+
+@pytest.fixture
+def files(tmp_path, perceptron):
+    """The options that name a model and data."""
+    perceptron.save(tmp_path / "model.npz")
+    np.savez(tmp_path / "data.npz", x=X, y=perceptron.predict_float(X))
+    return ["--model", tmp_path / "model.npz", "--data", tmp_path / "data.npz"]
+
+
+def call(*args, expect=0):
+    result = CliRunner().invoke(main, [str(a) for a in args])
+    assert result.exit_code == expect, result.output
+    return " ".join(result.output.split())
+
+
+# processes
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    for name in (*LAUNCHERS, *RANKS, "SLURM_PROCID", "SLURM_PTY_PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("job", ["infer", "train"])
+def test_ranks_that_would_each_do_the_whole_job(monkeypatch, alone, job):
+    for names in (
+        ("PMI_SIZE", "PMI_RANK"),
+        ("OMPI_COMM_WORLD_SIZE", "PMIX_RANK"),
+        ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    ):
+        with monkeypatch.context() as launcher:
+            launcher.setenv(names[0], "2")
+            launcher.setenv(names[1], "0")
+            assert "2 processes were launched together, and each would do" in call(job, "digits", expect=2)
+            launcher.setenv(names[1], "1")
+            assert call(job, "digits", "--scheduler", "threads", expect=2) == ""  # One rank says it.
+            refuse_ranks("mpi")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    monkeypatch.setenv("SLURM_PTY_PORT", "1234")
+    refuse_ranks("local")  # A shell that srun has started is no rank.
+
+
+# order
+
+
+@pytest.fixture
+def no_cluster(monkeypatch):
+    def refuse(*args):
+        raise AssertionError("a scheduler was opened")
+
+    monkeypatch.setattr("scdask.cluster.open_scheduler", refuse)
+
+
+@pytest.mark.component("apps")
+def test_what_does_not_fit_is_told_before_a_cluster_starts(tmp_path, files, no_cluster):
+    model, data = files[1], files[3]
+    out = ["--out", tmp_path / "out"]
+    said = call("infer", "digits", "--model", model, *out, expect=1)
+    assert said == f"Error: the model {model} takes 6 inputs, but the images of digits have 64"
+    np.savez(data, x=X[:, :5], y=np.zeros(40))
+    said = call("infer", "--model", model, "--data", data, *out, expect=1)
+    assert said == f"Error: the model {model} takes 6 inputs, but the data {data} have 5"
+    np.savez(data, x=X, y=np.full(40, "z"))
+    assert "the data have the label z" in call("infer", "--model", model, "--data", data, *out, expect=1)
+    said = call("infer", "--model", model, "--data", data, "--predictions", tmp_path / "labels.txt", expect=2)
+    assert "--predictions are a .csv or .npz file" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.component("jax")
+@pytest.mark.component("apps")
+def test_a_checkpoint_that_is_none_is_told_before_a_cluster_starts(tmp_path, no_cluster):
+    call("train", "digits", "--resume", "--out", tmp_path, expect=1)
+
+
+# predictions
+
+
+@pytest.mark.component("apps")
+def test_predictions_are_those_of_each_setting(tmp_path, files, perceptron):
+    which = ["--sng", "sobol,lfsr", "--length", "16,64", "--scheduler", "threads", "--out", tmp_path / "out"]
+    for kind in ("csv", "npz"):
+        said = call("infer", *files, *which, "--predictions", tmp_path / "new" / f"labels.{kind}")
+        assert f"labels.{kind}" in said.partition("Written:")[2]
+    todo = settings(["sobol", "lfsr"], [16, 64], "split")
+    expected = [
+        perceptron.with_generators(generators(s.sng, s.seed, 1), s.mode).predict(X, s.length).tolist() for s in todo
+    ]
+    right = perceptron.predict_float(X).tolist()
+    with np.load(tmp_path / "new" / "labels.npz") as arrays:
+        assert arrays["label"].tolist() == right
+        assert arrays["prediction"].tolist() == expected
+        columns = zip(*(arrays[name].tolist() for name in ("sng", "length", "seed", "mode")), strict=True)
+        assert list(columns) == [(s.sng, s.length, s.seed, s.mode) for s in todo]
+    with (tmp_path / "new" / "labels.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head[:3] == ["sample", "label", "sobol N=16 seed=0 split"]
+    assert rows == [[str(i), *map(str, row)] for i, row in enumerate(zip(right, *expected, strict=True))]
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
+    assert [r["accuracy"] for r in found] == [np.mean(np.array(labels) == right) for labels in expected]
+
+
+def test_what_a_job_runs_is_loaded_before_it_is_timed(perceptron, monkeypatch):
+    done = []
+    place = Place("threads", 1)
+    monkeypatch.setattr(Place, "run_everywhere", lambda self, function: done.append(function()))
+    monkeypatch.setattr(Place, "compute", lambda self, lazy: done.append(lazy) or lazy.compute())
+    todo = settings(["sobol", "halton"], [64, 16], "split")
+    results = list(run(perceptron, X, perceptron.predict_float(X), todo, place))
+    assert [(r.sng, r.length) for r in results] == [("sobol", 64), ("sobol", 16), ("halton", 64), ("halton", 16)]
+    assert done[0] is None  # on every worker
+    assert len(done) == 2 + len(todo)  # and one input here
+
+
+# the end
+
+
+@pytest.mark.parametrize("how", ["Enter", "Ctrl-C"])
+def test_a_dashboard_stays_open_until_it_was_looked_at(monkeypatch, how):
+    text = io.StringIO()
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n" if how == "Enter" else ""))
+    before = signal.getsignal(signal.SIGINT)
+    if how == "Ctrl-C":
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    keep_open(Console(file=text), Place("local", 1, "http://127.0.0.1:1/status"))
+    assert "stays open until Enter or Ctrl-C" in text.getvalue()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.component("apps")
+def test_without_a_dashboard_nobody_waits(tmp_path, files):
+    which = ["--sng", "sobol", "--length", "16", "--scheduler", "threads", "--out", tmp_path / "out"]
+    assert call("infer", *files, *which, "--keep-open").endswith("There is no dashboard to keep open.")
+
+
+def test_a_busy_machine_is_told(monkeypatch):
+    case = Case("sum", {"scdask": lambda: sum(range(1000))}, 1e4, {"read_near": 1.0})
+    monkeypatch.setattr("scdask.jobs.bench.cases", lambda peers: iter([case]))
+    for limit, busy in ((1e12, False), (1e-3, True)):
+        limits = Limits(**dict.fromkeys(Limits.__annotations__, limit))
+        monkeypatch.setattr("scdask.limits.measure_limits", lambda limits=limits: limits)
+        assert (BUSY.partition(": ")[2][:40] in call("bench", "--seconds", "0.01", "--quiet")) is busy
+        assert json.loads(call("bench", "--seconds", "0.01", "--json", "--quiet"))["busy"] is busy
+
+
+# completion
+
+
+@pytest.mark.parametrize(
+    ("args", "incomplete", "completed"),
+    [
+        (["infer", "--sng"], "so", ["sobol"]),
+        (["infer", "--sng"], "sobol,l", ["sobol,lfsr"]),
+        (["infer", "--sng"], "sobol,", [f"sobol,{name}" for name in ("halton", "lfsr", "bernoulli", "shared")]),
+        (["train", "--scheduler"], "", ["local", "threads", "cuda", "mpi", "slurm"]),
+        (["infer", "--scheduler"], "t", ["threads"]),
+        (["infer", "--keep"], "--keep", ["--keep-open"]),
+    ],
+)
+def test_the_shell_completes_names(args, incomplete, completed):
+    items = ShellComplete(main, {}, "scdask", "_SCDASK_COMPLETE").get_completions(args, incomplete)
+    assert [item.value for item in items] == completed
+
+
+def test_the_shell_completes_files_where_no_name_fits():
+    (item,) = ShellComplete(main, {}, "scdask", "_SCDASK_COMPLETE").get_completions(["infer", "--scheduler"], "./s")
+    assert (item.type, item.value) == ("file", "./s")
