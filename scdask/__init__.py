@@ -13,7 +13,7 @@ The modules, each with a page of its own, `help(scdask.encoding)` and so on:
 =============  =====================================================================================================
 encoding       `encode`, `decode`: numbers to streams and back
 generators     the numbers that `encode` compares with; which of them go together
-bitstream      `Bitstream`, its gates, `mux`, `xnor`, chunks, Zarr
+bitstream      `Bitstream`, its gates, `mux`, `multiply`, `xnor`, chunks, Zarr
 correlation    `scc`, `scc_matrix`
 layers         `matmul`, `SCDense`, `SCMLP`, `SCSequential`: networks
 snn            spiking networks and their training
@@ -47,15 +47,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "snn", "vector_ops",
     ],
     submod_attrs={
-        "bitstream": ["Bitstream", "mux", "open_zarr", "xnor"],
+        "bitstream": ["Bitstream", "multiply", "mux", "open_zarr", "xnor"],
         "computing": ["compute"],
         "correlation": ["scc", "scc_matrix"],
         "encoding": ["decode", "encode"],
         "errors": [
-            "BitstreamError", "MissingBackendError", "MixedArrayError", "ScdaskError", "SchedulerError",
-            "UnsupportedArrayError", "WorldError",
+            "BitstreamError", "CorrelationWarning", "MissingBackendError", "MixedArrayError", "ScdaskError",
+            "ScdaskWarning", "SchedulerError", "UnsupportedArrayError", "WorldError",
         ],
-        "generators": ["LFSR", "SNG", "Bernoulli", "Halton", "Sobol", "Thermometer", "VanDerCorput"],
+        "generators": ["LFSR", "SNG", "Bernoulli", "Halton", "Sobol", "Thermometer", "VanDerCorput", "independent"],
         "layers": ["SCMLP", "SCDense", "SCSequential", "matmul"],
         "mpi_driver": ["MPIDriver", "mpi_session"],
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -20,7 +21,7 @@ from .. import _html
 from ..chunked.sizes import MAC_RATE, task_bits
 from ..core.checks import check_encoding
 from ..core.dispatch import BACKENDS
-from ..errors import BitstreamError
+from ..errors import BitstreamError, CorrelationWarning
 from ..generators import LFSR, SNG, Bernoulli, Halton, Sobol, VanDerCorput
 from .names import SNGS
 
@@ -148,7 +149,7 @@ def settings(
 def generators(name: str, seed: int, n_layers: int) -> list[tuple[SNG, SNG]]:
     """The (inputs, weights) generators of each layer.
 
-    "sobol": dimensions 1 and 2. "halton": bases 2 and 3. "lfsr": two registers of 16 bits with different polynomials.
+    "sobol": dimensions 1 and 2, scrambled by the seed unless it is 0. "halton": bases 2 and 3. "lfsr": two registers of 16 bits with different polynomials.
     "bernoulli": independent streams. "shared": one register for both, which is wrong on purpose: the operands are
     correlated.
     """
@@ -156,7 +157,7 @@ def generators(name: str, seed: int, n_layers: int) -> list[tuple[SNG, SNG]]:
     w_lfsr = LFSR(taps=(16, 5, 3, 2), seed=1 + (0x1D0E + 131 * seed) % 65535)
     first = 2 * n_layers * seed
     pairs: dict[str, list[tuple[SNG, SNG]]] = {
-        "sobol": [(Sobol(1), Sobol(2))] * n_layers,
+        "sobol": [(Sobol(1, seed=seed or None), Sobol(2, seed=seed or None))] * n_layers,
         "halton": [(VanDerCorput(), Halton(3))] * n_layers,
         "lfsr": [(x_lfsr, w_lfsr)] * n_layers,
         "bernoulli": [(Bernoulli(first + 2 * i), Bernoulli(first + 2 * i + 1)) for i in range(n_layers)],
@@ -190,7 +191,10 @@ def infer(
         Is given the labels (samples,) that the model predicts, under the setting.
     """
     check_data(model, x, y)
-    streamed = model.with_generators(generators(setting.sng, setting.seed, len(model.encoding_layers)), setting.mode)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CorrelationWarning)  # "shared" correlates on purpose.
+        pairs = generators(setting.sng, setting.seed, len(model.encoding_layers))
+        streamed = model.with_generators(pairs, setting.mode)
     operations = setting.length * model.products
     operations *= 2 if setting.mode == "split" else 1
     rows = max(1, min(len(x), int(task_bits(MAC_RATE) / max(1, operations))))

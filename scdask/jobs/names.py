@@ -1,6 +1,6 @@
 """The generators that a job can be asked for, by name; light, so that the command line can list them."""
 
-SNGS = {"sobol": False, "halton": False, "lfsr": True, "bernoulli": True, "shared": True}
+SNGS = {"sobol": True, "halton": False, "lfsr": True, "bernoulli": True, "shared": True}
 """Whether each generator depends on a seed. `jobs.infer.generators` makes them."""
 
 SEEDLESS = [name for name, seeded in SNGS.items() if not seeded]
