@@ -166,6 +166,14 @@ def generators(name: str, seed: int, n_layers: int) -> list[tuple[SNG, SNG]]:
     return pairs[name]
 
 
+def _streamed(model: SCMLP, setting: Setting) -> SCMLP:
+    """The model with the generators and the mode of a setting."""
+    pairs = generators(setting.sng, setting.seed, len(model.encoding_layers))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CorrelationWarning)  # "shared" correlates on purpose.
+        return model.with_generators(pairs, setting.mode)
+
+
 def infer(
     model: SCMLP,
     x: NDArray[Any],
@@ -191,10 +199,7 @@ def infer(
         Is given the labels (samples,) that the model predicts, under the setting.
     """
     check_data(model, x, y)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CorrelationWarning)  # "shared" correlates on purpose.
-        pairs = generators(setting.sng, setting.seed, len(model.encoding_layers))
-        streamed = model.with_generators(pairs, setting.mode)
+    streamed = _streamed(model, setting)
     operations = setting.length * model.products
     operations *= 2 if setting.mode == "split" else 1
     rows = max(1, min(len(x), int(task_bits(MAC_RATE) / max(1, operations))))
@@ -237,9 +242,7 @@ def run(
 
 def _classify_few(model: SCMLP, x: NDArray[Any], settings: list[Setting], gpu: bool) -> None:
     for setting in settings:
-        streamed = model.with_generators(
-            generators(setting.sng, setting.seed, len(model.encoding_layers)), setting.mode
-        )
+        streamed = _streamed(model, setting)
         for rows in (x[:1], x):  # Different kernels multiply few rows and many.
             streamed.predict(BACKENDS["cupy"].from_numpy(rows) if gpu else rows, setting.length)
 
