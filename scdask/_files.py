@@ -40,39 +40,35 @@ EXCHANGE = 2  # the flag RENAME_EXCHANGE of Linux
 
 def read_npz(file: Any) -> dict[str, NDArray[Any]]:
     """The arrays of an npz file, which may be a pipe; nothing in it is unpickled."""
-    with _opened(file) as opened, _refused_as(f"{file} is not an npz file of plain arrays"), np.load(opened) as arrays:
-        found = dict(arrays)
-        for name, array in found.items():
-            if not isinstance(array, np.ndarray):
-                raise ValueError(f"{name} is no array")
-        return found
+    apart = (FileNotFoundError, PermissionError)
+    with _refused_as(f"{file} is not an npz file of plain arrays", apart), _opened(file) as opened:
+        arrays = np.load(opened)
+        if isinstance(arrays, np.ndarray):
+            raise ValueError("it holds one array without a name")
+        with arrays:
+            return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
 
 
 @contextmanager
 def _opened(file: Any) -> Iterator[Any]:
-    """A file that NumPy can seek in."""
-    given = isinstance(file, str | os.PathLike)
-    if given and Path(file).expanduser().is_dir():
-        raise BitstreamError(f"{file} is a folder, not a file")
-    opened = Path(file).expanduser().open("rb") if given else file
-    try:
-        # A pipe and the like is read to its end; what is no file NumPy refuses.
-        yield (
-            opened if getattr(opened, "seekable", bool)() or not hasattr(opened, "read") else io.BytesIO(opened.read())
-        )
-    finally:
-        if given:
-            opened.close()
+    """A file that NumPy can seek in: a pipe and the like is read to its end."""
+    if isinstance(file, str | os.PathLike):
+        with Path(file).expanduser().open("rb") as opened, _opened(opened) as seekable:
+            yield seekable
+    elif hasattr(file, "read") and not (hasattr(file, "seekable") and file.seekable()):
+        yield io.BytesIO(file.read())
+    else:
+        yield file
 
 
 @contextmanager
-def _refused_as(what: str) -> Iterator[None]:
+def _refused_as(what: str, apart: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Let any error be one sentence: what reads a file of others may raise anything if the file is corrupt."""
     try:
         yield
-    except BitstreamError:
-        raise
     except Exception as error:
+        if isinstance(error, (BitstreamError, *apart)):
+            raise
         raise BitstreamError(f"{what}: {_reason(error)}") from error
 
 
