@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .infer import infer, require_inputs
-from .options import Matching
+from .options import FilePath, Matching
 from .running import plain_errors, plain_os_errors, stoppable
 from .train import train
 
@@ -21,7 +21,7 @@ SLURM_NAME = Matching("name", r"[\w.,@+-]+")
 @click.command("mpi-run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--threads", type=click.IntRange(1), help="Threads of each worker.")
 @click.option("--interface", help="Network interface of the cluster, such as ib0.")
-@click.argument("script", type=click.Path(exists=True, dir_okay=False))
+@click.argument("script", type=FilePath(exists=True, dir_okay=False))
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: str | None) -> None:
     """Run a Dask script in an MPI job.
@@ -76,7 +76,7 @@ def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: 
     "choice without it.",
 )
 @click.option("--setup", multiple=True, help="A line to run first, such as 'module load mpich'; again for more.")
-@click.option("--script", type=click.Path(dir_okay=False, path_type=Path), help="File to write; by default JOB.sbatch.")
+@click.option("--script", type=FilePath(dir_okay=False, path_type=Path), help="File to write; by default JOB.sbatch.")
 @click.option("--submit", is_flag=True, help="Submit it too.")
 def sbatch(job: str, args: tuple[str, ...], script: Path | None, submit: bool, **options: Any) -> None:
     """Write, and submit, a Slurm script that runs a job of scdask in MPI.
@@ -92,6 +92,7 @@ def sbatch(job: str, args: tuple[str, ...], script: Path | None, submit: bool, *
     and --resume goes on from it.
     """
     with plain_errors():
+        from .._files import write_whole
         from ..cluster import slurm
 
         if options["nodes"] > options["ntasks"]:
@@ -103,7 +104,8 @@ def sbatch(job: str, args: tuple[str, ...], script: Path | None, submit: bool, *
             require_inputs(given["dataset"], given["model"], given["data"])
         path = script or Path(f"{job}.sbatch")
         with plain_os_errors(path.parent):
-            path.write_text(slurm.batch_script([job, *args], **options))
+            text = slurm.batch_script([job, *args], **options)
+            write_whole(path, lambda file: file.write(text.encode()))
         click.echo(f"Written: {path}", err=True)
         if submit:
             click.echo(f"Submitted: job {slurm.submit(path)}")

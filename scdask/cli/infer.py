@@ -13,20 +13,23 @@ from .. import __version__
 from .._extras import require
 from ..errors import BitstreamError
 from ..jobs.names import SEEDLESS, SNGS
-from .options import QUIET, SCHEDULER, SCHEDULERS, CommaList, out_option, seed_option, with_options
-from .running import make_folder, opened, plain_errors, print_wide, stoppable, write_results
+from .options import QUIET, SCHEDULER, SCHEDULERS, CommaList, FilePath, out_option, seed_option, with_options
+from .running import make_folder, opened, plain_errors, print_wide, printing, say, stoppable, write_results
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..jobs.infer import Results
+    from ..jobs.infer import Result, Results
     from ..layers import SCMLP
+
+
+FILES = ("results.json", "accuracy.png")
 
 
 @click.command(epilog=SCHEDULERS)
 @click.argument("dataset", type=click.Choice(["digits"]), required=False)
-@click.option("--model", type=click.Path(exists=True, dir_okay=False), help="Your own perceptron: an npz file.")
-@click.option("--data", type=click.Path(exists=True, dir_okay=False), help="Your own inputs: an npz file of x and y.")
+@click.option("--model", type=FilePath(exists=True, dir_okay=False), help="Your own perceptron: an npz file.")
+@click.option("--data", type=FilePath(exists=True, dir_okay=False), help="Your own inputs: an npz file of x and y.")
 @click.option(
     "--sng",
     "sngs",
@@ -105,6 +108,7 @@ def infer(
       scdask, job, scheduler, threads   what ran where
       samples                           how many inputs were classified
       float_accuracy                    that of the same weights without streams
+      settings_left                     0, or more if the job was stopped
       results: for each generator, length and seed
         sng, length, seed, mode         the setting
         accuracy                        the share that was right
@@ -131,13 +135,11 @@ def infer(
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
         for package in ("matplotlib", "sklearn") if dataset else ("matplotlib",):
             require(package, "apps")
-        from rich.console import Console
-
         from ..jobs.infer import Results, float_accuracy, run, settings
         from ..plotting import accuracy_figure
-        from ..progress import bar
+        from ..progress import bar, stderr_console
 
-        status = Console(stderr=True, quiet=quiet)
+        status = stderr_console(quiet=quiet)
         place = stack.enter_context(opened(status, scheduler, workers, threads, interface))
         given = _own(model, data) if data else _digits(model) if model else None
         with status.status("training the float perceptron"):
@@ -146,30 +148,46 @@ def infer(
         with status.status("loading the kernels on the workers"):
             exact = float_accuracy(perceptron, x, y)
             place.wait_until_ready()
-        make_folder(out)
-        results = []
+        folder = make_folder(out, FILES)
+        results: list[Result] = []
         todo = settings(sngs, lengths, mode, seed=seed, repeat=repeat)
+
+        def save() -> Results:
+            """Write what is done, also if the job is stopped or fails."""
+            found = Results(results, exact)
+            name = " ".join(Path(given).name for given in (dataset, model) if given)
+            report = {
+                "scdask": __version__,
+                "job": f"infer {name}",
+                "scheduler": place.name,
+                "threads": place.threads,
+                "samples": len(x),
+                "float_accuracy": exact,
+                "settings_left": len(todo) - len(found),
+                "results": [vars(r) | {"sc_operations_per_second": r.sc_operations_per_second} for r in found],
+            }
+            written = make_folder(folder, FILES)  # Another job may have written there meanwhile.
+            title = f"SC inference, {name}, {mode}"
+            write_results(written, report, "accuracy.png", lambda: accuracy_figure(found, title))
+            left = f" ({len(found)} of {len(todo)} settings)" if len(found) < len(todo) else ""
+            say(status, f"Written{left}: {', '.join(str(written / file) for file in FILES)}")
+            return found
+
         exit_if_stopped()
-        with bar(len(todo), "inference", "settings", quiet=quiet) as update:
-            for result in run(perceptron, x, y, todo, place):
-                results.append(result)
-                exit_if_stopped()
-                update(len(results), f"{result.sng}, N = {result.length}, accuracy {result.accuracy:.4f}")
-        exit_if_stopped()
-        found = Results(results, exact)
-        _print_table(Console(quiet=quiet), found)
-        name = " ".join(Path(given).name for given in (dataset, model) if given)
-        report = {
-            "scdask": __version__,
-            "job": f"infer {name}",
-            "scheduler": place.name,
-            "threads": place.threads,
-            "samples": len(x),
-            "float_accuracy": exact,
-            "results": [vars(r) | {"sc_operations_per_second": r.sc_operations_per_second} for r in found],
-        }
-        write_results(out, report, "accuracy.png", accuracy_figure(found, f"SC inference, {name}, {mode}"))
-        status.print(f"Written: {out / 'results.json'}, {out / 'accuracy.png'}", highlight=False, soft_wrap=True)
+        try:
+            with bar(len(todo), "inference", "settings", quiet=quiet) as update:
+                for result in run(perceptron, x, y, todo, place):
+                    results.append(result)
+                    exit_if_stopped()
+                    update(len(results), f"{result.sng}, N = {result.length}, accuracy {result.accuracy:.4f}")
+            exit_if_stopped()
+        except BaseException:
+            if results:
+                save()
+            raise
+        found = save()
+        with printing(saved=True, quiet=quiet) as console:
+            _print_table(console, found)
 
 
 def require_inputs(dataset: str | None, model: str | None, data: str | None) -> None:
@@ -188,13 +206,13 @@ def _digits(model: str | None) -> tuple[SCMLP, Any, Any]:
 
 
 def _own(model: str | None, data: str | None) -> tuple[SCMLP, Any, Any]:
-    from .._files import read_npz
+    from .._files import read_npz, some
     from ..layers import SCMLP
 
     arrays = read_npz(data)
     missing = [name for name in ("x", "y") if name not in arrays]
     if missing:
-        raise BitstreamError(f"the data {data} have no array {missing[0]}, only {', '.join(arrays)}")
+        raise BitstreamError(f"the data {data} have no array {missing[0]}, only {some(arrays)}")
     return SCMLP.load(model, arrays["x"]), arrays["x"], arrays["y"]
 
 

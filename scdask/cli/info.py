@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import __version__
-from ..errors import MissingBackendError, ScdaskError
+from ..errors import MissingBackendError, ScdaskError, printable
+from .running import printing
 
 if TYPE_CHECKING:
     from ..core.dispatch import Backend
@@ -36,7 +37,6 @@ def info() -> None:
     Of each kind of arrays a few bits are computed: NumPy, Dask, CuPy and JAX. Of each optional package it says the
     version, or which extra of scdask brings it.
     """
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -54,11 +54,12 @@ def info() -> None:
     table.add_row("SIMD", ", ".join(simd()) or "none of " + ", ".join(SIMD))
     table.add_section()
     for backend in BACKENDS.values():
-        table.add_row(f"{backend.label} arrays", escape(_outcome(backend)))
+        table.add_row(f"{backend.label} arrays", escape(printable(_outcome(backend))))
     table.add_section()
     for package, extra in OPTIONAL.items():
         table.add_row(package, escape(_installed(package, extra)))
-    Console().print(table)
+    with printing(saved=False) as console:
+        console.print(table)
 
 
 def _outcome(backend: Backend) -> str:
