@@ -90,7 +90,7 @@ def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
                     speeds.append(measure(case, limits, seconds))
                 update(len(speeds), "timed")
         finally:  # What is timed is printed also if the job is stopped.
-            with printing(saved=False) as console:
+            with printing(saved=False, quiet=not speeds) as console:
                 if as_json:
                     click.echo(json.dumps(_report(speeds, limits), indent=2))
                 else:

@@ -14,7 +14,17 @@ from .._extras import require
 from ..errors import BitstreamError
 from ..jobs.names import SEEDLESS, SNGS
 from .options import QUIET, SCHEDULER, SCHEDULERS, CommaList, FilePath, out_option, seed_option, with_options
-from .running import make_folder, opened, plain_errors, print_wide, printing, say, stoppable, write_results
+from .running import (
+    make_folder,
+    opened,
+    plain_errors,
+    print_wide,
+    printing,
+    say,
+    stoppable,
+    write_report,
+    write_results,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -167,10 +177,13 @@ def infer(
                 "results": [vars(r) | {"sc_operations_per_second": r.sc_operations_per_second} for r in found],
             }
             written = make_folder(folder, FILES)  # Another job may have written there meanwhile.
+            if len(found) < len(todo):  # There may be little time.
+                write_report(written, report)
+                say(status, f"Written ({len(found)} of {len(todo)} settings): {written / FILES[0]}")
+                return found
             title = f"SC inference, {name}, {mode}"
-            write_results(written, report, "accuracy.png", lambda: accuracy_figure(found, title))
-            left = f" ({len(found)} of {len(todo)} settings)" if len(found) < len(todo) else ""
-            say(status, f"Written{left}: {', '.join(str(written / file) for file in FILES)}")
+            write_results(written, report, FILES[1], lambda: accuracy_figure(found, title))
+            say(status, f"Written: {', '.join(str(written / file) for file in FILES)}")
             return found
 
         exit_if_stopped()

@@ -49,7 +49,7 @@ def opened(
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Show our errors as one line instead of a traceback, but leave the error of another rank to that rank."""
+    """Show our errors and those of files as one line, not a traceback, but leave the error of another rank to it."""
     try:
         yield
     except ScdaskError as error:
@@ -58,6 +58,10 @@ def plain_errors() -> Iterator[None]:
         if is_foreign(error):
             sys.exit(1)
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise click.ClickException(printable(error)) from error
 
 
 @contextmanager
@@ -66,7 +70,7 @@ def plain_os_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise click.ClickException(f"cannot write to {out}: {error}") from error
+        raise click.ClickException(printable(f"cannot write to {out}: {error}")) from error
 
 
 @contextmanager
@@ -121,12 +125,20 @@ def make_folder(out: Path, files: Sequence[str]) -> Path:
     return folder
 
 
-def write_results(out: Path, report: dict[str, Any], name: str, figure: Callable[[], Any]) -> None:
-    """Write a report as results.json, and then a figure as the PNG file of a name, each whole or not at all."""
+def write_report(out: Path, report: dict[str, Any]) -> None:
+    """Write a report as results.json, whole or not at all."""
     from .._files import write_whole
 
     with plain_os_errors(out):
         write_whole(out / "results.json", lambda file: file.write(json.dumps(report, indent=2).encode() + b"\n"))
+
+
+def write_results(out: Path, report: dict[str, Any], name: str, figure: Callable[[], Any]) -> None:
+    """Write a report as results.json, and then a figure as the PNG file of a name, each whole or not at all."""
+    from .._files import write_whole
+
+    write_report(out, report)
+    with plain_os_errors(out):
         drawn = figure()
         write_whole(out / name, lambda file: drawn.savefig(file, format="png", dpi=150))
 
