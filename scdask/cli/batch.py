@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
+from ..progress import stderr_console
 from .infer import infer, require_inputs
 from .options import FilePath, Matching
-from .running import plain_errors, plain_os_errors, stoppable
+from .running import plain_errors, plain_os_errors, say, stoppable
 from .train import train
 
 JOBS = {"infer": infer, "train": train}
@@ -106,6 +107,6 @@ def sbatch(job: str, args: tuple[str, ...], script: Path | None, submit: bool, *
         with plain_os_errors(path.parent):
             text = slurm.batch_script([job, *args], **options)
             write_whole(path, lambda file: file.write(text.encode()))
-        click.echo(f"Written: {path}", err=True)
+        say(stderr_console(), f"Written: {path}")
         if submit:
             click.echo(f"Submitted: job {slurm.submit(path)}")

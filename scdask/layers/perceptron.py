@@ -104,14 +104,14 @@ class SCMLP(SCSequential):
         """
         arrays = read_npz(file)
         try:
-            return cls._from_file(file, arrays, calibration)
+            return cls._of_arrays(arrays, file, calibration)
         except BitstreamError as error:
             if str(file) in str(error):
                 raise
             raise BitstreamError(f"the model {file}: {error}") from error
 
     @classmethod
-    def _from_file(cls, file: Any, arrays: dict[str, NDArray[Any]], calibration: ArrayLike | None) -> Self:
+    def _of_arrays(cls, arrays: dict[str, NDArray[Any]], file: Any, calibration: ArrayLike | None) -> Self:
         count = sum(name.startswith("weights_") for name in arrays)
         names = [name for i in range(count) for name in (f"weights_{i}", f"bias_{i}")] or ["weights_0"]
         missing = [name for name in names if name not in arrays]

@@ -75,13 +75,15 @@ def plot_accuracy(results: Iterable[Result], float_accuracy: float | None = None
         by_sng[result.sng][result.length].append(result.accuracy)
     for (sng, by_length), style in zip(by_sng.items(), line_styles(), strict=False):
         lengths = sorted(by_length)
-        ax.plot(lengths, [sum(by_length[n]) / len(by_length[n]) for n in lengths], label=sng, **style)
+        ax.plot(lengths, [sum(by_length[n]) / len(by_length[n]) for n in lengths], label=printable(sng), **style)
         low, high = ([pick(by_length[n]) for n in lengths] for pick in (min, max))
         if low != high:
             ax.fill_between(lengths, low, high, color=style["color"], alpha=0.2, linewidth=0)
     label_lengths(ax, [result.length for result in results])
     ax.set_ylabel("accuracy (share right)")
     add_legend(ax, title="number generator", loc="lower right")
+    for text in ax.get_legend().get_texts():
+        text.set(**PLAIN)
     return ax
 
 
