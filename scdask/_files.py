@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import glob
 import io
 import json
 import math
@@ -11,12 +12,13 @@ import os
 import platform
 import shutil
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+from zlib import crc32
 
 import numpy as np
 
@@ -147,13 +149,48 @@ def write_zarr(words: Any, store: Any, about: dict[str, Any], *, overwrite: bool
         return
     if place.exists() and (overwrite or not place.is_dir() or any(place.iterdir())):
         _refuse_to_replace(place, overwrite)
-    beside = _beside(place)
-    try:
+    with _folder_beside(place) as beside:
         _fill(words, beside, place, about, progress)
         _publish(beside, place, overwrite)
-    except BaseException:
-        _discard(beside)
-        raise
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """An empty folder beside a path, which is removed after an error, as is what killed processes of this host left."""
+    start = f".{path.name[:50]}.{crc32(platform.node().encode()):08x}."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f"{glob.escape(start)}*"):
+        with suppress(OSError), _locked(left):  # The lock of a process that was killed is free.
+            _discard(left)
+    with ExitStack() as stack:
+        while True:
+            beside = path.with_name(f"{start}{uuid4().hex}")
+            beside.mkdir()
+            try:
+                stack.enter_context(_locked(beside))
+            except (BlockingIOError, FileNotFoundError):  # Another process is removing it as a left-over.
+                continue
+            except OSError:  # The file system has no locks of folders, so that nobody takes it for one.
+                pass
+            if beside.exists():
+                break
+        try:
+            yield beside
+        except BaseException:
+            _discard(beside)
+            raise
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        import fcntl
+
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(opened)
 
 
 def _discard(path: Path) -> None:

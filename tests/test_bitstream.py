@@ -613,6 +613,15 @@ def test_one_array_or_the_other_is_always_at_the_path(tmp_path, monkeypatch, at_
             new.to_zarr(store, overwrite=True)
     assert sc.open_zarr(store).popcount().compute() == (new if at_once else old).popcount()
     assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
+    with monkeypatch.context() as kill:
+        kill.setattr(_files, "_discard", lambda folder: None)  # as one that is killed leaves its folder
+        with pytest.raises(BitstreamError, match="nan"):
+            sc.encode(da.from_array([np.nan]), 64).to_zarr(store, overwrite=True)
+    with _files._folder_beside(store) as used:
+        assert sorted(tmp_path.iterdir()) == [used, store]
+        new.to_zarr(store, overwrite=True)  # It leaves alone what another writes.
+        assert sorted(tmp_path.iterdir()) == [used, store]
+        used.rmdir()
 
     def write(ones):
         for _ in range(5):
