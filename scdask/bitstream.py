@@ -50,7 +50,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _files, _html, plotting
+from . import _html, _stores, plotting
 from .core import contract
 from .core.checks import check_polarity
 from .core.dispatch import BACKENDS, when_loaded
@@ -314,7 +314,7 @@ class Bitstream:
             If a URL takes a package that is not installed.
         """
         about = {"length": self.length, "polarity": self.polarity}
-        _files.write_zarr(self.words, store, about, overwrite=overwrite, progress=progress)
+        _stores.write_zarr(self.words, store, about, overwrite=overwrite, progress=progress)
 
 
 def _decode(ones: Any, length: int, polarity: Polarity) -> Any:
@@ -341,7 +341,7 @@ def open_zarr(store: Any) -> Bitstream:
     MissingBackendError
         If a URL takes a package that is not installed.
     """
-    words, about = _files.open_zarr(store)
+    words, about = _stores.open_zarr(store)
     return Bitstream(words, about.get("length", 0), about.get("polarity", ""))
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import basic_indices
 
 import scdask as sc
-from scdask import Bitstream, BitstreamError, MissingBackendError, Sobol, _files, vector_ops
+from scdask import Bitstream, BitstreamError, MissingBackendError, Sobol, _stores, vector_ops
 
 A, B = Sobol(1), Sobol(2)
 
@@ -418,13 +418,13 @@ def test_a_task_that_goes_on_after_the_failure_of_another_leaves_nothing(tmp_pat
     import zarr
 
     def write_late(self, region, block):
-        _files._discard(tmp_path / "s.zarr")
+        _stores._discard(tmp_path / "s.zarr")
         write(self, region, block)
 
     write = zarr.Array.__setitem__
     monkeypatch.setattr(zarr.Array, "__setitem__", write_late)
     array = zarr.create_array(tmp_path / "s.zarr", shape=(2,), dtype="u8")
-    _files._Shared(array, tmp_path / "s.zarr")[slice(0, 2)] = 7
+    _stores._Shared(array, tmp_path / "s.zarr")[slice(0, 2)] = 7
     assert list(tmp_path.iterdir()) == []
 
 
@@ -521,10 +521,10 @@ def test_stores_that_other_processes_do_not_see(tmp_path, monkeypatch, cluster):
 @pytest.mark.component("zarr")
 def test_a_folder_that_workers_do_not_see(tmp_path, monkeypatch):
     def elsewhere(self, region, block):
-        return remote(_files._Shared(self.array, tmp_path / "another machine"), region, block)
+        return remote(_stores._Shared(self.array, tmp_path / "another machine"), region, block)
 
-    remote = _files._Shared.__setitem__
-    monkeypatch.setattr(_files._Shared, "__setitem__", elsewhere)
+    remote = _stores._Shared.__setitem__
+    monkeypatch.setattr(_stores._Shared, "__setitem__", elsewhere)
     with pytest.raises(BitstreamError, match="take a folder that all workers share"):
         streams(lazy=True)[0].to_zarr(tmp_path / "s.zarr")
     assert list(tmp_path.iterdir()) == []
@@ -595,7 +595,7 @@ def test_a_lost_chunk_is_no_zeros(tmp_path):
 def test_one_array_or_the_other_is_always_at_the_path(tmp_path, monkeypatch, at_once):
     """Whether or not the file system lets two folders change places in one step."""
     if not at_once:
-        monkeypatch.setattr(_files, "_exchange", lambda new, path: False)
+        monkeypatch.setattr(_stores, "_exchange", lambda new, path: False)
     old, new = sc.encode([0.5], 64), sc.encode([0.25], 64)
     store = tmp_path / "s.zarr"
 
@@ -614,10 +614,10 @@ def test_one_array_or_the_other_is_always_at_the_path(tmp_path, monkeypatch, at_
     assert sc.open_zarr(store).popcount().compute() == (new if at_once else old).popcount()
     assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
     with monkeypatch.context() as kill:
-        kill.setattr(_files, "_discard", lambda folder: None)  # as one that is killed leaves its folder
+        kill.setattr(_stores, "_discard", lambda folder: None)  # as one that is killed leaves its folder
         with pytest.raises(BitstreamError, match="nan"):
             sc.encode(da.from_array([np.nan]), 64).to_zarr(store, overwrite=True)
-    with _files._folder_beside(store) as used:
+    with _stores._folder_beside(store) as used:
         assert sorted(tmp_path.iterdir()) == [used, store]
         new.to_zarr(store, overwrite=True)  # It leaves alone what another writes.
         assert sorted(tmp_path.iterdir()) == [used, store]
