@@ -50,7 +50,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _files, _html, plotting
+from . import _html, _stores, plotting
 from .core import contract
 from .core.checks import check_polarity
 from .core.dispatch import BACKENDS, when_loaded
@@ -296,12 +296,14 @@ class Bitstream:
     def to_zarr(self, store: Any, *, overwrite: bool = False, progress: bool = False) -> None:
         """Write the words to a Zarr array, uncompressed and chunk for chunk, with length and polarity as attributes.
 
-        The attributes are written last, so that a store which was left half-written is not taken for a whole one.
-        What a path held before is replaced only when all is written, so that the streams may be read lazily from there.
+        At a path nothing is there, or what was there before, until all is written: also if the process is killed or
+        others write there too, and so that the streams may be read lazily from there. In another store the attributes
+        are written last, so that one which was left half-written is not taken for a whole one.
 
         Parameters
         ----------
-        store : path or Zarr store
+        store : path, URL that fsspec knows, or Zarr store
+            A leading ~ is the home folder. The workers of a cluster must see it too.
         overwrite : bool
             Replace the Zarr array at a path on this machine.
         progress : bool
@@ -310,10 +312,13 @@ class Bitstream:
         Raises
         ------
         BitstreamError
-            If something is there and `overwrite` is false, or it is no Zarr array, or `store` is not such a path.
+            If something is there and `overwrite` is false, or it is no Zarr array, or `store` is not such a path, or
+            the processes that compute the chunks cannot write to it, as to a store in the memory of this one.
+        MissingBackendError
+            If a URL takes a package that is not installed.
         """
         about = {"length": self.length, "polarity": self.polarity}
-        _files.write_zarr(self.words, store, about, overwrite=overwrite, progress=progress)
+        _stores.write_zarr(self.words, store, about, overwrite=overwrite, progress=progress)
 
 
 def _decode(ones: Any, length: int, polarity: Polarity) -> Any:
@@ -326,7 +331,7 @@ def open_zarr(store: Any) -> Bitstream:
 
     Parameters
     ----------
-    store : path or Zarr store
+    store : path, URL that fsspec knows, or Zarr store
 
     Returns
     -------
@@ -335,9 +340,12 @@ def open_zarr(store: Any) -> Bitstream:
     Raises
     ------
     BitstreamError
-        If there is no Zarr array, or scdask did not write it (to its end), or wrote it in a newer format.
+        If there is no Zarr array, or scdask did not write it (to its end), or wrote it in a newer format; when it is
+        computed, if a chunk cannot be read or its file is lost (which a store of scdask 0.1.0 cannot tell from zeros).
+    MissingBackendError
+        If a URL takes a package that is not installed.
     """
-    words, about = _files.open_zarr(store)
+    words, about = _stores.open_zarr(store)
     return Bitstream(words, about.get("length", 0), about.get("polarity", ""))
 
 

@@ -1,8 +1,16 @@
 """The errors and warnings of scdask: each is a name, a built-in base, and one sentence with the numbers in it."""
 
 
+def printable(text: object) -> str:
+    """Text that a terminal shows as it is: names from files may hold characters that command it."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in str(text))
+
+
 class ScdaskError(Exception):
     """Base of every error that scdask raises on purpose."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class BitstreamError(ScdaskError, ValueError):

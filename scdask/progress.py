@@ -86,21 +86,13 @@ def bar(
     callable
         To be called with the number that is done now, and, if they change, description= and total=.
     """
-    from rich.console import Console
-
     if quiet:
         yield _ignore
         return
-
-    class Quietable(Console):
-        def on_broken_pipe(self) -> None:
-            self.quiet = True  # Nobody reads what is shown any more, but the work goes on.
-
-    console = Quietable(stderr=True)
+    console = stderr_console()
 
     def show(text: str) -> None:
-        with suppress(OSError, ValueError):  # The standard error may be closed.
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     notebook = _in_notebook()
     if console.is_terminal and not notebook:
@@ -116,6 +108,40 @@ def bar(
         yield line.update
     finally:
         line.draw()
+
+
+def stderr_console(*, quiet: bool = False) -> Console:
+    """The standard error, which the work outlives, and which gets control characters only if it is a terminal."""
+    from rich.console import Console
+
+    stream = _Unread(getattr(sys.stderr, "rich_proxied_file", sys.stderr))
+    return Console(file=stream, force_terminal=stream.isatty(), quiet=quiet)  # type: ignore[arg-type]
+
+
+class _Unread:
+    """A stream that may be full or closed, or whose reader may be gone: what cannot be written is dropped."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        with suppress(OSError, ValueError, AttributeError):
+            return bool(self._stream.isatty())
+        return False
+
+    def fileno(self) -> int:
+        number: int = self._stream.fileno()
+        return number
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError, AttributeError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError, AttributeError):
+            self._stream.flush()
 
 
 def _ignore(done: int, description: str | None = None, total: int | None = None) -> None:

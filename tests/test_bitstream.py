@@ -1,8 +1,12 @@
 import copy
 import io
+import json
 import pickle
 import re
 import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
 
 import dask
 import dask.array as da
@@ -13,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import basic_indices
 
 import scdask as sc
-from scdask import Bitstream, BitstreamError, Sobol, vector_ops
+from scdask import Bitstream, BitstreamError, MissingBackendError, Sobol, _stores, vector_ops
 
 pytestmark = pytest.mark.filterwarnings("ignore::scdask.CorrelationWarning")  # equal generators are meant here
 
@@ -335,7 +339,13 @@ def test_zarr_is_uncompressed_and_chunk_for_chunk(tmp_path):
     assert array.chunks == (2, 4, 5)
     assert array.compressors == ()
     attributes = array.attrs["scdask"]
-    assert attributes == {"format": 1, "length": 300, "polarity": "unipolar", "id": attributes["id"]}
+    assert attributes == {
+        "format": 1,
+        "length": 300,
+        "polarity": "unipolar",
+        "id": attributes["id"],
+        "all_chunks": True,
+    }
     assert sc.open_zarr(str(tmp_path / "s.zarr")).chunks == stream.chunks
 
 
@@ -393,11 +403,31 @@ def test_stores_that_are_not_ours(tmp_path):
 
 @pytest.mark.component("zarr")
 def test_a_half_written_store_is_refused(tmp_path):
-    broken = sc.encode(da.from_array(np.array([0.5, np.nan]), chunks=1), 10)
+    from zarr.storage import MemoryStore
+
+    broken, store = sc.encode(da.from_array(np.array([0.5, np.nan]), chunks=1), 10), MemoryStore()
     with pytest.raises(BitstreamError, match="nan"):
-        broken.to_zarr(tmp_path / "s.zarr")
+        broken.to_zarr(store)
     with pytest.raises(BitstreamError, match="not to its end"):
-        sc.open_zarr(tmp_path / "s.zarr")
+        sc.open_zarr(store)
+    with dask.config.set(scheduler="sync"), pytest.raises(BitstreamError, match="nan"):
+        broken.to_zarr(tmp_path / "s.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.component("zarr")
+def test_a_task_that_goes_on_after_the_failure_of_another_leaves_nothing(tmp_path, monkeypatch):
+    import zarr
+
+    def write_late(self, region, block):
+        _stores._discard(tmp_path / "s.zarr")
+        write(self, region, block)
+
+    write = zarr.Array.__setitem__
+    monkeypatch.setattr(zarr.Array, "__setitem__", write_late)
+    array = zarr.create_array(tmp_path / "s.zarr", shape=(2,), dtype="u8")
+    _stores._Shared(array, tmp_path / "s.zarr")[slice(0, 2)] = 7
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.component("zarr")
@@ -453,6 +483,210 @@ def test_a_store_in_memory():
     store = MemoryStore()
     streams(lazy=True)[0].to_zarr(store)
     np.testing.assert_array_equal(sc.open_zarr(store).compute().words, streams()[0].words)
+
+
+@pytest.mark.component("zarr")
+def test_stores_that_other_processes_do_not_see(tmp_path, monkeypatch, cluster):
+    from zarr.storage import LoggingStore, MemoryStore, StorePath, ZipStore
+
+    stream = sc.encode(da.arange(8, chunks=2) / 8, 128, sng=A)
+    in_memory = [
+        MemoryStore(),
+        {},
+        "memory://never",
+        ZipStore(tmp_path / "s.zip", mode="w"),
+        StorePath(MemoryStore(), "a"),
+        LoggingStore(MemoryStore()),
+    ]
+    with cluster.as_current():
+        for store in in_memory:
+            with pytest.raises(BitstreamError, match=r"^a Dask cluster cannot write to .* memory of this process"):
+                stream.to_zarr(store)
+    for elsewhere in ("processes", ProcessPoolExecutor(1)):
+        with dask.config.set(scheduler=elsewhere), pytest.raises(BitstreamError, match="Dask's scheduler of processes"):
+            stream.to_zarr(MemoryStore())
+    with dask.config.set(scheduler=ThreadPoolExecutor(1)):
+        stream.to_zarr(in_memory[2])
+        assert sc.open_zarr(in_memory[2]).decode().compute().tolist() == [i / 8 for i in range(8)]
+
+    def forgets(self, region, block):
+        pass
+
+    # A store of another kind that loses chunks is not marked as whole.
+    monkeypatch.setattr("zarr.Array.__setitem__", forgets)
+    with pytest.raises(BitstreamError, match="got 0 of 4 chunks"):
+        stream.to_zarr(in_memory[0])
+    with pytest.raises(BitstreamError, match="not to its end"):
+        sc.open_zarr(in_memory[0])
+
+
+@pytest.mark.component("zarr")
+def test_a_folder_that_workers_do_not_see(tmp_path, monkeypatch):
+    def elsewhere(self, region, block):
+        return remote(_stores._Shared(self.array, tmp_path / "another machine"), region, block)
+
+    remote = _stores._Shared.__setitem__
+    monkeypatch.setattr(_stores._Shared, "__setitem__", elsewhere)
+    with pytest.raises(BitstreamError, match="take a folder that all workers share"):
+        streams(lazy=True)[0].to_zarr(tmp_path / "s.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.component("zarr")
+def test_places_of_stores(tmp_path, monkeypatch):
+    import zarr
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    stream = sc.encode([0.5], 64)
+    local = zarr.storage.LocalStore
+    for place, there in [
+        ("~/home.zarr", "home.zarr"),
+        (Path("~") / "path.zarr", "path.zarr"),
+        (f"file://{tmp_path}/url.zarr", "url.zarr"),
+        ("relative.zarr", "relative.zarr"),
+        (local(tmp_path / "object.zarr"), "object.zarr"),
+        (zarr.storage.StorePath(local(tmp_path), "new/within.zarr"), "new/within.zarr"),
+    ]:
+        stream.to_zarr(place)
+        assert (tmp_path / there / "zarr.json").exists()
+        for same in (place, tmp_path / there):
+            assert sc.open_zarr(same).popcount().compute() == stream.popcount()
+    array = zarr.open_array(tmp_path / "url.zarr")
+    for wrong, message in [
+        ("", "the path is ''"),
+        ("a\0b", "is no path"),
+        (b"bytes", "cannot hold a Zarr array"),
+        (7, "cannot hold"),
+        (array, r"not an open zarr\.Array"),
+        ("nonsense://bucket/a", "nonsense://bucket/a cannot hold"),
+        (".", "there already"),
+        ("/", "there already"),
+    ]:
+        with pytest.raises(BitstreamError, match=message):
+            stream.to_zarr(wrong)
+    with monkeypatch.context() as missing:
+        missing.setitem(sys.modules, "s3fs", None)
+        for use in (stream.to_zarr, sc.open_zarr):
+            with pytest.raises(
+                MissingBackendError, match=r"^s3://bucket/a needs a package that is not installed: .*s3fs"
+            ):
+                use("s3://bucket/a")
+
+
+@pytest.mark.component("zarr")
+def test_a_lost_chunk_is_no_zeros(tmp_path):
+    stream = sc.encode(np.zeros(6), 64, chunks=(2,))
+    stream.to_zarr(tmp_path / "s.zarr")
+    assert sc.open_zarr(tmp_path / "s.zarr").popcount().compute().tolist() == [0] * 6
+    lost = tmp_path / "s.zarr/c/1/0"
+    contents = lost.read_bytes()
+    lost.unlink()
+    back = sc.open_zarr(tmp_path / "s.zarr")
+    assert back[4:].popcount().compute().tolist() == [0, 0]
+    for part in (back, back[3], back[[0, 2]]):
+        with pytest.raises(BitstreamError, match=r"the chunk \[.*\] of .*s\.zarr is lost"):
+            part.compute()
+    lost.write_bytes(contents[:3])
+    with pytest.raises(BitstreamError, match=r"s\.zarr cannot be read"):
+        back.compute()
+
+
+@pytest.mark.component("zarr")
+@pytest.mark.parametrize("at_once", [True, False])
+def test_one_array_or_the_other_is_always_at_the_path(tmp_path, monkeypatch, at_once):
+    """Whether or not the file system lets two folders change places in one step."""
+    if not at_once:
+        monkeypatch.setattr(_stores, "_exchange", lambda new, path: False)
+    old, new = sc.encode([0.5], 64), sc.encode([0.25], 64)
+    store = tmp_path / "s.zarr"
+
+    def killed_after(self, target):
+        moved = rename(self, target)
+        if self == store:
+            raise KeyboardInterrupt
+        return moved
+
+    old.to_zarr(store)
+    rename = Path.rename
+    with monkeypatch.context() as kill:
+        kill.setattr(Path, "rename", killed_after)
+        with pytest.raises(KeyboardInterrupt) if not at_once else nullcontext():
+            new.to_zarr(store, overwrite=True)
+    assert sc.open_zarr(store).popcount().compute() == (new if at_once else old).popcount()
+    assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
+    with monkeypatch.context() as kill:
+        kill.setattr(_stores, "_discard", lambda folder: None)  # as one that is killed leaves its folder
+        with pytest.raises(BitstreamError, match="nan"):
+            sc.encode(da.from_array([np.nan]), 64).to_zarr(store, overwrite=True)
+    with _stores._folder_beside(store) as used:
+        assert sorted(tmp_path.iterdir()) == [used, store]
+        new.to_zarr(store, overwrite=True)  # It leaves alone what another writes.
+        assert sorted(tmp_path.iterdir()) == [used, store]
+        used.rmdir()
+
+    def write(ones):
+        for _ in range(5):
+            sc.encode([ones / 8], 64, sng=sc.Thermometer()).to_zarr(store, overwrite=True)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, (2, 4, 6)))
+    assert sc.open_zarr(store).popcount().compute() in ([16], [32], [48])
+    assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
+
+    def first(ones):
+        try:
+            sc.encode([ones / 8], 64, sng=sc.Thermometer()).to_zarr(tmp_path / "t.zarr")
+        except BitstreamError as error:
+            return "there already" in str(error)
+        return "written"
+
+    with ThreadPoolExecutor(3) as pool:
+        assert sorted(pool.map(first, (2, 4, 6)), key=str) == [True, True, "written"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zarr", "t.zarr"]
+
+
+@pytest.mark.component("zarr")
+def test_metadata_that_others_broke(tmp_path):
+    store = tmp_path / "s.zarr"
+    sc.encode([0.5] * 4, 64, chunks=(2,)).to_zarr(store)
+    good = json.loads((store / "zarr.json").read_text())
+    ours = good["attributes"]["scdask"]
+    broken = [
+        "3",
+        "null",
+        "[]",
+        "{",
+        "[" * 100_000,
+        '{"a":' * 50_000,
+        *(
+            json.dumps(good | change)
+            for change in (
+                {"shape": [10**12, 1]},
+                {"shape": "x"},
+                {"shape": []},
+                {"shape": None},
+                {"attributes": [1]},
+                {"codecs": [{"name": "\x1b[31m"}]},
+                {"codecs": 3},
+                {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [0, 1]}}},
+                {"chunk_grid": 7},
+                {"data_type": "float64"},
+                {"data_type": {"name": {}}},
+                {"fill_value": "x"},
+            )
+        ),
+        *(
+            json.dumps(good | {"attributes": {"scdask": ours | change}})
+            for change in ({"length": [1]}, {"length": 10**30}, {"length": "64"}, {"polarity": {}}, {"format": []})
+        ),
+    ]
+    for text in broken:
+        (store / "zarr.json").write_text(text)
+        with pytest.raises(BitstreamError) as caught:
+            sc.open_zarr(store)
+        assert len(str(caught.value)) < 800, text[:80]
+        assert str(caught.value).isprintable(), text[:80]
 
 
 def test_a_bitstream_is_a_sequence_but_no_array():

@@ -5,17 +5,20 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import dask
 import numpy as np
 import psutil
 import pytest
+from click import ClickException
 from click.testing import CliRunner
 from slow import slow
 
 from scdask import SCMLP, BitstreamError, SchedulerError
 from scdask.cli import main
+from scdask.cli.running import make_folder, printing, stoppable
 from scdask.cluster import as_place, open_scheduler, warm_up
 from scdask.jobs.digits import load_digits, train_perceptron
 
@@ -228,7 +231,7 @@ def test_a_scheduler_that_is_running(tmp_path, cluster):
     file = tmp_path / "scheduler.json"
     cluster.write_scheduler_file(file)
     for scheduler in (cluster.scheduler.address, file):
-        out = tmp_path / "out"
+        out = tmp_path / f"of {Path(scheduler).name}"
         run("infer", "digits", "--scheduler", scheduler, "--out", out, "--sng", "sobol", "--length", "64", "--quiet")
         assert report(out)["results"][0]["accuracy"] >= 0.966
         assert report(out)["scheduler"] == str(scheduler)
@@ -325,6 +328,105 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     assert [p.name for p in (tmp_path / "taken").iterdir()] == ["results.json"]
 
 
+@pytest.fixture
+def small(tmp_path, digits):
+    """The arguments of a small job, in a folder of its own."""
+    model, data = digits
+    model.save(tmp_path / "m.npz")
+    np.savez(tmp_path / "d.npz", x=data.x_test[:20], y=data.y_test[:20])
+    return ["--data", tmp_path / "d.npz", "--scheduler", "threads", "--sng", "sobol", "--length", "16,32"]
+
+
+def test_a_run_is_not_overwritten(tmp_path, small, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for args, folder in [([], "new/out"), (["--quiet"], "new/out-2"), ([], "new/out-3")]:
+        result = run("infer", *small, "--model", "~/m.npz", "--out=~/new/out/", *args)
+        assert report(tmp_path / folder)["settings_left"] == 0
+        assert ("holds a run already" in result.stderr) is (folder != "new/out")
+    assert str(tmp_path / "new/out-3/results.json") in result.stderr
+    monkeypatch.chdir(tmp_path / "new/out")
+    for out, folder in [(Path(), "results-2"), (Path(".."), "..")]:
+        assert make_folder(out, ["results.json"]) == Path(folder)
+    assert "the path is empty" in run("infer", *small, "--model", "~/m.npz", "--out", "", expect=2).output
+
+
+def test_names_of_files_are_no_markup_and_no_formulas(tmp_path, small):
+    model = tmp_path / "a$\\foo$b_[red]\x1b[2J.npz"
+    (tmp_path / "m.npz").rename(model)
+    out = tmp_path / "out[/b]\x1b[31m"
+    result = run("infer", *small, "--model", model, "--out", out)
+    assert is_png(out / "accuracy.png")
+    assert f"Written: {tmp_path}/out[/b]\\x1b[31m/results.json" in result.stderr
+    assert report(out)["job"] == f"infer {model.name}"
+    model.write_bytes(b"\x1b[2J")
+    result = run("infer", *small, "--model", model, "--out", out, expect=1)
+    assert "b_[red]\\x1b[2J.npz is not an npz file" in result.stderr
+    assert "\x1b" not in result.output
+    model.chmod(0)
+    if os.geteuid():  # Root may read anything.
+        assert "Permission denied" in run("infer", *small, "--model", model, "--out", out, expect=1).stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_is_done_is_written_when_a_job_is_stopped(tmp_path, small, monkeypatch, number):
+    from scdask.jobs import infer
+
+    def stopped(*args):
+        yield next(run_settings(*args))
+        os.kill(os.getpid(), number)
+        time.sleep(LIMIT)
+
+    run_settings = infer.run
+    monkeypatch.setattr(infer, "run", stopped)
+    result = run("infer", *small, "--model", tmp_path / "m.npz", "--out", tmp_path / "out", expect=128 + number)
+    assert "Written (1 of 2 settings)" in result.stderr
+    assert result.stderr.endswith(f"Stopped by {number.name}.\n")
+    written = report(tmp_path / "out")
+    assert ([r["length"] for r in written["results"]], written["settings_left"]) == ([16], 1)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.json"]
+
+
+def test_nohup_is_heeded():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def nobody_reads():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return open(writer, "w")  # noqa: PTH123
+
+
+def full_disk():
+    return open("/dev/full", "w")  # noqa: PTH123
+
+
+@pytest.mark.parametrize("stream", [nobody_reads, full_disk])
+def test_a_job_does_not_fail_with_what_it_prints(tmp_path, small, monkeypatch, capsys, stream):
+    monkeypatch.setattr(sys, "stdout", stream())
+    args = [str(a) for a in ["infer", *small, "--model", tmp_path / "m.npz", "--out"]]
+    main.main([*args, str(tmp_path / "a")], standalone_mode=False)
+    assert ("Warning: the standard output cannot be written" in capsys.readouterr().err) is (stream is full_disk)
+    sys.stdout.close()  # What could not be written is no error at the end either.
+    monkeypatch.setattr(sys, "stdout", stream())
+    monkeypatch.setattr(sys, "stderr", stream())
+    main.main([*args, str(tmp_path / "b")], standalone_mode=False)
+    sys.stdout.close()
+    sys.stderr.close()
+    for folder in ("a", "b"):
+        assert sorted(p.name for p in (tmp_path / folder).iterdir()) == ["accuracy.png", "results.json"]
+    # What is in no file is lost, and that is an error.
+    with nullcontext() if stream is nobody_reads else pytest.raises(ClickException, match="cannot be written"):
+        monkeypatch.setattr(sys, "stdout", stream())
+        with printing(saved=False) as console:
+            console.print("a table")
+
+
 def test_an_ascii_terminal(tmp_path):
     args = ["infer", "digits", "--scheduler", "threads", "--out", str(tmp_path), "--sng", "lfsr", "--length", "64"]
     done = CliRunner(charset="ascii").invoke(main, [*args, "--repeat", "2"], env={"COLUMNS": "40"})
@@ -360,9 +462,9 @@ def test_other_ways_in(command):
 # left-over processes
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM)])
+@pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM), slow(signal.SIGHUP)])
 def test_an_interrupted_job_leaves_nothing_behind(tmp_path, number):
-    """As a terminal does it, Ctrl-C goes to the whole group; SIGTERM, as a batch system does it, to the job."""
+    """A terminal sends Ctrl-C and SIGHUP to the whole group, a batch system SIGTERM to the job."""
     args = ["infer", "digits", "--out", str(tmp_path), "--length", "4096", "--repeat", "100000", "--workers", "2"]
     job = subprocess.Popen(
         [sys.executable, "-m", "scdask", *args], stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -373,7 +475,7 @@ def test_an_interrupted_job_leaves_nothing_behind(tmp_path, number):
         assert job.poll() is None
         family = psutil.Process(job.pid).children(recursive=True)
         assert len(family) >= 2
-        if number == signal.SIGINT:
+        if number != signal.SIGTERM:
             os.killpg(job.pid, number)
         else:
             job.send_signal(number)
@@ -381,7 +483,9 @@ def test_an_interrupted_job_leaves_nothing_behind(tmp_path, number):
         assert job.returncode == 128 + number
         _, alive = psutil.wait_procs(family, timeout=15)
         assert not alive
-        assert list(Path(tmp_path).iterdir()) == []
+        left = sorted(path.name for path in tmp_path.iterdir())
+        assert left in ([], ["results.json"])
+        assert not left or report(tmp_path)["settings_left"] > 0
     finally:
         if job.poll() is None:
             job.kill()

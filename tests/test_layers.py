@@ -1,3 +1,11 @@
+import io
+import os
+import pickle
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -216,6 +224,109 @@ def test_reprs_are_short(mlp):
 def test_one_output_tells_two_classes():
     mlp = SCMLP((SCDense(np.array([[1.0, -1.0]]), np.zeros(1)),), np.array(["no", "yes"]))
     assert mlp.predict(np.array([[1.0, 0.0], [0.0, 1.0]]), 64).tolist() == ["yes", "no"]
+
+
+def test_a_model_is_saved_whole_or_not_at_all(mlp, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "m.npz"
+    mlp.save("~/m")  # NumPy adds the suffix.
+    path.chmod(0o640)
+    (tmp_path / "link.npz").symlink_to(path)
+    before = path.read_bytes()
+    objects = replace(mlp, classes=np.array([*mlp.classes[1:], ("a", 1)], object))
+    with pytest.raises(BitstreamError, match=r"classes that are numbers or text, not .*\('a', 1\)"):
+        objects.save(path)
+
+    def full(file, **arrays):
+        file.write(b"PK")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(np, "savez", full)
+        with pytest.raises(OSError, match="No space"):
+            mlp.save(path)
+    assert path.read_bytes() == before
+    text = np.array([f"class {c}" for c in mlp.classes], object)
+    replace(mlp, classes=text).save(tmp_path / "link.npz")
+    assert SCMLP.load("~/m.npz").classes.tolist() == text.tolist()
+    assert (tmp_path / "link.npz").is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["link.npz", "m.npz"]
+
+
+def test_models_through_pipes(mlp, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for target, source in [(tmp_path / "pipe", tmp_path / "pipe"), (io.BytesIO(), None)]:
+        with ThreadPoolExecutor(1) as pool:
+            saved = pool.submit(mlp.save, target)
+            if source is None:
+                saved.result()
+                source = io.BufferedReader(Unseekable(target.getvalue()))
+            assert SCMLP.load(source).layers[1].input_scale == mlp.layers[1].input_scale
+    assert [file.name for file in tmp_path.iterdir()] == ["pipe"]
+
+
+class Unseekable(io.BytesIO):
+    def seekable(self):
+        return False
+
+
+def npy(shape):
+    """The header of an array of 8-byte floats, without its data."""
+    header = repr({"descr": "<f8", "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def test_files_that_are_corrupt_or_hostile(mlp, tmp_path):
+    path = tmp_path / "m.npz"
+
+    def refused(message=None):
+        with pytest.raises(BitstreamError, match=message) as caught:
+            SCMLP.load(path)
+        assert str(path) in str(caught.value)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 800
+
+    whole = io.BytesIO()
+    np.savez_compressed(whole, weights_0=np.random.default_rng(0).normal(size=(8, 16)), bias_0=np.zeros(8))
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        broken = bytearray(whole.getvalue())
+        broken[rng.integers(0, len(broken), 3)[0]] ^= 0x5A
+        path.write_bytes(broken[: rng.integers(1, len(broken))] if rng.random() < 0.2 else broken)
+        with suppress(BitstreamError):  # Some bytes do not matter.
+            SCMLP.load(path)
+    for name, contents in {
+        "weights_0.npy": npy((2**45, 2)),
+        "weights_0.npy ": npy((10**30,)),
+        "weights_0": b"no array",
+        "\x1b]0;title\x07.npy": npy((0,)),
+    }.items():
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr(name.strip(" "), contents)
+        refused()
+    one = {"weights_0": np.ones((2, 2)), "bias_0": np.zeros(2)}
+    for change, message in [
+        ({"weights_0": np.ones((2, 2), object)}, "Object arrays"),
+        ({"weights_0": np.ones((2, 2), "V8")}, "real numbers"),
+        ({"bias_0": np.zeros(2, "M8[s]")}, "real numbers"),
+        ({"classes": np.zeros((2, 2))}, "classes of shape"),
+        ({"input_scales": np.array(["x"])}, "real numbers"),
+        ({f"{i}\x1b[2J": np.zeros(1) for i in range(1000)} | {"weights_1": np.ones(1)}, "no array bias_1"),
+    ]:
+        np.savez(path, **one | change)
+        refused(message)
+    for contents in (b"", b"\x1b[2J", pickle.dumps(one), whole.getvalue()[:200]):
+        path.write_bytes(contents)
+        refused("is not an npz file")
+    np.save(tmp_path / "m.npy", np.ones(2))
+    path.write_bytes((tmp_path / "m.npy").read_bytes())
+    refused("one array without a name")
+    for no_file in (tmp_path, None, 7, io.StringIO("x")):
+        with pytest.raises(BitstreamError, match="is not an npz file"):
+            SCMLP.load(no_file)
+    with pytest.raises(FileNotFoundError):
+        SCMLP.load(tmp_path / "none.npz")
 
 
 def test_npz_round_trip(mlp, tmp_path):

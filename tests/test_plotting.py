@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -198,3 +199,13 @@ def test_a_missing_matplotlib_says_what_to_install():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "matplotlib is not installed; pip install 'scdask[apps]'" in done.stdout
+
+
+def test_names_of_others_are_no_formulas():
+    name = "a$\\foo$b_%\x1b[2J\udcff.npz"
+    results = [SimpleNamespace(sng=name, length=n, accuracy=0.5) for n in (16, 64)]
+    figure = plotting.accuracy_figure(results, name)
+    figure.savefig(io.BytesIO())
+    (ax,) = figure.axes
+    assert ax.get_title() == "a$\\foo$b_%\\x1b[2J\\udcff.npz"
+    assert not ax.title.get_usetex()

@@ -23,7 +23,7 @@ def test_a_log_has_lines_without_control_characters():
         [sys.executable, "-c", LOOP.format(quiet=False)],
         capture_output=True,
         check=True,
-        env=os.environ | {"TERM": "xterm-256color"},
+        env=os.environ | {"TERM": "xterm-256color", "FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"},
     )
     assert done.stdout == b""
     text = done.stderr.decode()

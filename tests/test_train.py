@@ -85,11 +85,16 @@ def test_resume_gives_the_same_weights(three_epochs, tmp_path):
     assert report(tmp_path)["resumed_from"] == 1
 
 
-def test_an_old_checkpoint_is_overwritten_without_resume(three_epochs, tmp_path):
-    (tmp_path / "checkpoint.npz").write_bytes((three_epochs[0] / "checkpoint.npz").read_bytes())
-    assert train(tmp_path, "--epochs", 1, "--seed", 3, "--quiet").output == ""
-    settings = snn.Settings(epochs=1, seed=3)
-    assert snn.load_checkpoint(tmp_path / "checkpoint.npz", settings).epoch == 1
+def test_an_old_checkpoint_is_kept_without_resume(three_epochs, tmp_path):
+    old, new = tmp_path / "out", tmp_path / "out-2"
+    old.mkdir()
+    (old / "checkpoint.npz").write_bytes((three_epochs[0] / "checkpoint.npz").read_bytes())
+    assert (
+        train(old, "--epochs", 1, "--seed", 3, "--quiet").output
+        == f"{old} holds a run already: this one is written to {new}\n"
+    )
+    assert snn.load_checkpoint(new / "checkpoint.npz", snn.Settings(epochs=1, seed=3)).epoch == 1
+    assert [path.name for path in old.iterdir()] == ["checkpoint.npz"]
 
 
 def test_resume_needs_a_checkpoint_that_fits(three_epochs, tmp_path):
@@ -140,9 +145,9 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_training_can_be_resumed(tmp_path, number):
-    """As a terminal does it, Ctrl-C goes to the whole group; SIGTERM, as a batch system does it, to the job."""
+    """A terminal sends Ctrl-C and SIGHUP to the whole group, a batch system SIGTERM to the job."""
     args = ["train", "digits", "--out", str(tmp_path), "--epochs", "100000", "--workers", "1"]
     job = subprocess.Popen(
         [sys.executable, "-m", "scdask", *args], stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -157,11 +162,15 @@ def test_an_interrupted_training_can_be_resumed(tmp_path, number):
         assert job.poll() is None
         family = psutil.Process(job.pid).children(recursive=True)
         assert len(family) >= 2
-        if number == signal.SIGINT:
+        if number != signal.SIGTERM:
             os.killpg(job.pid, number)
         else:
             job.send_signal(number)
-        assert job.communicate(timeout=LIMIT)[1].split("\n")[-2] == f"Stopped by {number.name}."
+        *_, written, stopped, _ = job.communicate(timeout=LIMIT)[1].split("\n")
+        assert (written, stopped) == (
+            f"Written: {checkpoint}, from which --resume goes on",
+            f"Stopped by {number.name}.",
+        )
         assert job.returncode == 128 + number
         _, alive = psutil.wait_procs(family, timeout=15)
         assert not alive

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
+from ..progress import stderr_console
 from .infer import infer, require_inputs
-from .options import Matching
-from .running import plain_errors, plain_os_errors, stoppable
+from .options import FilePath, Matching
+from .running import plain_errors, plain_os_errors, say, stoppable
 from .train import train
 
 JOBS = {"infer": infer, "train": train}
@@ -23,7 +24,7 @@ SLURM_NAME = Matching("name", r"[\w.,@+-]+")
 @click.command("mpi-run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--threads", type=click.IntRange(1), help="Threads of each worker.")
 @click.option("--interface", help="Network interface of the cluster, such as ib0.")
-@click.argument("script", type=click.Path(exists=True, dir_okay=False))
+@click.argument("script", type=FilePath(exists=True, dir_okay=False))
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: str | None) -> None:
     """Run a Dask script in an MPI job.
@@ -89,7 +90,7 @@ def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: 
     "choice without it.",
 )
 @click.option("--setup", multiple=True, help="A command to run first, such as 'module load mpich'; again for more.")
-@click.option("--script", type=click.Path(dir_okay=False, path_type=Path), help="File to write; by default JOB.sbatch.")
+@click.option("--script", type=FilePath(dir_okay=False, path_type=Path), help="File to write; by default JOB.sbatch.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 @click.option("--submit", is_flag=True, help="Submit it too.")
 def sbatch(job: str, args: tuple[str, ...], script: Path | None, overwrite: bool, submit: bool, **options: Any) -> None:
@@ -106,6 +107,7 @@ def sbatch(job: str, args: tuple[str, ...], script: Path | None, overwrite: bool
     and --resume goes on from it.
     """
     with plain_errors():
+        from .._files import write_whole
         from ..cluster import slurm
 
         if options["nodes"] > options["ntasks"]:
@@ -126,7 +128,7 @@ def sbatch(job: str, args: tuple[str, ...], script: Path | None, overwrite: bool
         with plain_os_errors(path.parent):
             if not overwrite and path.exists() and path.read_bytes() != text.encode():
                 raise click.UsageError(f"{path} is there already, and is another script: --overwrite replaces it")
-            path.write_text(text)
-        click.echo(f"Written: {path}", err=True)
+            write_whole(path, lambda file: file.write(text.encode()))
+        say(stderr_console(), f"Written: {path}")
         if submit:
             click.echo(f"Submitted: job {slurm.submit(path)}")

@@ -7,12 +7,12 @@ import platform
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import __version__
-from .running import plain_errors, print_wide, stoppable
+from .running import plain_errors, print_wide, printing, stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -77,45 +77,49 @@ def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
         share, limits                   the share that it reaches of these limits
     """
     with plain_errors(), stoppable() as exit_if_stopped:
-        from rich.console import Console
-
         from ..jobs.bench import cases, measure
         from ..limits import measure_limits
-        from ..progress import bar
+        from ..progress import bar, stderr_console
 
         if peers:
             from ..jobs.peers import require_all
 
             require_all()
-        status = Console(stderr=True, quiet=quiet)
+        status = stderr_console(quiet=quiet)
         with status.status("the limits of this machine"):
             limits = measure_limits()
         speeds: list[Speed] = []
-        with bar(None, "kernels", "kernels", quiet=quiet) as update:
-            for case in cases(peers):
-                exit_if_stopped()
-                update(len(speeds), case.name)
-                speeds.append(measure(case, limits, seconds))
-            update(len(speeds), "timed")
-        if as_json:
-            report = {
-                "scdask": __version__,
-                "processor": _processor(),
-                "packages": _versions(BENCHED),
-                "limits": vars(limits),
-                "busy": _is_busy(speeds),
-                "kernels": [vars(s) | {"rate": s.rate, "ratios": s.ratios} for s in speeds],
-            }
-            click.echo(json.dumps(report, indent=2))
-        else:
-            _print_speeds(Console(), speeds, limits)
-            if _is_busy(speeds):
-                Console().print(BUSY.format(max(speed.share for speed in speeds)), highlight=False)
+        try:
+            with bar(None, "kernels", "kernels", quiet=quiet) as update:
+                for case in cases(peers):
+                    exit_if_stopped()
+                    update(len(speeds), case.name)
+                    speeds.append(measure(case, limits, seconds))
+                update(len(speeds), "timed")
+        finally:  # What is timed is printed also if the job is stopped.
+            with printing(saved=False, quiet=not speeds) as console:
+                if as_json:
+                    click.echo(json.dumps(_report(speeds, limits), indent=2))
+                else:
+                    _print_speeds(console, speeds, limits)
+                    if _is_busy(speeds):
+                        console.print(BUSY.format(max(speed.share for speed in speeds)), highlight=False)
 
 
 def _is_busy(speeds: Iterable[Speed]) -> bool:
     """Whether a kernel is quicker than the machine was while its limits were measured, by more than the noise."""
     return any(speed.share > 1.05 for speed in speeds)
+
+
+def _report(speeds: Sequence[Speed], limits: Limits) -> dict[str, Any]:
+    return {
+        "scdask": __version__,
+        "processor": _processor(),
+        "packages": _versions(BENCHED),
+        "limits": vars(limits),
+        "busy": _is_busy(speeds),
+        "kernels": [vars(s) | {"rate": s.rate, "ratios": s.ratios} for s in speeds],
+    }
 
 
 def _print_speeds(console: Console, speeds: Sequence[Speed], limits: Limits) -> None:

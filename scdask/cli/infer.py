@@ -14,7 +14,7 @@ from .. import __version__
 from .._extras import require
 from ..errors import BitstreamError
 from ..jobs.names import SEEDLESS, SNGS
-from .options import KEEP_OPEN, QUIET, SCHEDULER, SCHEDULERS, CommaList, out_option, seed_option, with_options
+from .options import KEEP_OPEN, QUIET, SCHEDULER, SCHEDULERS, CommaList, FilePath, out_option, seed_option, with_options
 from .running import (
     keep_open,
     make_folder,
@@ -22,22 +22,28 @@ from .running import (
     plain_errors,
     plain_os_errors,
     print_wide,
+    printing,
     refuse_ranks,
+    say,
     stoppable,
+    write_report,
     write_results,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..jobs.infer import Results
+    from ..jobs.infer import Result, Results
     from ..layers import SCMLP
+
+
+FILES = ("results.json", "accuracy.png")
 
 
 @click.command(epilog=SCHEDULERS)
 @click.argument("dataset", type=click.Choice(["digits"]), required=False)
-@click.option("--model", type=click.Path(exists=True, dir_okay=False), help="Your own perceptron: an npz file.")
-@click.option("--data", type=click.Path(exists=True, dir_okay=False), help="Your own inputs: an npz file of x and y.")
+@click.option("--model", type=FilePath(exists=True, dir_okay=False), help="Your own perceptron: an npz file.")
+@click.option("--data", type=FilePath(exists=True, dir_okay=False), help="Your own inputs: an npz file of x and y.")
 @click.option(
     "--sng",
     "sngs",
@@ -71,7 +77,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--predictions",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FilePath(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Write the labels that were predicted too, to a .csv or .npz file; see below.",
 )
@@ -130,6 +136,7 @@ def infer(
       scdask, job, scheduler, threads   what ran where
       samples                           how many inputs were classified
       float_accuracy                    that of the same weights without streams
+      settings_left                     0, or more if the job was stopped
       results: for each generator, length and seed
         sng, length, seed, mode         the setting
         accuracy                        the share that was right
@@ -166,14 +173,12 @@ def infer(
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
         for package in ("matplotlib", "sklearn") if dataset else ("matplotlib",):
             require(package, "apps")
-        from rich.console import Console
-
         from .._files import write_whole
         from ..jobs.infer import Results, float_accuracy, run, save_predictions, settings
         from ..plotting import accuracy_figure
-        from ..progress import bar
+        from ..progress import bar, stderr_console
 
-        status = Console(stderr=True, quiet=quiet)
+        status = stderr_console(quiet=quiet)
         todo = settings(sngs, lengths, mode, seed=seed, repeat=repeat)
         # Of the ranks of MPI only one goes on, and says what is wrong.
         given = _given(dataset, model, data) if model and scheduler != "mpi" else None
@@ -184,39 +189,58 @@ def infer(
         with status.status("loading the kernels on the workers"):
             exact = float_accuracy(perceptron, x, y)
             place.wait_until_ready()
-        make_folder(out)
+        folder = make_folder(out, FILES)
         if predictions:
-            make_folder(predictions.parent)
-        results = []
+            make_folder(predictions.parent, ())
+        results: list[Result] = []
         labels: dict[Any, Any] | None = {} if predictions else None
+
+        def save() -> Results:
+            """Write what is done, also if the job is stopped or fails."""
+            found = Results(results, exact)
+            name = " ".join(Path(given).name for given in (dataset, model) if given)
+            report = {
+                "scdask": __version__,
+                "job": f"infer {name}",
+                "scheduler": place.name,
+                "threads": place.threads,
+                "samples": len(x),
+                "float_accuracy": exact,
+                "settings_left": len(todo) - len(found),
+                "results": [vars(r) | {"sc_operations_per_second": r.sc_operations_per_second} for r in found],
+            }
+            where = make_folder(folder, FILES)  # Another job may have written there meanwhile.
+            written = [where / FILES[0]]
+            if predictions and labels is not None:
+                with plain_os_errors(predictions.parent):
+                    kind = predictions.suffix[1:]
+                    write_whole(predictions, partial(save_predictions, kind=kind, y=y, predictions=labels))
+                written.append(predictions)
+            if len(found) < len(todo):  # There may be little time.
+                write_report(where, report)
+                say(status, f"Written ({len(found)} of {len(todo)} settings): {', '.join(map(str, written))}")
+                return found
+            title = f"SC inference, {name}, {mode}"
+            write_results(where, report, FILES[1], lambda: accuracy_figure(found, title))
+            written.insert(1, where / FILES[1])
+            say(status, f"Written: {', '.join(map(str, written))}")
+            return found
+
         exit_if_stopped()
-        with bar(len(todo), "inference", "settings", quiet=quiet) as update:
-            for result in run(perceptron, x, y, todo, place, predictions=labels):
-                results.append(result)
-                exit_if_stopped()
-                update(len(results), f"{result.sng}, N = {result.length}, accuracy {result.accuracy:.4f}")
-        exit_if_stopped()
-        found = Results(results, exact)
-        _print_table(Console(quiet=quiet), found)
-        name = " ".join(Path(given).name for given in (dataset, model) if given)
-        report = {
-            "scdask": __version__,
-            "job": f"infer {name}",
-            "scheduler": place.name,
-            "threads": place.threads,
-            "samples": len(x),
-            "float_accuracy": exact,
-            "results": [vars(r) | {"sc_operations_per_second": r.sc_operations_per_second} for r in found],
-        }
-        write_results(out, report, "accuracy.png", accuracy_figure(found, f"SC inference, {name}, {mode}"))
-        written = [out / "results.json", out / "accuracy.png"]
-        if predictions and labels is not None:
-            with plain_os_errors(predictions.parent):
-                write_whole(
-                    predictions, partial(save_predictions, kind=predictions.suffix[1:], y=y, predictions=labels)
-                )
-            written.append(predictions)
-        status.print(f"Written: {', '.join(map(str, written))}", highlight=False, soft_wrap=True)
+        try:
+            with bar(len(todo), "inference", "settings", quiet=quiet) as update:
+                for result in run(perceptron, x, y, todo, place, predictions=labels):
+                    results.append(result)
+                    exit_if_stopped()
+                    update(len(results), f"{result.sng}, N = {result.length}, accuracy {result.accuracy:.4f}")
+            exit_if_stopped()
+        except BaseException:
+            if results:
+                save()
+            raise
+        found = save()
+        with printing(saved=True, quiet=quiet) as console:
+            _print_table(console, found)
         if keep:
             keep_open(status, place)
 
@@ -229,7 +253,7 @@ def require_inputs(dataset: str | None, model: str | None, data: str | None) -> 
 
 def _given(dataset: str | None, model: str | None, data: str | None) -> tuple[SCMLP, Any, Any]:
     """The perceptron, which is trained without a model, the inputs, and their labels."""
-    from .._files import read_npz
+    from .._files import read_npz, some
     from ..jobs.digits import load_digits, train_perceptron
     from ..jobs.infer import check_data
     from ..layers import SCMLP
@@ -238,18 +262,19 @@ def _given(dataset: str | None, model: str | None, data: str | None) -> tuple[SC
         arrays = read_npz(data)
         missing = [name for name in ("x", "y") if name not in arrays]
         if missing:
-            raise BitstreamError(f"the data {data} have no array {missing[0]}, only {', '.join(arrays)}")
+            raise BitstreamError(f"the data {data} have no array {missing[0]}, only {some(arrays)}")
         x, y, calibration = arrays["x"], arrays["y"], arrays["x"]
     else:
         digits = load_digits()
         if not model:
             return train_perceptron(digits), digits.x_test, digits.y_test
         x, y, calibration = digits.x_test, digits.y_test, digits.x_train
-    weights = read_npz(model).get("weights_0")
+    stored = read_npz(model)  # The file may be a pipe, which is read once.
+    weights = stored.get("weights_0")
     if weights is not None and weights.ndim == x.ndim == 2 and weights.shape[1] != x.shape[1]:
         what = f"the data {data}" if data else f"the images of {dataset}"
         raise BitstreamError(f"the model {model} takes {weights.shape[1]} inputs, but {what} have {x.shape[1]}")
-    perceptron = SCMLP.load(model, calibration)
+    perceptron = SCMLP._of_arrays(stored, model, calibration)
     check_data(perceptron, x, y)
     return perceptron, x, y
 

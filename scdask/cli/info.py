@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import __version__
-from ..errors import MissingBackendError, ScdaskError
-from .running import plain_errors
+from ..errors import MissingBackendError, ScdaskError, printable
+from .running import plain_errors, printing
 
 if TYPE_CHECKING:
     from ..core.dispatch import Backend
@@ -42,7 +42,6 @@ def info() -> None:
 
 
 def _print_table() -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -60,11 +59,12 @@ def _print_table() -> None:
     table.add_row("SIMD", ", ".join(simd()) or "none of " + ", ".join(SIMD))
     table.add_section()
     for backend in BACKENDS.values():
-        table.add_row(f"{backend.label} arrays", escape(_outcome(backend)))
+        table.add_row(f"{backend.label} arrays", escape(printable(_outcome(backend))))
     table.add_section()
     for package, extra in OPTIONAL.items():
         table.add_row(package, escape(_installed(package, extra)))
-    Console().print(table)
+    with printing(saved=False) as console:
+        console.print(table)
 
 
 def _outcome(backend: Backend) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from .. import __version__
@@ -9,10 +11,22 @@ from .batch import mpi_run, sbatch
 from .bench import bench
 from .infer import infer
 from .info import info
+from .running import settle
 from .train import train
 
 
-@click.group("scdask", context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Commands whose exit code does not depend on who reads what they print."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        finally:
+            settle()
+
+
+@click.group("scdask", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="scdask")
 def main() -> None:
     """Stochastic computing on Dask.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,24 @@ class CommaList(click.ParamType):  # type: ignore[type-arg]
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """What stands for the value in the help."""
         return f"{self.item.name.upper()}[,...]"
+
+
+class FilePath(click.Path):
+    """A path in which a leading ~ is the home folder, as a shell leaves it in --out=~/results."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, as text or as `path_type`."""
+        if not str(value):
+            self.fail("the path is empty", param, ctx)
+        return super().convert(home_of(str(value)), param, ctx)
+
+
+def home_of(path: str) -> str:
+    """The path with the home folder in place of a leading ~, if there is such a home."""
+    if path.startswith("~"):
+        with suppress(RuntimeError):
+            return str(Path(path).expanduser())
+    return path
 
 
 class Matching(click.ParamType):  # type: ignore[type-arg]
@@ -94,7 +113,7 @@ Schedulers:
   FILE     a running scheduler, by its scheduler file
 
 The workers of a running scheduler need the same version of scdask. If it has none yet, the job waits for them. Ctrl-C,
-or SIGTERM, ends a job in order: the workers are closed, and no file is half-written.
+SIGTERM or SIGHUP ends a job in order: what is done is written, the workers are closed, and no file is half-written.
 
 Of three ranks of MPI or more, rank 0 is the scheduler, rank 1 runs the job, and the others are workers; of one or two,
 all are workers, and rank 0 runs it. For slurm, partition, account, memory and the like are options of Dask under
@@ -118,8 +137,9 @@ def seed_option(what: str) -> Callable[[Any], Any]:
 
 def out_option(default: str, files: str) -> Callable[[Any], Any]:
     """The option `--out`, the folder of some files."""
-    folder = click.Path(file_okay=False, path_type=Path)
-    return click.option("--out", type=folder, default=default, show_default=True, help=f"Folder for {files}.")
+    folder = FilePath(file_okay=False, path_type=Path)
+    help_text = f"Folder for {files}; if it holds a run already, the next numbered one, such as {default}-2."
+    return click.option("--out", type=folder, default=default, show_default=True, help=help_text)
 
 
 def with_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -7,17 +7,20 @@ import os
 import signal
 import sys
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain, count
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ScdaskError
+from ..errors import ScdaskError, printable
+from ..progress import stderr_console
+from .options import home_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import Console
     from rich.table import Table
@@ -30,15 +33,18 @@ def opened(
     status: Console, scheduler: str, workers: int | None, threads: int | None, interface: str | None
 ) -> Iterator[Place]:
     """Open a scheduler as the options say, and print the addresses of its dashboard."""
+    from rich.markup import escape
+
     from ..cluster import open_scheduler
 
+    scheduler = home_of(scheduler)
     with ExitStack() as stack:
-        with status.status(f"waiting for the scheduler: {scheduler}"):
+        with status.status(escape(printable(f"waiting for the scheduler: {scheduler}"))):
             place = stack.enter_context(open_scheduler(scheduler, workers, threads, interface))
         if place.dashboard:
-            status.print(f"Dask dashboard: {place.dashboard}", highlight=False, soft_wrap=True)
+            say(status, f"Dask dashboard: {place.dashboard}")
         if place.page:
-            status.print(f"Bitstreams: {place.page}", highlight=False, soft_wrap=True)
+            say(status, f"Bitstreams: {place.page}")
         yield place
 
 
@@ -61,9 +67,9 @@ def refuse_ranks(scheduler: str) -> None:
 def keep_open(status: Console, place: Place) -> None:
     """Wait for Enter or Ctrl-C, so that the dashboard of a finished job can be looked at; SIGTERM ends it as ever."""
     if not place.dashboard:
-        status.print("There is no dashboard to keep open.")
+        say(status, "There is no dashboard to keep open.")
         return
-    status.print("The job is done. Its dashboard stays open until Enter or Ctrl-C.", highlight=False, soft_wrap=True)
+    say(status, "The job is done. Its dashboard stays open until Enter or Ctrl-C.")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if not sys.stdin.readline():  # Nobody can press Enter.
@@ -76,7 +82,7 @@ def keep_open(status: Console, place: Place) -> None:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Show our errors as one line instead of a traceback, but leave the error of another rank to that rank."""
+    """Show our errors and those of files as one line, not a traceback, but leave the error of another rank to it."""
     try:
         yield
     except ScdaskError as error:
@@ -85,6 +91,10 @@ def plain_errors() -> Iterator[None]:
         if is_foreign(error):
             sys.exit(1)
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise click.ClickException(printable(error)) from error
 
 
 @contextmanager
@@ -93,12 +103,12 @@ def plain_os_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise click.ClickException(f"cannot write to {out}: {error}") from error
+        raise click.ClickException(printable(f"cannot write to {out}: {error}")) from error
 
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[], None]]:
-    """On Ctrl-C or SIGTERM, unwind, so that the workers are closed and nothing is half-written, then exit.
+    """On Ctrl-C, SIGTERM or SIGHUP, unwind, so that the workers are closed and nothing is half-written, then exit.
 
     Yields a function to call between steps, which exits if the job was stopped: libraries swallow exceptions here and
     there, as scikit-learn's training does with a KeyboardInterrupt, and a stopped job must not go on.
@@ -113,35 +123,98 @@ def stoppable() -> Iterator[Callable[[], None]]:
         stopped.append(number)
         exit_if_stopped()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup makes it
+        numbers.add(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield exit_if_stopped
         exit_if_stopped()
     except BaseException as error:
         if not stopped:
             raise
-        click.echo(f"Stopped by {signal.Signals(stopped[0]).name}.", err=True)
+        with suppress(OSError):  # The terminal may be gone.
+            click.echo(f"Stopped by {signal.Signals(stopped[0]).name}.", err=True)
         raise SystemExit(128 + stopped[0]) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def make_folder(out: Path) -> None:
-    """Make the folder, and try to write to it before the work begins."""
+def make_folder(out: Path, files: Sequence[str]) -> Path:
+    """Make the folder of a run, and try to write to it before the work begins.
+
+    Of a folder that holds one of the files already, the next numbered one is made instead.
+    """
+    numbered = out if out.name not in ("", "..") else out / "results"
+    candidates = chain([out], (numbered.with_name(f"{numbered.name}-{n}") for n in count(2)))
     with plain_os_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=out):
+        folder = next(path for path in candidates if not any((path / name).is_file() for name in files))
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
             pass
+    if folder != out:
+        say(stderr_console(), f"{out} holds a run already: this one is written to {folder}")
+    return folder
 
 
-def write_results(out: Path, report: dict[str, Any], name: str, figure: Any) -> None:
-    """Write a report as results.json and a figure as the PNG file of a name, each whole or not at all."""
+def write_report(out: Path, report: dict[str, Any]) -> None:
+    """Write a report as results.json, whole or not at all."""
     from .._files import write_whole
 
     with plain_os_errors(out):
         write_whole(out / "results.json", lambda file: file.write(json.dumps(report, indent=2).encode() + b"\n"))
-        write_whole(out / name, lambda file: figure.savefig(file, format="png", dpi=150))
+
+
+def write_results(out: Path, report: dict[str, Any], name: str, figure: Callable[[], Any]) -> None:
+    """Write a report as results.json, and then a figure as the PNG file of a name, each whole or not at all."""
+    from .._files import write_whole
+
+    write_report(out, report)
+    with plain_os_errors(out):
+        drawn = figure()
+        write_whole(out / name, lambda file: drawn.savefig(file, format="png", dpi=150))
+
+
+def say(status: Console, text: str) -> None:
+    """Print a line as it is: names of files may look like markup."""
+    status.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def printing(*, saved: bool, quiet: bool = False) -> Iterator[Console]:
+    """Open the standard output for what a job found: that nobody reads it is no failure of the job.
+
+    Nor is it one that it cannot be written there, as on a full disk, if the results are `saved` in files.
+    """
+    from rich.console import Console
+
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # Rich calls this where it handles the error.
+
+    try:
+        yield Output(quiet=quiet, force_terminal=sys.stdout is not None and sys.stdout.isatty())
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        settle()
+    except (OSError, UnicodeError) as error:
+        settle()
+        message = f"the standard output cannot be written: {error}"
+        if not saved:
+            raise click.ClickException(message) from error
+        say(stderr_console(), f"Warning: {message}")
+
+
+def settle() -> None:
+    """Write out what is printed; what cannot be is dropped, so that the exit code stays that of the job."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            with suppress(OSError, ValueError, AttributeError), Path(os.devnull).open("wb") as nothing:
+                os.dup2(nothing.fileno(), stream.fileno())
 
 
 def print_wide(console: Console, table: Table) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,19 @@ from .running import (
     opened,
     plain_errors,
     plain_os_errors,
+    printing,
     refuse_ranks,
+    say,
     stoppable,
     write_results,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+CHECKPOINT = "checkpoint.npz"
+FILES = ("results.json", "training.png", "weights.npz", CHECKPOINT)
 
 
 @click.command(epilog=SCHEDULERS)
@@ -114,35 +121,38 @@ def train(
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
         for package, extra in {"matplotlib": "apps", "sklearn": "apps", "jax": "jax", "optax": "jax"}.items():
             require(package, extra)
-        from rich.console import Console
-
         from .. import snn
         from ..jobs import train as job
         from ..jobs.digits import load_digits
-        from ..progress import bar
+        from ..progress import bar, stderr_console
 
-        status = Console(stderr=True, quiet=quiet)
+        status = stderr_console(quiet=quiet)
         settings = snn.Settings(hidden=tuple(hidden), **options)
-        checkpoint = out / "checkpoint.npz"
         # Of the ranks of MPI only one goes on, and says what is wrong.
-        before = snn.load_checkpoint(checkpoint, settings) if resume and scheduler != "mpi" else None
+        before = snn.load_checkpoint(out / CHECKPOINT, settings) if resume and scheduler != "mpi" else None
         place = stack.enter_context(opened(status, scheduler, workers, threads, interface))
         if resume and before is None:
-            before = snn.load_checkpoint(checkpoint, settings)
+            before = snn.load_checkpoint(out / CHECKPOINT, settings)
         resumed = before.epoch if before else 0
-        make_folder(out)
+        folder = make_folder(out, () if resume else FILES)
+        checkpoint = folder / CHECKPOINT
         exit_if_stopped()
         with status.status("loading the kernels on the workers"):
             digits = load_digits()
             place.wait_until_ready()
         start = perf_counter()
-        with bar(settings.epochs, "compiling", "epochs", done=resumed, quiet=quiet) as update:
-            state = before
-            for state in job.train(digits, settings, place, before):
-                with plain_os_errors(out):
-                    snn.save_checkpoint(checkpoint, state, settings)
-                exit_if_stopped()
-                update(state.epoch, f"loss {state.losses[-1]:.4f}, test accuracy {state.test_accuracies[-1]:.4f}")
+        state = before
+        try:
+            with bar(settings.epochs, "compiling", "epochs", done=resumed, quiet=quiet) as update:
+                for state in job.train(digits, settings, place, before):
+                    with plain_os_errors(folder):
+                        snn.save_checkpoint(checkpoint, state, settings)
+                    exit_if_stopped()
+                    update(state.epoch, f"loss {state.losses[-1]:.4f}, test accuracy {state.test_accuracies[-1]:.4f}")
+        except BaseException:
+            if checkpoint.exists():
+                say(status, f"Written: {checkpoint}, from which --resume goes on")
+            raise
         seconds = perf_counter() - start
         exit_if_stopped()
         assert state is not None
@@ -158,16 +168,15 @@ def train(
         } | job.report(state, settings)
         sizes = (state.weights[0].shape[1], *map(len, state.weights))
         title = f"Spiking network, {dataset}, {'-'.join(map(str, sizes))}"
-        figure = job.figure(state, settings, digits, title)
-        with plain_os_errors(out):
-            job.save_weights(out / "weights.npz", state, settings)
-        write_results(out, report, "training.png", figure)
-        last = (
-            f"Test accuracy {state.test_accuracies[-1]:.4f} after {state.epoch} epochs, "
-            f"{state.epoch - resumed} of them in {seconds:.1f} s"
-        )
-        Console(quiet=quiet).print(last, highlight=False, soft_wrap=True)
-        files = ", ".join(str(out / name) for name in ("results.json", "training.png", "weights.npz"))
-        status.print(f"Written: {files}", highlight=False, soft_wrap=True)
+        with plain_os_errors(folder):
+            job.save_weights(folder / "weights.npz", state, settings)
+        write_results(folder, report, "training.png", partial(job.figure, state, settings, digits, title))
+        say(status, f"Written: {', '.join(str(folder / name) for name in FILES if name != CHECKPOINT)}")
+        with printing(saved=True, quiet=quiet) as console:
+            last = (
+                f"Test accuracy {state.test_accuracies[-1]:.4f} after {state.epoch} epochs, "
+                f"{state.epoch - resumed} of them in {seconds:.1f} s"
+            )
+            say(console, last)
         if keep:
             keep_open(status, place)

@@ -16,8 +16,12 @@ from ..errors import SchedulerError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# A terminal sends Ctrl-C to the workers too, but it is the job that closes them.
-IGNORE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+# A terminal sends Ctrl-C, and that it is closed, to the workers too, but it is the job that closes them.
+IGNORE_TERMINAL = """\
+import signal
+for name in {"SIGINT", "SIGHUP"} & set(dir(signal)):
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
+"""
 THREADS = 8  # most threads of a worker process, unless their number is given
 
 
@@ -61,7 +65,7 @@ def _started(start: Callable[..., Any], workers: int, threads: int) -> Iterator[
             threads_per_worker=threads,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
-            preload=[IGNORE_CTRL_C],
+            preload=[IGNORE_TERMINAL],
         )
     with cluster, Client(cluster) as client:
         yield client

@@ -64,9 +64,10 @@ class SNG(ABC):
     longest: ClassVar[int] = 2**53
 
     def __repr__(self) -> str:
-        if not is_dataclass(self):
+        kind: Any = type(self)
+        if not is_dataclass(kind):
             return super().__repr__()
-        shown = [f for f in fields(self) if not f.kw_only or getattr(self, f.name) != f.default]  # type: ignore[arg-type]
+        shown = [f for f in fields(kind) if not f.kw_only or getattr(self, f.name) != f.default]
         return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
 
     @abstractmethod
@@ -84,10 +85,11 @@ class SNG(ABC):
 
     def drawn(self, length: int, start: int, stop: int, streams: NDArray[np.uint64] | None = None) -> NDArray[Any]:
         """The `numbers`, or the `own_numbers` of some streams, once they are known to be such, and none -0."""
+        shape: tuple[int, ...] = (stop - start,)
         if streams is None:
-            given, shape = self.numbers(length, start, stop), (stop - start,)
+            given = self.numbers(length, start, stop)
         else:
-            given, shape = self.own_numbers(length, start, stop, streams), (len(streams), stop - start)
+            given, shape = self.own_numbers(length, start, stop, streams), (len(streams), *shape)
         numbers = np.asarray(given, np.float64)
         if numbers.shape != shape or not ((numbers >= 0) & (numbers < 1)).all():
             of = "" if streams is None else f" for each of {len(streams)} elements"

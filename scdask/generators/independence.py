@@ -14,6 +14,8 @@ from .base import integer
 from .low_discrepancy import Sobol, _Even
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .base import SNG
 
 GRID = np.arange(33) / 32
@@ -48,14 +50,13 @@ def product_error(a: SNG, b: SNG, length: int = 256) -> float:
     return float(_errors(_streams(a, length)[None], _streams(b, length))[0])
 
 
-def _streams(sng: SNG, length: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def _streams(sng: SNG, length: int) -> NDArray[np.float32]:
     return (sng.drawn(length, 0, length) < GRID[:, None]).astype(np.float32)
 
 
-def _errors(several: np.ndarray, one: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _errors(several: NDArray[np.float32], one: NDArray[np.float32]) -> NDArray[np.float64]:
     products = several @ one.T / np.float32(one.shape[1])
-    errors: np.ndarray = np.sqrt(((products - np.outer(GRID, GRID)) ** 2).mean((1, 2)))  # type: ignore[type-arg]
-    return errors
+    return np.sqrt(((products - np.outer(GRID, GRID)) ** 2).mean((1, 2)))  # type: ignore[no-any-return]
 
 
 def independent(n: int, *, seed: int | None = None) -> list[Sobol]:

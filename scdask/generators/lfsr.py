@@ -6,7 +6,7 @@ import math
 import warnings
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from numba import uint64
@@ -155,7 +155,7 @@ class LFSR(SNG):
 
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
         """States `start` to `stop`, over 2**width."""
-        numbers: NDArray[np.float64] = self._numbers(start, stop, np.zeros(1, np.uint64))[0]
+        (numbers,) = self._numbers(start, stop, np.zeros(1, np.uint64))
         return numbers
 
     @property
@@ -167,15 +167,14 @@ class LFSR(SNG):
         """States of the registers of some elements, over 2**width."""
         return self._numbers(start, stop, streams)
 
-    def _numbers(self, start: int, stop: int, streams: NDArray[np.uint64]) -> Any:
+    def _numbers(self, start: int, stop: int, streams: NDArray[np.uint64]) -> NDArray[np.float64]:
         period = 2**self.width - 1
         jump = round(period * GOLDEN)
         steps = np.array([start + int(stream) * jump % period for stream in streams], np.uint64)
         out = np.empty((len(streams), stop - start))
         powers = self._powers(int(steps.max(initial=0)))
-        _fill_lfsr(
-            np.uint64(self.seed), powers, steps, np.uint64(self._tap_mask()), self.width, self.shift == "left", out
-        )
+        seed, mask = np.uint64(cast("int", self.seed)), np.uint64(self._tap_mask())
+        _fill_lfsr(seed, powers, steps, mask, self.width, self.shift == "left", out)
         return out
 
 

@@ -88,7 +88,7 @@ class Sobol(_Even):
         points = np.empty(stop - start, np.uint32)
         _fill_sobol(*sequence, start, points)
         if not self._ranked:
-            return points * 2.0**-DIGITS
+            return np.ldexp(points.astype(np.float64), -DIGITS)
         ranks = np.empty(stop - start)
         _fill_sobol_ranks(*sequence, length, start, points, ranks)
         return (ranks + 0.5) / length

@@ -149,9 +149,9 @@ def settings(
 def generators(name: str, seed: int, n_layers: int) -> list[tuple[SNG, SNG]]:
     """The (inputs, weights) generators of each layer.
 
-    "sobol": dimensions 1 and 2, scrambled by the seed unless it is 0. "halton": bases 2 and 3. "lfsr": two registers of 16 bits with different polynomials.
-    "bernoulli": independent streams. "shared": one register for both, which is wrong on purpose: the operands are
-    correlated.
+    "sobol": dimensions 1 and 2, scrambled by the seed unless it is 0. "halton": bases 2 and 3. "lfsr": two registers of
+    16 bits with different polynomials. "bernoulli": independent streams. "shared": one register for both, which is wrong
+    on purpose: the operands are correlated.
     """
     x_lfsr = LFSR(seed=1 + (0xACE0 + 77 * seed) % 65535)
     w_lfsr = LFSR(taps=(16, 5, 3, 2), seed=1 + (0x1D0E + 131 * seed) % 65535)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import snn
-from .._files import write_whole
 from ..generators import Bernoulli
 from ..plotting import training_figure
 
@@ -38,7 +37,7 @@ def report(state: snn.State, settings: snn.Settings) -> dict[str, Any]:
 
 def save_weights(path: Path, state: snn.State, settings: snn.Settings) -> None:
     """Write the perceptron for stochastic computing, which `scdask infer --model` takes."""
-    write_whole(path, snn.to_scmlp(state, settings).save)
+    snn.to_scmlp(state, settings).save(path)
 
 
 def figure(state: snn.State, settings: snn.Settings, digits: Digits, title: str) -> Any:

@@ -14,12 +14,12 @@ XNOR multiplies. Split needs twice the operations, and far fewer bits for the sa
 ...     for length in (64, 1024, 16384):
 ...         error = sc.matmul(x, w, length, mode=mode) - x @ w.T
 ...         print(mode, length, f"{np.sqrt((error**2).mean()):.4f}")
-split 64 0.3433
-split 1024 0.0200
-split 16384 0.0016
-bipolar 64 3.4273
-bipolar 1024 0.1283
-bipolar 16384 0.0108
+split 64 0.2378
+split 1024 0.0171
+split 16384 0.0013
+bipolar 64 1.9562
+bipolar 1024 0.0712
+bipolar 16384 0.0058
 
 The streams of a tile are encoded, used and dropped, so that memory does not grow with batch x neurons x length.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from .._files import read_npz
+from .._files import read_npz, some, write_npz
 from ..core.checks import as_numpy, as_real
 from ..core.contract import on_host, probabilities
 from ..errors import BitstreamError
@@ -18,7 +18,7 @@ from .network import SCSequential
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,13 +96,27 @@ class SCMLP(SCSequential):
         file : path or file object
         calibration : array_like, optional
             As in `from_arrays`; needed for a file of several layers without input_scales.
+
+        Raises
+        ------
+        BitstreamError
+            If the file is no npz file of plain arrays, or they are no perceptron.
         """
         arrays = read_npz(file)
+        try:
+            return cls._of_arrays(arrays, file, calibration)
+        except BitstreamError as error:
+            if str(file) in str(error):
+                raise
+            raise BitstreamError(f"the model {file}: {error}") from error
+
+    @classmethod
+    def _of_arrays(cls, arrays: dict[str, NDArray[Any]], file: Any, calibration: ArrayLike | None) -> Self:
         count = sum(name.startswith("weights_") for name in arrays)
         names = [name for i in range(count) for name in (f"weights_{i}", f"bias_{i}")] or ["weights_0"]
         missing = [name for name in names if name not in arrays]
         if missing:
-            raise BitstreamError(f"the model {file} has no array {missing[0]}, only {', '.join(arrays)}")
+            raise BitstreamError(f"the model {file} has no array {missing[0]}, only {some(arrays)}")
         weights, biases = ([arrays[name] for name in names[k::2]] for k in (0, 1))
         classes = arrays.get("classes", ())
         scales = arrays.get("input_scales")
@@ -117,8 +131,26 @@ class SCMLP(SCSequential):
         return cls(tuple(layers), np.asarray(classes))
 
     def save(self, file: Any) -> None:
-        """Write weights, scales and classes to an npz file that `load` reads; mode and generators are not in it."""
-        arrays = {"classes": self.classes, "input_scales": np.array([layer.input_scale for layer in self.layers])}
+        """Write weights, scales and classes to an npz file that `load` reads; mode and generators are not in it.
+
+        The file is written whole or not at all: what was there stays until then.
+
+        Parameters
+        ----------
+        file : path or file object
+            A path gets the suffix .npz if it has none.
+
+        Raises
+        ------
+        BitstreamError
+            If the classes are Python objects other than text.
+        """
+        classes = self.classes
+        if classes.dtype == object:  # as scikit-learn has the labels of a column of text
+            if not all(isinstance(label, str) for label in classes):
+                raise BitstreamError(f"a file holds classes that are numbers or text, not {some(map(repr, classes))}")
+            classes = classes.astype(str)
+        arrays = {"classes": classes, "input_scales": np.array([layer.input_scale for layer in self.layers])}
         for i, layer in enumerate(self.layers):
             arrays |= {f"weights_{i}": layer.weights, f"bias_{i}": layer.bias}
-        np.savez(file, allow_pickle=False, **arrays)
+        write_npz(file, arrays)

@@ -19,10 +19,11 @@ INTERRUPTED = 130  # the exit code after Ctrl-C
 
 def end_job(code: int, message: str | None = None, error: BaseException | None = None) -> NoReturn:
     """Say why, and end every rank of the job with an exit code."""
-    if message:
-        print(f"scdask: {message}", file=sys.stderr)
-    if error is not None:
-        _show(error)
+    with suppress(OSError):  # A closed pipe must not keep the job alive.
+        if message:
+            print(f"scdask: {message}", file=sys.stderr)
+        if error is not None:
+            _show(error)
     flush()
     time.sleep(0.2)  # A launcher does not forward what it has not read before the end.
     if "mpi4py.MPI" in sys.modules:
@@ -36,7 +37,7 @@ def end_job(code: int, message: str | None = None, error: BaseException | None =
 def flush() -> None:
     """Write out what is printed, as far as it can be."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # A closed pipe must not keep the job alive.
+        with suppress(Exception):  # Nor must it here.
             stream.flush()
 
 

@@ -157,9 +157,11 @@ def mpi_session(
         session = stack.enter_context(open_session(group, where, threads, memory_limit, timeout))
         if session.client is not None and not quiet:
             dashboard, tunnel = dashboard_of(session.client)
-            print(f"Dask dashboard: {dashboard} (from elsewhere: {tunnel})", file=sys.stderr)
-            if page := page_of(session.client, dashboard):
-                print(f"Bitstreams: {page}", file=sys.stderr)
+            page = page_of(session.client, dashboard)
+            with suppress(OSError):  # Nobody may be reading.
+                print(f"Dask dashboard: {dashboard} (from elsewhere: {tunnel})", file=sys.stderr)
+                if page:
+                    print(f"Bitstreams: {page}", file=sys.stderr)
         with _together(group):
             yield session
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 MARKERS = "os^DvPX"  # There is one more than there are colours, so that pairs of them repeat late.
+PLAIN = {"parse_math": False, "usetex": False}  # options of a text that holds names of others, such as of files
 NARROW = 250  # width in points below which the letters of a legend are small
 
 

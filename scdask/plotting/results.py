@@ -6,8 +6,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._extras import require
-from ..errors import BitstreamError
-from .axes import BLUE, VERMILION, add_legend, axes_or_new, label_lengths, label_log_axis, line_styles
+from ..errors import BitstreamError, printable
+from .axes import BLUE, PLAIN, VERMILION, add_legend, axes_or_new, label_lengths, label_log_axis, line_styles
 from .streams import plot_raster
 
 if TYPE_CHECKING:
@@ -75,13 +75,15 @@ def plot_accuracy(results: Iterable[Result], float_accuracy: float | None = None
         by_sng[result.sng][result.length].append(result.accuracy)
     for (sng, by_length), style in zip(by_sng.items(), line_styles(), strict=False):
         lengths = sorted(by_length)
-        ax.plot(lengths, [sum(by_length[n]) / len(by_length[n]) for n in lengths], label=sng, **style)
+        ax.plot(lengths, [sum(by_length[n]) / len(by_length[n]) for n in lengths], label=printable(sng), **style)
         low, high = ([pick(by_length[n]) for n in lengths] for pick in (min, max))
         if low != high:
             ax.fill_between(lengths, low, high, color=style["color"], alpha=0.2, linewidth=0)
     label_lengths(ax, [result.length for result in results])
     ax.set_ylabel("accuracy (share right)")
     add_legend(ax, title="number generator", loc="lower right")
+    for text in ax.get_legend().get_texts():
+        text.set(**PLAIN)
     return ax
 
 
@@ -140,7 +142,7 @@ def accuracy_figure(results: Iterable[Result], title: str) -> Any:
     matplotlib.figure.Figure
     """
     figure = require("matplotlib.figure", "apps").Figure(figsize=(7, 4.5), layout="constrained")
-    plot_accuracy(results, ax=figure.add_subplot()).set_title(title)
+    plot_accuracy(results, ax=figure.add_subplot()).set_title(printable(title), **PLAIN)
     return figure
 
 
@@ -160,7 +162,7 @@ def training_figure(state: Course, trains: Sequence[NDArray[Any]], title: str, s
     matplotlib.figure.Figure
     """
     figure = require("matplotlib.figure", "apps").Figure(figsize=(10, 5.5), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(printable(title), **PLAIN)
     grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.3))
     plot_loss(state, ax=figure.add_subplot(grid[0, 0])).set_xlabel("")
     plot_training_accuracy(state, ax=figure.add_subplot(grid[1, 0]))

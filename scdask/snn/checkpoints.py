@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._files import read_npz, write_whole
+from .._files import read_npz, some, write_npz
 from ..errors import BitstreamError
 from ..jax_backend.device import jax, needing_jax
 from .network import State, refuse_other_layers
@@ -31,7 +31,7 @@ def save_checkpoint(path: Path, state: State, settings: Settings) -> None:
     arrays |= {f"weights_{i}": w for i, w in enumerate(state.weights)}
     arrays |= {f"optimiser_{i}": leaf for i, leaf in enumerate(jax.tree.leaves(state.optimiser))}
     arrays["made_with"] = np.array(json.dumps({"settings": asdict(settings), "data": state.data}))
-    write_whole(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+    write_npz(path, arrays)
 
 
 @needing_jax
@@ -54,12 +54,12 @@ def load_checkpoint(path: Path, settings: Settings) -> State:
     except FileNotFoundError:
         raise BitstreamError(f"there is no checkpoint {path} to resume from") from None
     if "made_with" not in arrays:
-        raise BitstreamError(f"{path} is no checkpoint, but has the arrays {', '.join(arrays)}")
+        raise BitstreamError(f"{path} is no checkpoint, but has the arrays {some(arrays)}")
     try:
         made_with = json.loads(str(arrays["made_with"]))
         before = made_with["settings"] | {"hidden": tuple(made_with["settings"]["hidden"]), "epochs": settings.epochs}
         state = _state_of(arrays, made_with["data"], settings.learning_rate)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # What is in the file may be anything.
         raise BitstreamError(f"{path} is no whole checkpoint: {error}") from error
     refuse_changes(f"the checkpoint {path} was made with", before, asdict(settings))
     refuse_other_layers(state, settings)
