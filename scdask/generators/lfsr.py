@@ -155,8 +155,7 @@ class LFSR(SNG):
 
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
         """States `start` to `stop`, over 2**width."""
-        (numbers,) = self._numbers(start, stop, np.zeros(1, np.uint64))
-        return numbers
+        return self._numbers(start, stop, np.zeros(1, np.uint64)).reshape(-1)
 
     @property
     def own(self) -> bool:

@@ -150,7 +150,7 @@ def generators(name: str, seed: int, n_layers: int) -> list[tuple[SNG, SNG]]:
     """The (inputs, weights) generators of each layer.
 
     "sobol": dimensions 1 and 2, scrambled by the seed unless it is 0. "halton": bases 2 and 3. "lfsr": two registers of
-    16 bits with different polynomials. "bernoulli": independent streams. "shared": one register for both, which is wrong
+    16 bits with different polynomials. "bernoulli": independent streams. "shared": one register for both, wrong
     on purpose: the operands are correlated.
     """
     x_lfsr = LFSR(seed=1 + (0xACE0 + 77 * seed) % 65535)
