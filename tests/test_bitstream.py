@@ -19,7 +19,6 @@ from hypothesis.extra.numpy import basic_indices
 import scdask as sc
 from scdask import Bitstream, BitstreamError, MissingBackendError, Sobol, _stores, vector_ops
 
-pytestmark = pytest.mark.filterwarnings("ignore::scdask.CorrelationWarning")  # equal generators are meant here
 
 A, B = Sobol(1), Sobol(2)
 

@@ -15,7 +15,6 @@ from scdask import LFSR, Bernoulli, BitstreamError, Halton, Sobol, Thermometer, 
 from scdask.core import contract
 from scdask.core.words import Part
 
-pytestmark = pytest.mark.filterwarnings("ignore::scdask.CorrelationWarning")  # equal generators are meant here
 
 SHARED = [
     Sobol(1),

@@ -25,7 +25,6 @@ def no_figures_left():
 @pytest.mark.component("zarr")
 @pytest.mark.component("jax")
 @pytest.mark.component("mpi")
-@pytest.mark.filterwarnings("ignore::scdask.CorrelationWarning")
 def test_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     failed, tried = doctest.testfile(str(README), module_relative=False, optionflags=doctest.REPORT_NDIFF)

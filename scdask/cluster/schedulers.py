@@ -14,7 +14,7 @@ from ..computing import Place, on_every_worker
 from ..core.dispatch import BACKENDS
 from ..dashboard import page_of
 from ..errors import SchedulerError
-from ..generators import OWN, SHARED
+from ..generators import Bernoulli, Sobol
 from ..layers import matmul
 from ..mpi_driver.batch import mpi_cluster
 from .address import running
@@ -129,9 +129,9 @@ warm_up.__module__ = "scdask.cluster"
 
 
 def _run_kernels(gpu: bool) -> None:
-    for generator in (SHARED[0], *OWN):
+    for x_sng, w_sng in ((Sobol(1), Sobol(2)), (Bernoulli(1), Bernoulli(2))):
         for rows in (1, 16):  # Different kernels multiply few rows and many.
             inputs: Any = [[0.5] * 8] * rows
             if gpu:
                 inputs = BACKENDS["cupy"].from_numpy(inputs)
-            matmul(inputs, [[1.0] * 8] * 8, 64, x_sng=generator, w_sng=generator)
+            matmul(inputs, [[1.0] * 8] * 8, 64, x_sng=x_sng, w_sng=w_sng)

@@ -67,6 +67,4 @@ __all__ = [
     "product_error",
 ]
 
-# Generators for what goes over their kinds, such as benchmarks and the warm-up of workers.
-SHARED = (Sobol(), LFSR(), Halton(), VanDerCorput())
-OWN = (Bernoulli(),)
+SHARED = (Sobol(), LFSR(), Halton(), VanDerCorput())  # one of each kind, for benchmarks
