@@ -19,7 +19,6 @@ from hypothesis.extra.numpy import basic_indices
 import scdask as sc
 from scdask import Bitstream, BitstreamError, MissingBackendError, Sobol, _stores, vector_ops
 
-
 A, B = Sobol(1), Sobol(2)
 
 

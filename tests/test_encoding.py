@@ -15,7 +15,6 @@ from scdask import LFSR, Bernoulli, BitstreamError, Halton, Sobol, Thermometer, 
 from scdask.core import contract
 from scdask.core.words import Part
 
-
 SHARED = [
     Sobol(1),
     Sobol(3),

@@ -15,7 +15,6 @@ from scdask import LFSR, SCMLP, Bernoulli, BitstreamError, SCDense, Sobol, VanDe
 from scdask.core import contract
 from scdask.vector_ops import products
 
-
 PAIRS = [
     (Sobol(1), Sobol(2)),
     (Bernoulli(1), Bernoulli(2)),
