@@ -164,9 +164,6 @@ class Bitstream:
 
     def __getitem__(self, index: Any) -> Bitstream:
         """Streams by NumPy's rules of indexing; the bits of a stream stay whole."""
-        if self.chunks and self.ndim > 1 and getattr(index, "dtype", None) == np.bool and index.ndim == self.ndim:
-            # Dask takes a mask over all axes or over one.
-            return self._with(self.words.reshape(-1, self.words.shape[-1]))[index.ravel()]
         parts = index if isinstance(index, tuple) else (index,)
         if not any(part is Ellipsis for part in parts):
             parts = (*parts, Ellipsis)

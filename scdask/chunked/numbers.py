@@ -1,20 +1,21 @@
-"""Arithmetic and indexing, block by block."""
+"""Arithmetic, block by block."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 
 from ..core import contract
 from ..vector_ops import numbers
-from .blocks import aligned, axes_of, blockwise, is_numpy, like_blocks, reduce_blocks
+from .blocks import aligned, axes_of, blockwise, matched, reduce_blocks
 from .device import as_dask, implements
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import dask.array as da
 
 
 @implements(contract.exactly)
@@ -22,7 +23,7 @@ def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> da.Array:
     operands = [as_dask(a) for a in arrays]
     chunks, pairs = aligned(operands)
     axes = axes_of(max(operands, key=lambda a: a.ndim))
-    each = partial(contract.exactly, func, **options)
+    each = matched(partial(contract.exactly, func, **options), operands)
     return blockwise("sc-scale", each, axes, *pairs, adjust_chunks=chunks, dtype=np.float64)
 
 
@@ -36,15 +37,6 @@ def largest(weights: da.Array) -> da.Array:
 def _most(weights: Any, axis: Any, keepdims: bool) -> Any:
     sizes = abs(weights)
     return (sizes.max if sizes.size else sizes.sum)(axis=axis, keepdims=keepdims)
-
-
-@implements(contract.pick)
-def pick(words: da.Array, index: tuple[Any, ...]) -> da.Array:
-    index = numbers.plain_index(index)
-    if is_numpy(words._meta) or not any(isinstance(part, list | np.ndarray | da.Array) for part in index):
-        return words[index]
-    # Dask gathers with np.take, which JAX refuses, and in which CuPy wraps indices around.
-    return like_blocks(on_host(words)[index], words)
 
 
 @implements(contract.on_host)
