@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core import contract
 from ..vector_ops import numbers
-from .device import implements, jax, jitted, jnp, to_jax
+from .device import beside, implements, jax, jitted, jnp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,8 @@ def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
     """Compute with NumPy, except for traced arrays, as XLA takes subnormals for 0 and multiplies by reciprocals."""
     if any(isinstance(array, jax.core.Tracer) for array in arrays):
         return func(*arrays, **options)
-    return to_jax(func(*(np.asarray(array) if isinstance(array, jax.Array) else array for array in arrays), **options))
+    on_host = (np.asarray(array) if isinstance(array, jax.Array) else array for array in arrays)
+    return beside(func(*on_host, **options), *arrays)
 
 
 @implements(numbers.divide)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from .. import _html
-from ..core.checks import as_numpy, as_real, check_generator, check_mode
-from ..core.contract import exactly, on_host
+from ..core.checks import as_host, as_real, check_generator, check_mode
+from ..core.contract import exactly
 from ..errors import BitstreamError
 from ..generators import SNG, Sobol
 from ..vector_ops.numbers import divide, largest
@@ -96,7 +96,7 @@ class SCDense:
 
     def __post_init__(self) -> None:
         for name in ("weights", "bias"):
-            values = as_numpy(on_host(getattr(self, name)), f"the {name} of a layer")
+            values = as_host(getattr(self, name), f"the {name} of a layer")
             object.__setattr__(self, name, as_weights(values))
         if self.weights.ndim != 2 or self.bias.shape != self.weights.shape[:1]:
             raise BitstreamError(
@@ -156,7 +156,8 @@ class SCDense:
         """The outputs before an activation, float64 (batch, n_neurons), for inputs (batch, n_inputs)."""
         x = as_real(x, "inputs")
         length = check_layer(self.weights, x, self.w_sng, self.x_sng, length, self.mode)
-        x = exactly(_divided, x, scale=self.input_scale)
+        if self.input_scale != 1:  # Else small floats stay as they are, with what they may be past the range.
+            x = exactly(_divided, x, scale=self.input_scale)
         product = _estimate(x, self.weights, length, self.mode, self.x_sng, self.w_sng)
         return exactly(_with_bias, product, self.bias, scale=self.input_scale)
 
