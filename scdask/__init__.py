@@ -14,6 +14,7 @@ The modules, each with a page of its own, `help(scdask.encoding)` and so on:
 encoding       `encode`, `decode`: numbers to streams and back
 generators     the numbers that `encode` compares with; which of them go together
 bitstream      `Bitstream`, its gates, `mux`, `xnor`, chunks, Zarr
+manipulation   `stack`, `concatenate`, `reshape`, `broadcast_to`, `where`; parts in time
 correlation    `scc`, `scc_matrix`
 layers         `matmul`, `SCDense`, `SCMLP`, `SCSequential`: networks
 snn            spiking networks and their training

@@ -2,8 +2,8 @@
 
 Index and rechunk
 -----------------
-Streams are indexed as an array of their shape is. They are rechunked over that shape, or over it and the axis of words;
-bits stay as they are:
+Streams are indexed as an array of their shape is, and their bits by `bits` (`help(scdask.manipulation)`). They are
+rechunked over that shape, or over it and the axis of words; bits stay as they are:
 
 >>> import dask.array as da
 >>> import scdask as sc
@@ -45,6 +45,7 @@ scdask.errors.BitstreamError: stream () of 100 bits has ones in its padding, pas
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +60,10 @@ from .errors import BitstreamError
 from .vector_ops.counting import stream_popcount
 from .vector_ops.gates import gate as gate_words
 from .vector_ops.numbers import as_dask, divide
+from .vector_ops.numbers import broadcast_to as broadcast_words
+from .vector_ops.numbers import reshape as reshape_words
 from .vector_ops.numbers import to_host as to_host
-from .vector_ops.packing import check_tail, unpack_bitstream
+from .vector_ops.packing import bits_between, check_tail, unpack_bitstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -168,6 +171,32 @@ class Bitstream:
         if not any(part is Ellipsis for part in parts):
             parts = (*parts, Ellipsis)
         return self._with(contract.pick(self.words, (*parts, slice(None))))
+
+    def reshape(self, *shape: Any) -> Bitstream:
+        """The same streams in an array of another shape: see `scdask.reshape`."""
+        new = _shape(shape[0] if len(shape) == 1 else shape)
+        if self.chunks and np.isnan(self.size):
+            raise BitstreamError("the number of streams is not known: call words.compute_chunk_sizes() first")
+        left = [axis for axis, n in enumerate(new) if n == -1]
+        rest = math.prod(n for n in new if n != -1)
+        if len(left) == 1 and rest and self.size % rest == 0:
+            new = (*new[: left[0]], self.size // rest, *new[left[0] + 1 :])
+        if min(new, default=0) < 0 or math.prod(new) != self.size:
+            raise BitstreamError(f"{self.size} streams of shape {self.shape} do not fill the shape {new}")
+        return self._with(reshape_words(self.words, (*new, self.words.shape[-1])))
+
+    def broadcast_to(self, shape: Any) -> Bitstream:
+        """The streams repeated along new axes and those of length 1: see `scdask.broadcast_to`."""
+        new = _shape(shape)
+        pairs = zip(reversed(self.shape), reversed(new), strict=False)
+        if min(new, default=0) < 0 or len(new) < self.ndim or any(n not in (1, m) for n, m in pairs):
+            raise BitstreamError(f"streams of shape {self.shape} do not broadcast to {new}")
+        return self._with(broadcast_words(self.words, (*new, self.words.shape[-1])))
+
+    @property
+    def bits(self) -> Bits:
+        """The bits of all streams in time: `stream.bits[start:stop]` has those from `start` up to `stop`."""
+        return Bits(self)
 
     def __repr__(self) -> str:
         chunks = f", chunks={self.chunks}" if self.chunks else ""
@@ -307,6 +336,50 @@ class Bitstream:
         """
         about = {"length": self.length, "polarity": self.polarity}
         _files.write_zarr(self.words, store, about, overwrite=overwrite, progress=progress)
+
+
+@dataclass(frozen=True)
+class Bits:
+    """The bits of streams in time, of which a slice is a Bitstream.
+
+    >>> import scdask as sc
+    >>> stream = sc.encode([0.25, 0.5], 1000)
+    >>> stream.bits[:100].length, stream.bits[-90:].shape
+    (100, (2,))
+    """
+
+    stream: Bitstream
+
+    def __getitem__(self, part: slice) -> Bitstream:
+        """The streams of bits `start` to `stop`, with ends as Python's, lazy where the streams are.
+
+        Raises
+        ------
+        BitstreamError
+            If it is no slice, has a step other than 1, or holds no bit.
+        """
+        length = self.stream.length
+        if not isinstance(part, slice):
+            raise BitstreamError(f"bits are picked by a slice such as bits[:100], not by {part!r}")
+        try:
+            start, stop, step = part.indices(length)
+        except TypeError as error:
+            raise BitstreamError(f"bits are picked by a slice of integers: {error}") from None
+        except ValueError:
+            step = 0
+        if step != 1:
+            raise BitstreamError(f"bits are picked one after the other, not in steps of {part.step}")
+        if stop <= start:
+            raise BitstreamError(f"bits[{part.start}:{part.stop}] of streams of {length} bits holds none")
+        return wrap_words(bits_between(self.stream.words, start, stop), stop - start, self.stream.polarity)
+
+
+def _shape(shape: Any) -> tuple[int, ...]:
+    """A shape as NumPy takes it: an integer, or integers."""
+    try:
+        return tuple(operator.index(n) for n in (shape if hasattr(shape, "__iter__") else [shape]))
+    except TypeError:
+        raise BitstreamError(f"a shape is an integer or a tuple of integers, not {shape!r}") from None
 
 
 def _decode(ones: Any, length: int, polarity: Polarity) -> Any:

@@ -72,24 +72,25 @@ def aligned(arrays: list[da.Array]) -> tuple[dict[str, tuple[int, ...]], list[An
     return chunks, [x for a in found for x in (a, axes_of(a))]
 
 
+def without_empty_chunks(array: da.Array) -> da.Array:
+    """The array without chunks of length 0 beside others."""
+    if all(0 not in sizes or len(sizes) == 1 for sizes in array.chunks):
+        return array
+    return array.rechunk({axis: tuple(filter(None, sizes)) or (0,) for axis, sizes in enumerate(array.chunks)})
+
+
 def unified(*pairs: tuple[da.Array, str]) -> tuple[dict[str, tuple[int, ...]], list[da.Array]]:
     """`unify_chunks` of arrays and their axes, for chunks without streams and of unknown lengths too.
 
     Dask takes chunks (0, 1) for those of an axis that broadcasts: chunks without streams are left out.
     """
-    pairs = tuple((_without_empty_chunks(array), axes) for array, axes in pairs)
+    pairs = tuple((without_empty_chunks(array), axes) for array, axes in pairs)
     for group in _unknown(*pairs):
         ends = [pairs[i][0].chunks[axis] for i, axis in group]
         if not np.isnan([sum(sizes) for sizes in ends]).all() or len(set(map(len, ends))) > 1:
             raise BitstreamError("the number of streams is not known: call words.compute_chunk_sizes() first")
     chunks, arrays = unify_chunks(*(x for pair in pairs for x in pair))
     return chunks, arrays
-
-
-def _without_empty_chunks(array: da.Array) -> da.Array:
-    if all(0 not in sizes or len(sizes) == 1 for sizes in array.chunks):
-        return array
-    return array.rechunk({axis: tuple(filter(None, sizes)) or (0,) for axis, sizes in enumerate(array.chunks)})
 
 
 def _unknown(*pairs: tuple[da.Array, str]) -> list[list[tuple[int, int]]]:
@@ -125,6 +126,12 @@ def like_blocks(array: da.Array, other: da.Array) -> da.Array:
 
 def _block_of(block: Any, backend: str) -> Any:
     return BACKENDS[backend].from_numpy(block)
+
+
+def nothing(shape: tuple[int, ...], like: da.Array) -> da.Array:
+    """An array of a shape that holds no element, with a block of the library of another array's blocks."""
+    empty = da.zeros(shape, dtype=like.dtype, chunks=-1)
+    return empty if is_numpy(like._meta) else like_blocks(empty, like)
 
 
 def word_regions(packed: da.Array) -> Iterator[slice]:

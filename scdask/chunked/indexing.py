@@ -12,8 +12,8 @@ import numpy as np
 
 from ..core import contract
 from ..errors import BitstreamError
-from ..vector_ops.numbers import plain_index
-from .blocks import is_numpy, like_blocks
+from ..vector_ops import numbers
+from .blocks import is_numpy, like_blocks, nothing
 from .device import implements
 
 ALL = slice(None)
@@ -22,7 +22,7 @@ UNKNOWN = 2**31 - 1  # stands for the length of an axis that is not known
 
 @implements(contract.pick)
 def pick(words: da.Array, index: tuple[Any, ...]) -> da.Array:
-    parts = [_simple(part) for part in plain_index(index)]
+    parts = [_simple(part) for part in numbers.plain_index(index)]
     arrays = [part for part in parts if isinstance(part, np.ndarray | da.Array)]
     if len(arrays) > 1 and any(isinstance(part, da.Array) for part in arrays):
         raise BitstreamError("a lazy array is an index beside slices and integers, not beside other arrays: compute it")
@@ -163,13 +163,13 @@ def _gathered_lazily(words: da.Array, axis: int, index: da.Array) -> tuple[da.Ar
     before, after = words.shape[:axis], words.shape[axis + _axes(index) :]
     if index.dtype == np.bool:
         if index.ndim > 1:
-            words, index = words.reshape(*before, -1, *after), index.ravel()
+            words, index = numbers.reshape(words, (*before, index.size, *after)), index.ravel()
         return _taken(words, axis, index), axis, 1
     picked = _taken(words, axis, index.ravel())
     if index.ndim == 0:
         picked = picked[(ALL,) * axis + (0,)]
     if index.ndim > 1:
-        picked = picked.reshape(*before, *index.shape, *after)
+        picked = numbers.reshape(picked, (*before, *index.shape, *after))
     return picked, axis, index.ndim
 
 
@@ -180,13 +180,12 @@ def _gathered(words: da.Array, picks: list[tuple[int, Any]], shape: tuple[int, .
     axes = [axis for axis, _ in picks]
     others = tuple(n for axis, n in enumerate(words.shape) if axis not in axes)
     if 0 in shape:
-        nothing = da.zeros((*shape, *others), dtype=words.dtype, chunks=-1)
-        return nothing if is_numpy(words._meta) else like_blocks(nothing, words), 0, len(shape)
+        return nothing((*shape, *others), words), 0, len(shape)
     if len(picks) == 1:
         ((axis, index),) = picks
         picked = _taken(words, axis, np.broadcast_to(index, shape).ravel())
         if len(shape) > 1:
-            picked = picked.reshape(*others[:axis], *shape, *others[axis:])
+            picked = numbers.reshape(picked, (*others[:axis], *shape, *others[axis:]))
         return picked, axis, len(shape)
     index = [ALL] * words.ndim
     for axis, along in picks:

@@ -41,5 +41,10 @@ def pick(words: Any, index: tuple[Any, ...]) -> Any:
 
 
 @implements(numbers.concatenate)
-def concatenate(*arrays: Any) -> Any:
-    return jnp.concatenate(arrays)
+def concatenate(*arrays: Any, axis: int = 0) -> Any:
+    return jnp.concatenate(arrays, axis)
+
+
+@implements(numbers.broadcast_to)
+def broadcast_to(array: Any, shape: tuple[int, ...]) -> Any:
+    return jnp.broadcast_to(array, shape)

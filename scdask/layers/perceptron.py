@@ -126,11 +126,9 @@ class SCMLP(SCSequential):
         weights, biases = ([arrays[name] for name in names[k::2]] for k in (0, 1))
         classes = arrays.get("classes", ())
         if calibration is not None:
-            calibration = as_real(as_host(calibration, "calibration"), "calibration")
-            if weights[0].ndim == 2 and calibration.shape[1:] != weights[0].shape[1:]:
-                raise BitstreamError(
-                    f"the model {file} takes inputs (samples, {weights[0].shape[1]}), not {calibration.shape}"
-                )
+            given = calibration = as_host(calibration, "calibration")
+            if weights[0].ndim == 2 and given.shape[1:] != weights[0].shape[1:]:
+                raise BitstreamError(f"the model {file} takes x (samples, {weights[0].shape[1]}), not {given.shape}")
         scales = arrays.get("input_scales")
         if scales is None and calibration is not None:
             return cls.from_arrays(weights, biases, calibration=calibration, classes=classes)
