@@ -74,9 +74,9 @@ def probabilities(values: NDArray[Any], polarity: Polarity) -> NDArray[np.float6
         outside = np.argwhere(~((p >= low - slack) & (p <= high + slack)))
         if len(outside):
             index = tuple(int(i) for i in outside[0])
+            way = "" if np.isnan(p[index]) else " (np.clip would take it to the end)"
             raise BitstreamError(
-                f"{polarity} streams encode {low:g} to {high:g} (np.clip brings values there), "
-                f"but there is {values[index]} at {index}"
+                f"{polarity} streams encode {low:g} to {high:g}, but there is {values[index]} at {index}{way}"
             )
         p = p.clip(low, high)
     return p if polarity == "unipolar" else (p + 1) / 2

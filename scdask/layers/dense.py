@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from .. import _html
-from ..core.checks import as_host, as_real, check_generator, check_mode
-from ..core.contract import exactly
+from ..core.checks import as_array, as_numpy, as_real, check_generator, check_mode
+from ..core.contract import exactly, on_host
 from ..errors import BitstreamError
 from ..generators import SNG, Sobol
 from ..vector_ops.numbers import divide, largest
@@ -96,7 +96,8 @@ class SCDense:
 
     def __post_init__(self) -> None:
         for name in ("weights", "bias"):
-            values = as_host(getattr(self, name), f"the {name} of a layer")
+            what = f"the {name} of a layer"
+            values = as_numpy(on_host(as_array(getattr(self, name), what)), what)
             object.__setattr__(self, name, as_weights(values))
         if self.weights.ndim != 2 or self.bias.shape != self.weights.shape[:1]:
             raise BitstreamError(
