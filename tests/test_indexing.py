@@ -62,6 +62,9 @@ SOME = [
     MASK[..., 0],
     (1, MASK[1]),
     (True, [0, 2]),
+    (None, False),
+    (slice(None), True, [0]),
+    (0, True),
     [],
     (..., None, -1),
 ]

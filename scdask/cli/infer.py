@@ -138,8 +138,8 @@ def infer(
         from ..progress import bar
 
         status = Console(stderr=True, quiet=quiet)
-        place = stack.enter_context(opened(status, scheduler, workers, threads, interface))
         given = _own(model, data) if data else _digits(model) if model else None
+        place = stack.enter_context(opened(status, scheduler, workers, threads, interface))
         with status.status("training the float perceptron"):
             perceptron, x, y = given or _digits(model)
         exit_if_stopped()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,11 @@ def pick(words: Any, index: tuple[Any, ...]) -> Any:
         index = tuple(np.asarray(part) if isinstance(part, jax.Array) else part for part in index)
         # This raises an IndexError where JAX would take the nearest element.
         np.broadcast_to(False, words.shape)[index]
+        if any(isinstance(part, bool | np.bool) or (isinstance(part, np.ndarray) and not part.ndim) for part in index):
+            # JAX puts the axis of a single bool elsewhere than NumPy does.
+            *lead, n_words = words.shape
+            chosen = np.arange(math.prod(lead)).reshape(*lead, 1)[index]
+            return words.reshape(-1, n_words)[chosen[..., 0]]
     return words[index]
 
 

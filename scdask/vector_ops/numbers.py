@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.checks import as_numpy
+from ..core.checks import as_array
 from ..core.contract import exactly, on_host
 from ..core.dispatch import DASK, composed
 from ..core.words import ONES
@@ -68,7 +68,10 @@ def filled(mask: Any, n_words: int) -> Any:
 
 def plain_index(index: tuple[Any, ...]) -> tuple[Any, ...]:
     """The index with all its arrays, except those of Dask, as NumPy arrays."""
-    return tuple(on_host(part)[()] if hasattr(part, "dtype") and not hasattr(part, "dask") else part for part in index)
+    return tuple(
+        on_host(as_array(part, "an index"))[()] if hasattr(part, "dtype") and not hasattr(part, "dask") else part
+        for part in index
+    )
 
 
 def as_dask(array: Any, chunks: Any = None) -> Any:
@@ -90,4 +93,4 @@ def to_host(arr: Any) -> Any:
     """
     if hasattr(type(arr), "map_words"):
         return arr.map_words(to_host)
-    return on_host(arr if hasattr(arr, "dtype") else as_numpy(arr, "what comes from a device"))
+    return on_host(as_array(arr, "what comes from a device"))
