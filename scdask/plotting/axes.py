@@ -5,8 +5,6 @@ from __future__ import annotations
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .._extras import require
 from ..core.checks import as_host
 

@@ -93,4 +93,4 @@ def to_host(arr: Any) -> Any:
     """
     if hasattr(type(arr), "map_words"):
         return arr.map_words(to_host)
-    return on_host(as_array(arr, "what comes from a device"))
+    return arr if isinstance(arr, np.memmap | np.generic) else on_host(as_array(arr, "what comes from a device"))
