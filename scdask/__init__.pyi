@@ -11,6 +11,7 @@ from . import gpu_backend as gpu_backend
 from . import jax_backend as jax_backend
 from . import jit_kernels as jit_kernels
 from . import layers as layers
+from . import manipulation as manipulation
 from . import mpi_driver as mpi_driver
 from . import plotting as plotting
 from . import progress as progress
@@ -47,6 +48,11 @@ from .layers import SCMLP as SCMLP
 from .layers import SCDense as SCDense
 from .layers import SCSequential as SCSequential
 from .layers import matmul as matmul
+from .manipulation import broadcast_to as broadcast_to
+from .manipulation import concatenate as concatenate
+from .manipulation import reshape as reshape
+from .manipulation import stack as stack
+from .manipulation import where as where
 from .mpi_driver import MPIDriver as MPIDriver
 from .mpi_driver import mpi_session as mpi_session
 

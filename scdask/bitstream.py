@@ -2,8 +2,8 @@
 
 Index and rechunk
 -----------------
-Streams are indexed as an array of their shape is. They are rechunked over that shape, or over it and the axis of words;
-bits stay as they are:
+Streams are indexed as an array of their shape is, and their bits by `bits` (`help(scdask.manipulation)`). They are
+rechunked over that shape, or over it and the axis of words; bits stay as they are:
 
 >>> import dask.array as da
 >>> import scdask as sc
@@ -45,6 +45,7 @@ scdask.errors.BitstreamError: stream () of 100 bits has ones in its padding, pas
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,16 +53,18 @@ import numpy as np
 
 from . import _html, _stores, plotting
 from .core import contract
-from .core.checks import check_polarity
-from .core.dispatch import BACKENDS, when_loaded
+from .core.checks import as_words, check_polarity
+from .core.dispatch import BACKENDS, library_of, when_loaded
 from .core.gates import GATES
 from .errors import BitstreamError
 from .generators.independence import tell_of_correlation
 from .vector_ops.counting import stream_popcount
 from .vector_ops.gates import gate as gate_words
 from .vector_ops.numbers import as_dask, divide
+from .vector_ops.numbers import broadcast_to as broadcast_words
+from .vector_ops.numbers import reshape as reshape_words
 from .vector_ops.numbers import to_host as to_host
-from .vector_ops.packing import check_tail, unpack_bitstream
+from .vector_ops.packing import bits_between, check_tail, unpack_bitstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -118,7 +121,7 @@ class Bitstream:
 
     def map_words(self, function: Callable[[Any], Any]) -> Bitstream:
         """The same streams with the words that a function makes of theirs, such as `to_device`."""
-        return self._with(function(self.words))
+        return self._with(as_words(function(self.words)))
 
     # As an array of streams
 
@@ -166,15 +169,38 @@ class Bitstream:
 
     def __getitem__(self, index: Any) -> Bitstream:
         """Streams by NumPy's rules of indexing; the bits of a stream stay whole."""
-        if self.chunks and self.ndim > 1 and getattr(index, "dtype", None) == np.bool and index.ndim == self.ndim:
-            # Dask takes a mask over all axes or over one.
-            return self._with(self.words.reshape(-1, self.words.shape[-1]))[index.ravel()]
         parts = index if isinstance(index, tuple) else (index,)
         if not any(part is Ellipsis for part in parts):
             parts = (*parts, Ellipsis)
         words = contract.pick(self.words, (*parts, slice(None)))
         own = self.sng is not None and self.sng.own
         return wrap_words(words, self.length, self.polarity, None if own else self.sng)
+
+    def reshape(self, *shape: Any) -> Bitstream:
+        """The same streams in an array of another shape: see `scdask.reshape`."""
+        new = _shape(shape[0] if len(shape) == 1 else shape)
+        if self.chunks and np.isnan(self.size):
+            raise BitstreamError("the number of streams is not known: call words.compute_chunk_sizes() first")
+        left = [axis for axis, n in enumerate(new) if n == -1]
+        rest = math.prod(n for n in new if n != -1)
+        if len(left) == 1 and rest and self.size % rest == 0:
+            new = (*new[: left[0]], self.size // rest, *new[left[0] + 1 :])
+        if min(new, default=0) < 0 or math.prod(new) != self.size:
+            raise BitstreamError(f"{self.size} streams of shape {self.shape} do not fill the shape {new}")
+        return self._with(reshape_words(self.words, (*new, self.words.shape[-1])))
+
+    def broadcast_to(self, shape: Any) -> Bitstream:
+        """The streams repeated along new axes and those of length 1: see `scdask.broadcast_to`."""
+        new = _shape(shape)
+        pairs = zip(reversed(self.shape), reversed(new), strict=False)
+        if min(new, default=0) < 0 or len(new) < self.ndim or any(n not in (1, m) for n, m in pairs):
+            raise BitstreamError(f"streams of shape {self.shape} do not broadcast to {new}")
+        return self._with(broadcast_words(self.words, (*new, self.words.shape[-1])))
+
+    @property
+    def bits(self) -> Bits:
+        """The bits of all streams in time: `stream.bits[start:stop]` has those from `start` up to `stop`."""
+        return Bits(self)
 
     def __repr__(self) -> str:
         chunks = f", chunks={self.chunks}" if self.chunks else ""
@@ -319,6 +345,50 @@ class Bitstream:
         """
         about = {"length": self.length, "polarity": self.polarity}
         _stores.write_zarr(self.words, store, about, overwrite=overwrite, progress=progress)
+
+
+@dataclass(frozen=True)
+class Bits:
+    """The bits of streams in time, of which a slice is a Bitstream.
+
+    >>> import scdask as sc
+    >>> stream = sc.encode([0.25, 0.5], 1000)
+    >>> stream.bits[:100].length, stream.bits[-90:].shape
+    (100, (2,))
+    """
+
+    stream: Bitstream
+
+    def __getitem__(self, part: slice) -> Bitstream:
+        """The streams of bits `start` to `stop`, with ends as Python's, lazy where the streams are.
+
+        Raises
+        ------
+        BitstreamError
+            If it is no slice, has a step other than 1, or holds no bit.
+        """
+        length = self.stream.length
+        if not isinstance(part, slice):
+            raise BitstreamError(f"bits are picked by a slice such as bits[:100], not by {part!r}")
+        try:
+            start, stop, step = part.indices(length)
+        except TypeError as error:
+            raise BitstreamError(f"bits are picked by a slice of integers: {error}") from None
+        except ValueError:
+            step = 0
+        if step != 1:
+            raise BitstreamError(f"bits are picked one after the other, not in steps of {part.step}")
+        if stop <= start:
+            raise BitstreamError(f"bits[{part.start}:{part.stop}] of streams of {length} bits holds none")
+        return wrap_words(bits_between(self.stream.words, start, stop), stop - start, self.stream.polarity)
+
+
+def _shape(shape: Any) -> tuple[int, ...]:
+    """A shape as NumPy takes it: an integer, or integers."""
+    try:
+        return tuple(operator.index(n) for n in (shape if hasattr(shape, "__iter__") else [shape]))
+    except TypeError:
+        raise BitstreamError(f"a shape is an integer or a tuple of integers, not {shape!r}") from None
 
 
 def _decode(ones: Any, length: int, polarity: Polarity) -> Any:
@@ -470,6 +540,8 @@ def _register_with_jax() -> None:
 def _unflattened(kind: tuple[int, Polarity], words: Any) -> Bitstream:
     if getattr(words[0], "dtype", None) == np.uint32:
         raise BitstreamError("packed words are uint64, not uint32: JAX has cut off half of their bits")
+    if library_of(words[0]) == BACKENDS["jax"].libraries[0] and hasattr(words[0], "addressable_data"):
+        as_words(words[0])
     return wrap_words(words[0], *kind)
 
 

@@ -23,6 +23,7 @@ if "SCDASK_TEMPORARY" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["SCDASK_TEMPORARY"], ignore_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(dir=os.environ["SCDASK_TEMPORARY"])
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
 
 REQUIRED = os.environ.get("SCDASK_REQUIRE", "").split(",")
 COMPONENTS = {

@@ -144,6 +144,25 @@ def test_encode_refuses(p, length, options, message):
         sc.encode(p, length, **options)
 
 
+@pytest.mark.parametrize("polarity", ["unipolar", "bipolar"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_value_that_rounding_pushed_past_the_range_is_its_end(backend, dtype, polarity):
+    low, ulp = {"unipolar": 0, "bipolar": -1}[polarity], np.finfo(dtype).eps
+    ends = np.array([low, 1, 0.5, low, 1], dtype)
+    past = ends + np.array([-1, 1, 0, -4, 4], dtype) * ulp
+    assert past.dtype == dtype
+    assert (past != ends).sum() == 4
+    for sng in (Sobol(1), Bernoulli(3)):
+        found = sc.encode(backend.array(past), 100, polarity=polarity, sng=sng)
+        expected = sc.encode(ends, 100, polarity=polarity, sng=sng)
+        np.testing.assert_array_equal(backend.host(found.words), expected.words)
+    for index in (0, 1):
+        wrong = past.copy()
+        wrong[index] += 16 * (past - ends)[index]
+        with pytest.raises(BitstreamError, match=rf"but there is .* at \({index},\) \(np.clip"):
+            backend.host(sc.encode(backend.array(wrong), 100, polarity=polarity, sng=Sobol(1)).words)
+
+
 def test_a_lazy_value_out_of_range_is_found_with_its_chunk():
     p = np.zeros((4, 6))
     p[3, 4] = np.nan

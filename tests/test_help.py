@@ -47,6 +47,7 @@ PAGES = {
     ),
     "scdask.jit_kernels": ("jit_vec_mac(", "NUMBA_CACHE_DIR", "3 to 5 seconds", "Fortran"),
     "scdask.layers": ("matmul(", "class SCSequential", "class SCMLP", "weights_0", "calibration inputs"),
+    "scdask.manipulation": ("stack(", "concatenate(", "where(", "-1 is the last of them", "stream.bits[start:stop]"),
     "scdask.mpi_driver": ("class MPIDriver", "mpi_session(", "mpiexec -n 4", "TLS", "Several hosts have never"),
     "scdask.plotting": ("plot_scc(", "plot_raster(", "Okabe"),
     "scdask.progress": ("track(", "30 seconds"),

@@ -311,8 +311,8 @@ def test_small_floats_are_not_taken_for_zero():
 
 def test_small_weights_are_not_taken_for_zero():
     x = np.array([[0.5, 0.75]])
-    with pytest.raises(BitstreamError, match="-1e-320"):
-        sc.encode(to_jax(np.array([-1e-320])), 64)
+    below = sc.encode(to_jax(np.array([-1e-320])), 64, sng=Bernoulli(1))
+    assert below.popcount() == 0  # It is taken for 0, as on the host.
     sng = sc.Thermometer()
     for weights in ([[1, 5e-324]], [[1, -1e-310]], [[1e-310, -2e-310]], [[1.7e308, 1e-10]]):
         for mode in ("split", "bipolar"):
@@ -619,3 +619,132 @@ def test_training_steps_learn(rng):
 def test_networks_that_do_not_fit(call, message):
     with pytest.raises(BitstreamError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: backend.jax_lif_step([0.0, np.nan], 1, 0, 0, 1, 0.1, 1, 0),
+            "v is finite as float32, but there is nan",
+        ),
+        (lambda: backend.jax_lif_step(0.0, np.inf, 0, 0, 1, 0.1, 1, 0), "I_t is finite .* inf"),
+        (lambda: backend.jax_lif_step(0.0, 1, 0, 0, 1, [0.5, -0.1], 1, 0), r"alpha is from 0 to 1 .* -0\.1"),
+        (lambda: backend.jax_lif_step(0.0, 1, 0, 0, 1, 1.5, 1, 0), r"alpha is from 0 to 1 .* 1\.5"),
+        (lambda: backend.jax_lif_step(0.0, 1, 0, 0, 1, np.nan, 1, 0), "alpha is from 0 to 1 .* nan"),
+        (lambda: backend.jax_lif_step(0.0, 1, 0, 0, 1, 0.1, 1e39, 0), "resistance is finite as float32"),
+        (lambda: backend.jax_forward_pass([np.ones((1, 1)), [[np.nan]]], np.ones(1), 3), r"weights\[1\] is finite"),
+        (lambda: backend.jax_forward_pass([np.ones((1, 1))], to_jax([-np.inf]), 3), "x is finite .* -inf"),
+        (lambda: backend.jax_forward_pass([np.ones((1, 1))], np.ones(1), 3, v_threshold=np.nan), "v_threshold"),
+        (lambda: backend.jax_forward_pass([np.ones((1, 1))], np.ones(1), 3, alpha=-0.5), "alpha is from 0 to 1"),
+        (lambda: descend(lr=np.nan), "lr is a finite number of at least 0, not nan"),
+        (lambda: descend(lr=-1.0), "lr is a finite number"),
+        (lambda: descend(beta=-1), "beta is a finite number of at least 0, not -1"),
+        (lambda: descend(beta=np.inf), "beta is .* not inf"),
+        (lambda: descend(beta="steep"), "beta is .* not 'steep'"),
+        (lambda: descend(np.array([[0.5, np.nan]])), "targets is finite"),
+    ],
+)
+def test_values_of_neurons_are_checked_outside_of_traces(call, message):
+    with pytest.raises(BitstreamError, match=message):
+        call()
+
+
+def descend(targets=np.array([0]), **options):
+    return backend.jax_surrogate_gradient_step([np.ones((2, 1))], np.ones((1, 1)), targets, 3, **options)
+
+
+def test_values_that_a_trace_hides_are_computed_with():
+    step = jax.jit(lambda v: backend.jax_lif_step(v, 0, 0, 0, 1, 0.1, 1, 0)[0])
+    assert np.isnan(step(jnp.array([np.nan]))).all()
+
+
+# several devices: conftest.py gives JAX two
+
+
+def rows():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("rows",))
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
+
+
+def test_everything_under_shard_map(rng):
+    p, w = rng.random((8, 6)), rng.normal(size=(5, 6))
+    split = jax.sharding.PartitionSpec("rows")
+    spikes = jax.sharding.PartitionSpec(None, "rows")
+    for func, out in [
+        (lambda p: sc.encode(p, 100, sng=Bernoulli(3)).popcount(), split),
+        (lambda p: sc.matmul(p, w, 100), split),
+        (lambda p: backend.jax_forward_pass([w], p, 4)[0][0], spikes),
+    ]:
+        mapped = jax.jit(jax.shard_map(func, mesh=rows().mesh, in_specs=split, out_specs=out))(to_jax(p))
+        halves = [np.asarray(func(to_jax(half))) for half in np.split(p, 2)]
+        np.testing.assert_allclose(to_host(mapped), np.concatenate(halves, axis=out.index("rows")), rtol=1e-12)
+    weights, x, steps = [jnp.asarray(w, np.float32)], jnp.asarray(p, np.float32), 5
+    step = lambda x, y: backend.jax_surrogate_gradient_step(weights, x, y, steps)[1][None]  # noqa: E731
+    mapped = jax.shard_map(step, mesh=rows().mesh, in_specs=(split, split), out_specs=split)
+    assert jax.jit(mapped)(x, jnp.arange(8) % 5).shape == (2,)
+
+
+@pytest.mark.parametrize("where", ["second", "rows"])
+def test_results_stay_where_the_input_is(rng, where):
+    device = jax.devices()[1] if where == "second" else rows()
+    devices = {jax.devices()[1]} if where == "second" else set(jax.devices())
+    p, w = rng.random((8, 6)), rng.normal(size=(5, 6))
+    past = p.copy()
+    past[0, 0] = np.nextafter(1, 2)
+    for func in [
+        lambda p: sc.encode(p, 100, sng=Bernoulli(3)).words,
+        lambda p: sc.encode(p, 100, sng=Sobol(1))[[0, 3]].bits[3:80].decode(),
+        lambda p: sc.scc_matrix(sc.encode(p[:, 0], 100, sng=Sobol(1))),
+        lambda p: sc.SCDense(w, np.ones(5), 2.0, mode="bipolar")(p, 100),
+    ]:
+        for values in (p, past):
+            found = func(to_jax(values, device))
+            assert found.sharding.device_set == devices
+            np.testing.assert_array_equal(to_host(found), func(values))
+    assert set(backend.jax_forward_pass([w], to_jax(p, device), 3)[1].devices()) == devices
+
+
+def test_streams_move_between_devices_with_all_their_bits(rng, tmp_path):
+    first, second = jax.devices()
+    stream = sc.encode(to_jax(rng.random(8)), 128, sng=Sobol(1))
+    words = to_host(stream.words)
+    for device in (second, rows(), first):
+        moved = to_jax(to_jax(to_jax(stream, rows()), device), device=device)
+        assert moved.words.sharding == (device if device == rows() else jax.sharding.SingleDeviceSharding(device))
+        np.testing.assert_array_equal(to_host(moved.words), words)
+        np.testing.assert_array_equal(to_jax(words, device), words)
+    lazy = to_jax(da.from_array(words, chunks=4), second)
+    assert lazy.blocks[0].compute().devices() == {second}
+    for call, error, message in [
+        (lambda: to_jax(stream, first) & to_jax(stream, second), sc.MixedArrayError, "arrays on several devices"),
+        (lambda: sc.scc(to_jax(stream, first), to_jax(stream, second)), sc.MixedArrayError, "to_jax"),
+        (lambda: to_jax(np.ones(7), rows()), BitstreamError, r"an array of shape \(7,\) does not go to"),
+        (lambda: to_jax(np.ones(7), "gpu"), BitstreamError, "does not go to gpu"),
+    ]:
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_what_jax_has_cut_on_the_way_is_refused_everywhere(rng):
+    p = to_jax(rng.random(8), rows())
+    stream, second = sc.encode(p, 128, sng=Sobol(1)), jax.devices()[1]
+    if np.asarray(jax.device_put(stream.words, second)).dtype == np.uint64:
+        return  # JAX does not cut any more.
+    cut = jax.device_put(stream.words, second)
+    for call in (
+        lambda: jax.device_put(stream, second),
+        lambda: stream.map_words(lambda words: jax.device_put(words, second)),
+        lambda: Bitstream(cut, 128),
+        lambda: vector_ops.popcount(cut),
+        lambda: vector_ops.vec_and(cut, stream.words),
+        lambda: to_host(cut),
+        lambda: to_jax(cut, jax.devices()[0]),
+        lambda: pickle.dumps(cut),
+        lambda: da.from_array(to_host(cut)),
+        lambda: sc.encode(jax.device_put(p, second), 64),
+        lambda: sc.matmul(jax.device_put(to_jax(np.ones((2, 6)), rows()), second), np.ones((5, 6)), 64),
+        lambda: backend.jax_lif_step(jax.device_put(p, second), 0, 0, 0, 1, 0.1, 1, 0),
+    ):
+        with pytest.raises(BitstreamError, match=r"JAX has cut off half of the bits .*: to_jax\(array, device\) moves"):
+            call()

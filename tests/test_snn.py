@@ -5,9 +5,11 @@ from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
+import dask.array as da
 import numpy as np
 import pytest
 
+import scdask as sc
 from scdask import Bernoulli, BitstreamError, ScdaskError, SchedulerError, encode, snn
 from scdask.cluster import open_scheduler
 from scdask.jobs.digits import load_digits
@@ -356,6 +358,33 @@ def test_data_are_checked(threads, reference, x, y, message):
         next(snn.train(x, y, SMALL, threads))
     with pytest.raises(BitstreamError, match=message):
         snn.accuracy(reference[0], x, y, SMALL, threads)
+
+
+class Labels:
+    """What has a dtype and a shape, and makes an array."""
+
+    dtype, shape = np.dtype(int), (43,)
+
+    def __array__(self, *args, **kwargs):
+        return np.zeros(43, int)
+
+
+def test_data_of_other_libraries(threads, reference):
+    np.testing.assert_array_equal(
+        snn.predict(reference[-1], da.from_array(X, chunks=5), SMALL, threads),
+        snn.predict(reference[-1], X, SMALL, threads),
+    )
+    assert snn.accuracy(reference[-1], da.from_array(X), da.from_array(Y), SMALL, threads) > 0
+    with pytest.raises(sc.UnsupportedArrayError, match=r"^y: .*Labels.*; np\.asarray makes one of it"):
+        next(snn.train(X, Labels(), SMALL, threads))
+    with pytest.raises(sc.UnsupportedArrayError, match=r"^x: "):
+        snn.predict(reference[-1], Labels(), SMALL, threads)
+    for call in (
+        lambda: snn.predict(reference[-1], X[:, :4] + 9, SMALL, threads),
+        lambda: next(snn.train(X, Y, SMALL, threads, test=(X[:, :4], Y))),
+    ):
+        with pytest.raises(BitstreamError, match=r"the network takes x \(samples, 6\), not \(43, 4\)"):
+            call()
 
 
 def test_a_place_may_be_a_client(cluster, reference):

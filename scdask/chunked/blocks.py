@@ -68,8 +68,53 @@ def compute_once(array: da.Array) -> da.Array:
 
 def aligned(arrays: list[da.Array]) -> tuple[dict[str, tuple[int, ...]], list[Any]]:
     """The chunks of each axis of the arrays' broadcast, and the aligned arrays, each followed by its axes."""
-    chunks, found = unify_chunks(*(x for a in arrays for x in (a, axes_of(a))))
+    chunks, found = unified(*((a, axes_of(a)) for a in arrays))
     return chunks, [x for a in found for x in (a, axes_of(a))]
+
+
+def without_empty_chunks(array: da.Array) -> da.Array:
+    """The array without chunks of length 0 beside others."""
+    if all(0 not in sizes or len(sizes) == 1 for sizes in array.chunks):
+        return array
+    return array.rechunk({axis: tuple(filter(None, sizes)) or (0,) for axis, sizes in enumerate(array.chunks)})
+
+
+def unified(*pairs: tuple[da.Array, str]) -> tuple[dict[str, tuple[int, ...]], list[da.Array]]:
+    """`unify_chunks` of arrays and their axes, for chunks without streams and of unknown lengths too.
+
+    Dask takes chunks (0, 1) for those of an axis that broadcasts: chunks without streams are left out.
+    """
+    pairs = tuple((without_empty_chunks(array), axes) for array, axes in pairs)
+    for group in _unknown(*pairs):
+        ends = [pairs[i][0].chunks[axis] for i, axis in group]
+        if not np.isnan([sum(sizes) for sizes in ends]).all() or len(set(map(len, ends))) > 1:
+            raise BitstreamError("the number of streams is not known: call words.compute_chunk_sizes() first")
+    chunks, arrays = unify_chunks(*(x for pair in pairs for x in pair))
+    return chunks, arrays
+
+
+def _unknown(*pairs: tuple[da.Array, str]) -> list[list[tuple[int, int]]]:
+    """The axes whose length is not known: for each those of the arrays, by their numbers, that do not broadcast it."""
+    groups: dict[str, list[tuple[int, int]]] = {}
+    for i, (array, axes) in enumerate(pairs):
+        for axis, name in enumerate(axes):
+            if array.shape[axis] != 1:
+                groups.setdefault(name, []).append((i, axis))
+    return [group for group in groups.values() if any(np.isnan(pairs[i][0].shape[axis]) for i, axis in group)]
+
+
+def matched(func: Callable[..., Any], arrays: list[da.Array]) -> Callable[..., Any]:
+    """The function of a block of each array, which first compares the lengths that only the blocks know."""
+    groups = [group for group in _unknown(*((a, axes_of(a)) for a in arrays)) if len(group) > 1]
+    return partial(_matched, func, groups) if groups else func
+
+
+def _matched(func: Callable[..., Any], groups: list[list[tuple[int, int]]], *blocks: Any, **kwargs: Any) -> Any:
+    for group in groups:
+        lengths = {blocks[i].shape[axis]: None for i, axis in group}
+        if len(lengths) > 1:
+            raise BitstreamError(f"chunks of {' and '.join(map(str, lengths))} streams do not combine")
+    return func(*blocks, **kwargs)
 
 
 def like_blocks(array: da.Array, other: da.Array) -> da.Array:
@@ -81,6 +126,12 @@ def like_blocks(array: da.Array, other: da.Array) -> da.Array:
 
 def _block_of(block: Any, backend: str) -> Any:
     return BACKENDS[backend].from_numpy(block)
+
+
+def nothing(shape: tuple[int, ...], like: da.Array) -> da.Array:
+    """An array of a shape that holds no element, with a block of the library of another array's blocks."""
+    empty = da.zeros(shape, dtype=like.dtype, chunks=-1)
+    return empty if is_numpy(like._meta) else like_blocks(empty, like)
 
 
 def word_regions(packed: da.Array) -> Iterator[slice]:

@@ -8,8 +8,7 @@ import numpy as np
 
 from ..core import contract
 from ..core.checks import as_words, check_mac
-from .blocks import as_they_are, blockwise, compute_once, sum_blocks
-from .compat import unify_chunks
+from .blocks import as_they_are, blockwise, compute_once, sum_blocks, unified
 from .device import as_dask, implements
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 def gate_counts(weights: Any, inputs: Any, gate: MacGate, total: int | None = None) -> da.Array:
     weights, inputs = as_dask(weights), as_dask(inputs)
     batch = "b" if inputs.ndim == 3 else ""
-    _, (weights, inputs) = unify_chunks(weights, "nik", inputs, batch + "ik")
+    _, (weights, inputs) = unified((weights, "nik"), (inputs, batch + "ik"))
     if batch and inputs.numblocks[0] > 1:
         weights = compute_once(weights)
     if weights.numblocks[0] > 1:

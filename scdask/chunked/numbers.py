@@ -1,16 +1,29 @@
-"""Arithmetic and indexing, block by block."""
+"""Arithmetic, block by block."""
 
 from __future__ import annotations
 
 from functools import partial
+from string import ascii_letters
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
 
 from ..core import contract
+from ..errors import BitstreamError
 from ..vector_ops import numbers
-from .blocks import aligned, axes_of, blockwise, is_numpy, like_blocks, reduce_blocks
+from .blocks import (
+    aligned,
+    axes_of,
+    blockwise,
+    is_numpy,
+    like_blocks,
+    matched,
+    nothing,
+    reduce_blocks,
+    without_empty_chunks,
+)
+from .compat import ArraySliceDep
 from .device import as_dask, implements
 
 if TYPE_CHECKING:
@@ -22,7 +35,7 @@ def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> da.Array:
     operands = [as_dask(a) for a in arrays]
     chunks, pairs = aligned(operands)
     axes = axes_of(max(operands, key=lambda a: a.ndim))
-    each = partial(contract.exactly, func, **options)
+    each = matched(partial(contract.exactly, func, **options), operands)
     return blockwise("sc-scale", each, axes, *pairs, adjust_chunks=chunks, dtype=np.float64)
 
 
@@ -38,13 +51,47 @@ def _most(weights: Any, axis: Any, keepdims: bool) -> Any:
     return (sizes.max if sizes.size else sizes.sum)(axis=axis, keepdims=keepdims)
 
 
-@implements(contract.pick)
-def pick(words: da.Array, index: tuple[Any, ...]) -> da.Array:
-    index = numbers.plain_index(index)
-    if is_numpy(words._meta) or not any(isinstance(part, list | np.ndarray | da.Array) for part in index):
-        return words[index]
-    # Dask gathers with np.take, which JAX refuses, and in which CuPy wraps indices around.
-    return like_blocks(on_host(words)[index], words)
+@implements(numbers.concatenate)
+def concatenate(*arrays: Any, axis: int = 0) -> da.Array:
+    lazy = [without_empty_chunks(as_dask(array)) for array in arrays]
+    if any(np.isnan(n) for array in lazy for i, n in enumerate(array.shape) if i != axis):
+        raise BitstreamError("the number of streams is not known: call words.compute_chunk_sizes() first")
+    like = next((array for array in lazy if not is_numpy(array._meta)), None)
+    if like is not None:
+        lazy = [like_blocks(array, like) if is_numpy(array._meta) else array for array in lazy]
+    return da.concatenate(lazy, axis=axis, allow_unknown_chunksizes=True)
+
+
+@implements(numbers.broadcast_to)
+def broadcast_to(array: da.Array, shape: tuple[int, ...]) -> da.Array:
+    known = (((1,),) * (len(shape) - array.ndim)) + array.chunks
+    chunks = tuple(sizes if sum(sizes) == n else (n,) for sizes, n in zip(known, shape, strict=True))
+    axes = ascii_letters[: len(shape)]
+    adjusted = dict(zip(axes, chunks, strict=True))
+    arrays = (array, axes[len(shape) - array.ndim :], ArraySliceDep(chunks), axes)
+    return blockwise("sc-broadcast", _broadcast_block, axes, *arrays, adjust_chunks=adjusted, dtype=array.dtype)
+
+
+def _broadcast_block(block: Any, region: tuple[slice, ...]) -> Any:
+    return numbers.broadcast_to(block, tuple(along.stop - along.start for along in region))
+
+
+@implements(numbers.filled)
+def filled(mask: da.Array, n_words: int) -> da.Array:
+    axes = ascii_letters[: mask.ndim + 1]
+    fill = partial(numbers.filled, n_words=n_words)
+    return blockwise("sc-where", fill, axes, mask, axes[:-1], new_axes={axes[-1]: n_words}, dtype=np.uint64)
+
+
+@implements(numbers.reshape)
+def reshape(words: da.Array, shape: tuple[int, ...]) -> da.Array:
+    if 0 in shape:
+        return nothing(shape, words)
+    words = without_empty_chunks(words)
+    try:
+        return words.reshape(shape)
+    except NotImplementedError:  # Dask merges axes or splits one.
+        return words.reshape(-1, words.shape[-1]).reshape(shape)
 
 
 @implements(contract.on_host)

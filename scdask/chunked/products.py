@@ -9,8 +9,18 @@ import numpy as np
 from ..core.checks import as_real
 from ..core.words import OPERAND_POLARITY, Part
 from ..vector_ops import products
-from .blocks import as_they_are, blockwise, check_block, compute_once, in_chunk, is_numpy, like_blocks, sum_blocks
-from .compat import ArraySliceDep, unify_chunks
+from .blocks import (
+    as_they_are,
+    blockwise,
+    check_block,
+    compute_once,
+    in_chunk,
+    is_numpy,
+    like_blocks,
+    sum_blocks,
+    unified,
+)
+from .compat import ArraySliceDep
 from .device import as_dask, implements
 from .encoding import encode_part
 from .sizes import check_known
@@ -31,7 +41,7 @@ def encoded_product(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: i
     # Neurons stay whole, so that no input is encoded twice; ranges of words bound the memory instead.
     n_neurons = len(w)
     w = w.rechunk({0: -1})
-    _, (w, x) = unify_chunks(w, "ni", x, "bi")
+    _, (w, x) = unified((w, "ni"), (x, "bi"))
     if mode == "split":
         signs = {"n": (2 * n_neurons,)}
         w = blockwise("sc-split", products.split_signs, "ni", w, "ni", adjust_chunks=signs, dtype=w.dtype)

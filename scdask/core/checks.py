@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from ..errors import BitstreamError, UnsupportedArrayError
-from .dispatch import BACKENDS, backend_of
+from .contract import on_host
+from .dispatch import BACKENDS, backend_of, library_of
 from .words import WORD, Mode, Polarity, words_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+JAX = BACKENDS["jax"]
 UINT64 = np.dtype(np.uint64)
+TABLES = ("pandas", "polars")  # libraries whose columns are NumPy arrays with more around them
 
 
 def as_numpy(values: Any, name: str) -> NDArray[Any]:
@@ -27,8 +30,8 @@ def as_numpy(values: Any, name: str) -> NDArray[Any]:
     Masked arrays, whose mask would be lost, and arrays of other libraries, which would be computed, are refused.
     """
     for part in values if isinstance(values, list | tuple) else [values]:
-        foreign = hasattr(part, "dtype") and not isinstance(part, np.ndarray | np.generic)
-        if foreign or isinstance(part, np.ma.MaskedArray):
+        plain = not hasattr(part, "dtype") or isinstance(part, np.ndarray | np.generic) or library_of(part) in TABLES
+        if not plain or isinstance(part, np.ma.MaskedArray):
             cls = type(part)
             raise UnsupportedArrayError(f"{name}: a NumPy array, not {cls.__module__}.{cls.__qualname__}")
     try:
@@ -41,8 +44,16 @@ def as_array(values: Any, name: str) -> Any:
     """Plain values as a NumPy array; arrays of a library that has kernels stay as they are."""
     if type(values) is np.ndarray:
         return values
-    backend = backend_of(values, name)
-    return as_numpy(values, name) if backend is None or backend.name == "numpy" else values
+    backend = None if library_of(values) in TABLES else backend_of(values, name)
+    if backend is None or backend.name == "numpy":
+        return as_numpy(values, name)
+    return JAX.load().uncut(values) if backend is JAX else values
+
+
+def as_host(values: Any, name: str) -> NDArray[Any]:
+    """Plain values, or an array of a library that has kernels, as a NumPy array: a lazy one is computed."""
+    found = on_host(as_array(values, name))
+    return as_numpy(found.compute() if hasattr(found, "compute") else found, name)
 
 
 def kind_of(array: Any) -> str:
@@ -71,7 +82,7 @@ def as_words(packed: Any) -> Any:
     words = as_array(packed, "packed words")
     if words.dtype is not UINT64:
         if kind_of(words) != "u" or words.dtype.itemsize != 8:
-            cut = words.dtype == np.uint32 and backend_of(words) is BACKENDS["jax"]
+            cut = words.dtype == np.uint32 and backend_of(words) is JAX
             way = (
                 ": to_jax keeps the 64 bits that jnp.asarray cuts off"
                 if cut
@@ -150,7 +161,7 @@ def as_real(values: Any, name: str) -> Any:
     """The values as an array of real numbers; `name` says what they are in an error."""
     given = as_array(values, name)
     if kind_of(given) not in "biuf":
-        raise BitstreamError(f"streams encode real numbers, not {given.dtype}")
+        raise BitstreamError(f"{name}: streams encode real numbers, not {given.dtype}")
     return given
 
 

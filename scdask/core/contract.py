@@ -62,13 +62,14 @@ def gate_counts(weights: Any, inputs: Any, gate: MacGate, total: int | None = No
 def encode_part(values: Any, sng: Any, length: int, polarity: Polarity, part: Part) -> Any:
     """Encode `values`, which are those of a part of an array of streams: the words of that part.
 
-    A BitstreamError says where a value is outside the range of its polarity.
+    A value that is past the range of its polarity by `core.words.rounding` is taken as its end; where one is outside,
+    a BitstreamError says.
     """
 
 
 @primitive()
 def probabilities(values: Any, polarity: Polarity) -> Any:
-    """The probability of a one for each value, float64; a BitstreamError says where one is outside its range."""
+    """The probability of a one for each value, float64, with the ranges and the error of `encode_part`."""
 
 
 @primitive()

@@ -134,10 +134,18 @@ def backend_of(array: Any, name: str = "scdask") -> Backend | None:
         *labels, last = (backend.label for backend in BACKENDS.values())
         raise UnsupportedArrayError(
             f"{name}: scdask has no kernels for {cls.__module__}.{cls.__qualname__}, "
-            f"only for {', '.join(labels)} and {last} arrays"
+            f"only for {', '.join(labels)} and {last} arrays{_way(array)}"
         )
     _OF_TYPE[cls] = found
     return found
+
+
+def _way(array: Any) -> str:
+    """What makes an array that has kernels of one of an unknown library, for the end of a sentence."""
+    if isinstance(array, np.ndarray):
+        return ""
+    ways = {"toarray": "; its .toarray() is one", "__array__": "; np.asarray makes one of it"}
+    return next((way for name, way in ways.items() if hasattr(array, name)), "")
 
 
 def library_of(array: Any) -> str:

@@ -7,7 +7,7 @@ if they are told the length of a stream; the others cannot set it. So counts of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,6 +21,14 @@ Region = tuple[slice, ...]
 
 RANGES: dict[Polarity, tuple[float, float]] = {"unipolar": (0.0, 1.0), "bipolar": (-1.0, 1.0)}
 OPERAND_POLARITY: dict[Mode, Polarity] = {"split": "unipolar", "bipolar": "bipolar"}
+
+
+def rounding(dtype: np.dtype[Any]) -> float:
+    """How far past the range of its polarity a value is taken as its end: 4 units in the last place of 1.
+
+    Rounding pushes values there, in scalers for one. The smaller floats have the slack of float32.
+    """
+    return 2.0**-50 if dtype.itemsize >= 8 else 2.0**-21
 
 
 def words_for(length: int) -> int:

@@ -10,7 +10,7 @@ from warnings import warn
 import dask.array as da
 import numpy as np
 
-from ..core.checks import as_numpy
+from ..core.checks import as_array, as_numpy
 from ..core.contract import on_host
 from ..core.dispatch import BACKENDS, DeviceMeta, implementing
 from ..errors import MissingBackendError, MixedArrayError, UnsupportedArrayError
@@ -72,7 +72,8 @@ def to_device(arr: Any) -> Any:
         empty = np.empty((0,) * arr.ndim, _native(arr.dtype))
         meta = empty.view(DeviceMeta) if why_no_gpu() else cupy.empty(empty.shape, empty.dtype)
         return arr.map_blocks(to_device, dtype=meta.dtype, meta=meta)
-    values = as_numpy(on_host(arr) if hasattr(arr, "dtype") else arr, "what goes to a GPU")
+    what = "what goes to a GPU"
+    values = as_numpy(on_host(as_array(arr, what)), what)
     values = values.astype(_native(values.dtype), copy=False)
     reason = why_no_gpu()
     if reason is None:

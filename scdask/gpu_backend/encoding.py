@@ -61,7 +61,8 @@ def probabilities(values: Any, polarity: Polarity) -> Any:
     low, high = RANGES[polarity]
     p = values.astype(np.float64, copy=False)
     if not bool(((p >= low) & (p <= high)).all()):
-        contract.probabilities(values.get(), polarity)  # This raises an error that says where.
+        # This raises an error that says where, unless all are in the range but for rounding.
+        return cupy.asarray(contract.probabilities(values.get(), polarity))
     return p if polarity == "unipolar" else (p + 1) / 2
 
 

@@ -1,8 +1,8 @@
 """JAX arrays: kernels under XLA, and spiking neurons that can be trained.
 
 They were tested on CPUs only. With JAX (`pip install "scdask[jax]"`) all functions, streams and layers of scdask take
-JAX arrays, give JAX arrays with the same bits, and work under `jax.jit` and `jax.vmap`. `to_jax` moves arrays, lazy
-arrays and Bitstreams there, `to_host` back:
+JAX arrays, give JAX arrays with the same bits, and work under `jax.jit`, `jax.vmap` and `jax.shard_map`. `to_jax` moves
+arrays, lazy arrays and Bitstreams there, `to_host` back:
 
 >>> import dask.array as da
 >>> import jax
@@ -28,14 +28,17 @@ JAX makes 64-bit values only where `jax_enable_x64` is on, and by default it is 
 function turns it on for itself alone (`jax.enable_x64`), so that words are uint64 and counts int64 whatever the setting
 is. Arithmetic of your own on such arrays does the same, or takes `to_host(array)`; outside of such a scope JAX cuts the
 results to 32 bits, mostly with a warning. The same goes for Dask's own reductions of JAX chunks: write
-`to_host(stream.decode()).mean()`. Move words with `to_jax`; `jnp.asarray` would cut them, and scdask refuses what it
-leaves.
+`to_host(stream.decode()).mean()`. Move words with `to_jax`; `jnp.asarray` would cut them, as `jax.device_put` does with
+arrays that are sharded over devices, and scdask refuses what they leave.
 
-Under `jax.jit` and `jax.vmap` the values of traced arrays cannot be looked at: there a bit that is not 0 is 1, padding
-is not checked, and a value outside the range of a stream is encoded as the nearest one inside, NaN as 0. XLA also holds
-the streams of all inputs of `matmul` at once there, and may round the numbers between two layers differently in the
-last bit. Under `vmap` the streams of each part are numbered from 0, as they are where the part is encoded alone, so
-that `Bernoulli` gives all parts the same random numbers.
+Results stay on the device of the input, or on the devices that it is sharded over. `to_jax(x, device)` moves arrays and
+Bitstreams to a device or a sharding of JAX.
+
+Under `jax.jit`, `jax.vmap` and `jax.shard_map` the values of traced arrays cannot be looked at: there a bit that is not
+0 is 1, padding is not checked, and a value outside the range of a stream is encoded as the nearest one inside, NaN as
+0. XLA also holds the streams of all inputs of `matmul` at once there, and may round the numbers between two layers
+differently in the last bit. Under `vmap` and `shard_map` the streams of each part are numbered from 0, as they are
+where the part is encoded alone, so that `Bernoulli` gives all parts the same random numbers.
 
 On a CPU the kernels for NumPy arrays are faster than XLA: on one thread up to 3 times its two for a MAC, 4 to 12 times
 for unpacking, counting and encoding, 30 times for packing. Take JAX where streams are part of a JAX program.
@@ -48,7 +51,7 @@ functions on bits run on the kernels for NumPy arrays, and the neurons say what 
 from ..core.dispatch import loaded
 from ..vector_ops.numbers import to_host
 from . import counting, encoding, gates, mac, numbers, packing
-from .device import ARRAYS, HAS_JAX, from_numpy, jax, jnp, to_jax, wait, works
+from .device import ARRAYS, HAS_JAX, from_numpy, jax, jnp, to_jax, uncut, wait, works
 from .neurons import jax_forward_pass, jax_lif_step, jax_surrogate_gradient_step, spike
 from .reference import jax_pack_bitstream, jax_popcount, jax_vec_and, jax_vec_mac
 

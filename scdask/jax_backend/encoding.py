@@ -12,7 +12,7 @@ from ..core import contract
 from ..core.threefry import PAIR_BITS, threefry
 from ..core.words import WORD, tail_mask
 from ..vector_ops.encoding import SEGMENT, own_tiles, stream_numbers
-from .device import implements, jitted, jnp, known, lax
+from .device import implements, jitted, jnp, known, lax, to_jax, varying_as
 
 if TYPE_CHECKING:
     from ..core.words import Part, Polarity
@@ -28,9 +28,9 @@ def encode_part(values: Any, sng: SNG, length: int, polarity: Polarity, part: Pa
     first, last = part.first, part.last
     key = sng.key()
     if not p.size or first == last:
-        flat = jnp.zeros((p.size, last - first), np.uint64)
+        flat = jnp.broadcast_to(p[:, None], (p.size, last - first))
     elif key is None and sng.own:
-        flat = jnp.zeros((p.size, last - first), np.uint64)
+        flat = jnp.broadcast_to((p & np.uint64(0))[:, None], (p.size, last - first))
         for tile, numbers in own_tiles(sng, length, part):
             flat = flat.at[tile].set(contract.pack(numbers.view(np.uint64) < p[tile[0], None]))
     elif key is None:
@@ -49,7 +49,8 @@ def encode_part(values: Any, sng: SNG, length: int, polarity: Polarity, part: Pa
 def probabilities(values: Any, polarity: Polarity) -> Any:
     p = _as_float64(values)
     if known(_outside(p, polarity)):
-        contract.probabilities(np.asarray(values), polarity)  # This raises an error that says where.
+        # This raises an error that says where, unless all are in the range but for rounding.
+        return to_jax(contract.probabilities(np.asarray(values), polarity), values.sharding)
     return p if polarity == "unipolar" else (p + 1) / 2
 
 
@@ -138,7 +139,7 @@ def _bernoulli(p: Any, streams: Any, first: Any, key: Any, n_words: int) -> Any:
 
     shape = (len(p), n_words)
     start = (jnp.int64(0), jnp.full(shape, ~np.uint64(0)), jnp.zeros(shape, np.uint64))
-    return lax.while_loop(going_on, draw, start)[2]
+    return lax.while_loop(going_on, draw, tuple(varying_as(value, p, streams) for value in start))[2]
 
 
 @implements(contract.finite)

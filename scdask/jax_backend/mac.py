@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core import contract
 from .counting import ones_along
-from .device import as_jax, implements, jitted, jnp, lax
+from .device import as_jax, implements, jitted, jnp, lax, varying_as
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,4 +62,5 @@ def _across(wide: Any, narrow: Any, gate: Callable[..., Any]) -> Any:
         ]
         return counts + reduce(operator.add, ones).astype(np.int64), None
 
-    return lax.scan(step, jnp.zeros((len(narrow), len(wide)), np.int64), columns)[0]
+    start = varying_as(jnp.zeros((len(narrow), len(wide)), np.int64), wide, narrow)
+    return lax.scan(step, start, columns)[0]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.checks import as_numpy
 from ..errors import BitstreamError
-from .device import HAS_JAX, jax, jitted, jnp, lax, needing_jax
+from .device import HAS_JAX, jax, jitted, jnp, known, lax, needing_jax, uncut, varying_as
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +84,8 @@ def jax_lif_step(
     Raises
     ------
     BitstreamError
-        If the shapes do not broadcast, or something is no real number.
+        If the shapes do not broadcast, something is no real number, or, outside of a trace, is not finite or an alpha
+        outside [0, 1].
     """
     given = [_as_float(p) for p in (v, I_t, v_rest, v_reset, v_threshold, alpha, resistance, noise)]
     try:
@@ -91,6 +93,8 @@ def jax_lif_step(
     except ValueError:
         shapes = ", ".join(str(p.shape) for p in given if p.ndim)
         raise BitstreamError(f"the parameters of neurons broadcast, but not {shapes}") from None
+    names = ("v", "I_t", "v_rest", "v_reset", "v_threshold", "alpha", "resistance", "noise")
+    _check_values(dict(zip(names, given, strict=True)))
     step: tuple[Any, Any] = _lif_step(*given)
     return step
 
@@ -147,21 +151,22 @@ def jax_forward_pass(
     Raises
     ------
     BitstreamError
-        If the shapes do not fit.
+        If the shapes do not fit, or, outside of a trace, something is not finite or alpha is outside [0, 1].
     """
     layers, inputs = _as_layers(weights, x)
     constants = [_as_float(p) for p in (v_rest, v_reset, v_threshold, alpha)]
     for constant in constants:
         if constant.ndim:
             raise BitstreamError(f"rest, reset, threshold and alpha are numbers, not an array {constant.shape}")
+    names = ("v_rest", "v_reset", "v_threshold", "alpha")
+    _check_values(_named(layers, inputs) | dict(zip(names, constants, strict=True)))
     run: tuple[list[Any], Any] = _forward(layers, inputs, _steps(n_steps), *constants)
     return run
 
 
 def _as_float(values: Any) -> Any:
     """Real numbers in the precision of JAX: float32, unless it keeps 64 bits."""
-    if not isinstance(values, jax.Array):
-        values = as_numpy(values, "what neurons take")
+    values = uncut(values) if isinstance(values, jax.Array) else as_numpy(values, "what neurons take")
     dtype = values.dtype
     if not (
         jnp.issubdtype(dtype, np.bool) or jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
@@ -169,6 +174,43 @@ def _as_float(values: Any) -> Any:
         raise BitstreamError(f"neurons take real numbers, not {dtype}")
     kept = dtype if jnp.issubdtype(dtype, jnp.floating) else np.dtype(float)
     return jnp.asarray(values, jax.dtypes.canonicalize_dtype(kept))
+
+
+def _check_values(given: dict[str, Any]) -> None:
+    """Raise if a value is not finite, or an alpha outside [0, 1], as far as values can be known."""
+    if not known(_any_wrong(given)):
+        return
+    for name, values in given.items():
+        flat = np.asarray(values).ravel()
+        wrong = flat[_wrong(name, flat)]
+        if wrong.size:
+            bounds = "from 0 to 1" if name == "alpha" else "finite"
+            raise BitstreamError(f"{name} is {bounds} as {flat.dtype}, but there is {wrong[0]}")
+
+
+@jitted
+def _any_wrong(given: dict[str, Any]) -> Any:
+    return reduce(operator.or_, [_wrong(name, values).any() for name, values in given.items()])
+
+
+def _wrong(name: str, values: Any) -> Any:
+    return ~((values >= 0) & (values <= 1)) if name == "alpha" else ~(abs(values) < np.inf)
+
+
+def _named(layers: list[Any], x: Any) -> dict[str, Any]:
+    return {"x": x} | {f"weights[{i}]": layer for i, layer in enumerate(layers)}
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Raise unless it is a number of at least 0, as far as it is known."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    try:
+        known = float(value)
+    except (TypeError, ValueError):
+        known = math.nan
+    if not 0 <= known < math.inf:
+        raise BitstreamError(f"{name} is a finite number of at least 0, not {value!r}")
 
 
 def _as_layers(weights: Sequence[Any], x: Any) -> tuple[list[Any], Any]:
@@ -217,7 +259,8 @@ def _forward(
             spikes.append(below)
         return after, spikes
 
-    start = [jnp.full((*x.shape[:-1], len(w)), v_rest, dtype) for w in weights]
+    given = (x, *weights, v_rest, v_reset, v_threshold, alpha)
+    start = [varying_as(jnp.full((*x.shape[:-1], len(w)), v_rest, dtype), *given) for w in weights]
     potentials, spikes = lax.scan(step, start, length=n_steps)
     return spikes, potentials[-1]
 
@@ -255,7 +298,7 @@ def jax_surrogate_gradient_step(
     Raises
     ------
     BitstreamError
-        If the shapes do not fit.
+        If the shapes do not fit, or, outside of a trace, something is not finite, or lr or beta is below 0.
     """
     layers, x = _as_layers(weights, x)
     classes = len(layers[-1])
@@ -265,7 +308,11 @@ def jax_surrogate_gradient_step(
             f"not {x.shape} and {np.shape(targets)}"
         )
     wanted = _one_hot(targets, classes) if np.ndim(targets) == 1 else targets
-    trained, loss = _descend(layers, x, _as_float(wanted), _steps(n_steps), lr, beta)
+    wanted = _as_float(wanted)
+    _check_values(_named(layers, x) | {"targets": wanted})
+    _check_number("lr", lr)
+    _check_number("beta", beta)
+    trained, loss = _descend(layers, x, wanted, _steps(n_steps), lr, beta)
     return trained, loss if isinstance(loss, jax.core.Tracer) else float(loss)
 
 

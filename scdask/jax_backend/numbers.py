@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core import contract
 from ..vector_ops import numbers
-from .device import implements, jax, jitted, jnp, to_jax
+from .device import beside, implements, jax, jitted, jnp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,8 @@ def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
     """Compute with NumPy, except for traced arrays, as XLA takes subnormals for 0 and multiplies by reciprocals."""
     if any(isinstance(array, jax.core.Tracer) for array in arrays):
         return func(*arrays, **options)
-    return to_jax(func(*(np.asarray(array) if isinstance(array, jax.Array) else array for array in arrays), **options))
+    on_host = (np.asarray(array) if isinstance(array, jax.Array) else array for array in arrays)
+    return beside(func(*on_host, **options), *arrays)
 
 
 @implements(numbers.divide)
@@ -36,9 +38,19 @@ def pick(words: Any, index: tuple[Any, ...]) -> Any:
         index = tuple(np.asarray(part) if isinstance(part, jax.Array) else part for part in index)
         # This raises an IndexError where JAX would take the nearest element.
         np.broadcast_to(False, words.shape)[index]
+        if any(isinstance(part, bool | np.bool) or (isinstance(part, np.ndarray) and not part.ndim) for part in index):
+            # JAX puts the axis of a single bool elsewhere than NumPy does.
+            *lead, n_words = words.shape
+            chosen = np.arange(math.prod(lead)).reshape(*lead, 1)[index]
+            return words.reshape(-1, n_words)[chosen[..., 0]]
     return words[index]
 
 
 @implements(numbers.concatenate)
-def concatenate(*arrays: Any) -> Any:
-    return jnp.concatenate(arrays)
+def concatenate(*arrays: Any, axis: int = 0) -> Any:
+    return jnp.concatenate(arrays, axis)
+
+
+@implements(numbers.broadcast_to)
+def broadcast_to(array: Any, shape: tuple[int, ...]) -> Any:
+    return jnp.broadcast_to(array, shape)

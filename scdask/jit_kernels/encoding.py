@@ -28,7 +28,7 @@ from ..core.llvm import (
     threefry_vectors,
 )
 from ..core.threefry import PAIR_BITS, PARITY
-from ..core.words import RANGES, WORD, tail_mask
+from ..core.words import RANGES, WORD, rounding, tail_mask
 from ..errors import BitstreamError
 from ..vector_ops.encoding import own_tiles, stream_numbers, table_spans
 from .device import implements
@@ -74,8 +74,15 @@ def probabilities(values: NDArray[Any], polarity: Polarity) -> NDArray[np.float6
     low, high = RANGES[polarity]
     p = values.astype(np.float64, copy=False)
     if p.size and not (p.min() >= low and p.max() <= high):  # NaN is the minimum where there is one.
-        index = tuple(int(i) for i in np.argwhere(~((p >= low) & (p <= high)))[0])
-        raise BitstreamError(f"{polarity} streams encode {low:g} to {high:g}, but there is {values[index]} at {index}")
+        slack = rounding(values.dtype)
+        outside = np.argwhere(~((p >= low - slack) & (p <= high + slack)))
+        if len(outside):
+            index = tuple(int(i) for i in outside[0])
+            way = "" if np.isnan(p[index]) else " (np.clip would take it to the end)"
+            raise BitstreamError(
+                f"{polarity} streams encode {low:g} to {high:g}, but there is {values[index]} at {index}{way}"
+            )
+        p = p.clip(low, high)
     return p if polarity == "unipolar" else (p + 1) / 2
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from .. import _html
-from ..core.checks import as_numpy, as_real, check_generator, check_mode
+from ..core.checks import as_array, as_numpy, as_real, check_generator, check_mode
 from ..core.contract import exactly, on_host
 from ..errors import BitstreamError
 from ..generators import SNG, Sobol
@@ -106,7 +106,8 @@ class SCDense:
 
     def __post_init__(self) -> None:
         for name in ("weights", "bias"):
-            values = as_numpy(on_host(getattr(self, name)), f"the {name} of a layer")
+            what = f"the {name} of a layer"
+            values = as_numpy(on_host(as_array(getattr(self, name), what)), what)
             object.__setattr__(self, name, as_weights(values))
         if self.weights.ndim != 2 or self.bias.shape != self.weights.shape[:1]:
             raise BitstreamError(
@@ -167,7 +168,8 @@ class SCDense:
         """The outputs before an activation, float64 (batch, n_neurons), for inputs (batch, n_inputs)."""
         x = as_real(x, "inputs")
         length = check_layer(self.weights, x, self.w_sng, self.x_sng, length, self.mode)
-        x = exactly(_divided, x, scale=self.input_scale)
+        if self.input_scale != 1:  # Else small floats stay as they are, with what they may be past the range.
+            x = exactly(_divided, x, scale=self.input_scale)
         product = _estimate(x, self.weights, length, self.mode, self.x_sng, self.w_sng)
         return exactly(_with_bias, product, self.bias, scale=self.input_scale)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 import numpy as np
 
 from .. import _html
-from ..core.checks import as_numpy
+from ..core.checks import as_host, as_real
 from ..core.contract import exactly, on_host
 from ..errors import BitstreamError
 
@@ -89,7 +89,7 @@ class SCSequential:
         if len(shape) != 1:
             raise BitstreamError(f"the last layer of a network has outputs of shape (n,), not {shape}")
         (outputs,) = shape
-        classes = as_numpy(on_host(self.classes), "classes")
+        classes = as_host(self.classes, "classes")
         classes = classes if classes.size else np.arange(max(outputs, 2))
         if not outputs or classes.shape != (max(outputs, 2),):
             raise BitstreamError(f"{outputs} outputs cannot tell classes of shape {classes.shape} apart")
@@ -134,7 +134,7 @@ class SCSequential:
     def logits(self, x: Any, length: int) -> Any:
         """The outputs for inputs (batch, *input_shape) in [0, 1], from streams of `length` bits; lazy if `x` is."""
         first, *others = self.layers
-        hidden = first(x, length)
+        hidden = first(self._fitting(x), length)
         for layer in others:
             hidden = layer(exactly(_saturated, hidden, largest=layer.input_scale), length)
         return hidden
@@ -144,12 +144,29 @@ class SCSequential:
         return self._labels(self.logits(x, length))
 
     def predict_float(self, x: Any) -> Any:
-        """The labels that the same weights give in floating point."""
+        """The labels that the same weights give in floating point; lazy for a Dask array."""
+        x = on_host(self._fitting(x))
+        if isinstance(x, np.ndarray):
+            return self._float_labels(x)
+        samples = tuple(range(1, x.ndim))
+        like = {"dtype": self.classes.dtype, "meta": self.classes[:0]}
+        return x.rechunk(dict.fromkeys(samples, -1)).map_blocks(self._float_labels, drop_axis=samples, **like)
+
+    def _float_labels(self, x: NDArray[Any]) -> NDArray[Any]:
         first, *others = self.layers
-        hidden = first.exact(as_numpy(on_host(x), "inputs").astype(np.float64))
+        hidden = first.exact(x.astype(np.float64))
         for layer in others:
             hidden = layer.exact(np.maximum(hidden, 0))
-        return self._labels(hidden)
+        labels: NDArray[Any] = self._labels(hidden)
+        return labels
+
+    def _fitting(self, x: Any) -> Any:
+        """The inputs as an array, once their shape is known to be that of samples."""
+        inputs = as_real(x, "x")
+        if inputs.shape[1:] != self.input_shape or not inputs.ndim:
+            sizes = ", ".join(map(str, ("samples", *self.input_shape)))
+            raise BitstreamError(f"the network takes x ({sizes}), not {inputs.shape}")
+        return inputs
 
     def _labels(self, logits: Any) -> Any:
         logits = on_host(logits)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from .._files import read_npz, some, write_npz
-from ..core.checks import as_numpy, as_real
-from ..core.contract import on_host, probabilities
+from ..core.checks import as_host, as_real
+from ..core.contract import probabilities
 from ..errors import BitstreamError
 from ..vector_ops.products import as_weights
 from .dense import SCDense
@@ -62,13 +62,12 @@ class SCMLP(SCSequential):
         """
         if len(weights) != len(biases):
             raise BitstreamError(f"{len(weights)} weight matrices do not go with {len(biases)} biases")
-        plain = cls(
-            tuple(SCDense(w, b) for w, b in zip(weights, biases, strict=True)), as_numpy(on_host(classes), "classes")
-        )
-        hidden = probabilities(on_host(as_real(calibration, "calibration inputs")), "unipolar")
+        plain = cls(tuple(SCDense(w, b) for w, b in zip(weights, biases, strict=True)), as_host(classes, "classes"))
+        inputs = as_real(as_host(calibration, "calibration"), "calibration")
         (n_inputs,) = plain.input_shape
-        if hidden.ndim != 2 or hidden.shape[1] != n_inputs:
-            raise BitstreamError(f"calibration inputs are (samples, {n_inputs}), not {hidden.shape}")
+        if inputs.ndim != 2 or inputs.shape[1] != n_inputs:
+            raise BitstreamError(f"calibration inputs are (samples, {n_inputs}), not {inputs.shape}")
+        hidden = probabilities(inputs, "unipolar")
         scales = [1.0]
         for layer in plain.layers[:-1]:
             hidden = np.maximum(layer.exact(hidden), 0)
@@ -78,14 +77,35 @@ class SCMLP(SCSequential):
 
     @classmethod
     def from_sklearn(cls, classifier: Any, calibration: ArrayLike) -> Self:
-        """Build a perceptron from a fitted `MLPClassifier` with ReLU; `calibration` as in `from_arrays`."""
+        """Build a perceptron from a fitted scikit-learn `MLPClassifier` with ReLU.
+
+        Parameters
+        ----------
+        classifier : MLPClassifier
+            One that gives a sample one of two classes or more.
+        calibration : array_like
+            As in `from_arrays`.
+
+        Raises
+        ------
+        BitstreamError
+            If it is none, is not fitted, has another activation, or was fitted with several labels a sample.
+        """
         missing = [name for name in ("coefs_", "intercepts_", "classes_") if not hasattr(classifier, name)]
         if missing:
             raise BitstreamError(f"from_sklearn takes a fitted MLPClassifier, but {classifier!r} has no {missing[0]}")
-        if classifier.activation != "relu":
+        if classifier.activation != "relu" and len(classifier.coefs_) > 1:
             raise BitstreamError(f"the hidden layers of an SC perceptron use ReLU, not {classifier.activation!r}")
+        outputs, classes = len(classifier.intercepts_[-1]), classifier.classes_
+        if len(classes) == 1:
+            raise BitstreamError(f"a perceptron tells two classes or more apart, but the classifier knows {classes[0]}")
+        if classifier.out_activation_ == "logistic" and outputs > 1:
+            raise BitstreamError(
+                f"a perceptron gives a sample one of its classes, but each of the classifier's {outputs} outputs is a "
+                "label of its own: it was fitted with y (samples, labels), multilabel or one-hot; labels (samples,) fit"
+            )
         weights = [coefs.T for coefs in classifier.coefs_]
-        return cls.from_arrays(weights, classifier.intercepts_, calibration=calibration, classes=classifier.classes_)
+        return cls.from_arrays(weights, classifier.intercepts_, calibration=calibration, classes=classes)
 
     @classmethod
     def load(cls, file: Any, calibration: ArrayLike | None = None) -> Self:
@@ -119,6 +139,10 @@ class SCMLP(SCSequential):
             raise BitstreamError(f"the model {file} has no array {missing[0]}, only {some(arrays)}")
         weights, biases = ([arrays[name] for name in names[k::2]] for k in (0, 1))
         classes = arrays.get("classes", ())
+        if calibration is not None:
+            given = calibration = as_host(calibration, "calibration")
+            if weights[0].ndim == 2 and given.shape[1:] != weights[0].shape[1:]:
+                raise BitstreamError(f"the model {file} takes x (samples, {weights[0].shape[1]}), not {given.shape}")
         scales = arrays.get("input_scales")
         if scales is None and calibration is not None:
             return cls.from_arrays(weights, biases, calibration=calibration, classes=classes)

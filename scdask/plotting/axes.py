@@ -5,10 +5,8 @@ from __future__ import annotations
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .._extras import require
-from ..core.contract import on_host
+from ..core.checks import as_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,5 +64,4 @@ def label_log_axis(axis: Any) -> None:
 
 def in_memory(values: Any) -> NDArray[Any]:
     """The values as a NumPy array, from any library; computed if they are lazy."""
-    array = on_host(values) if hasattr(values, "dtype") else values
-    return np.asarray(array.compute() if hasattr(array, "dask") else array)
+    return as_host(values, "what is drawn")

@@ -14,7 +14,7 @@ from ..core import contract
 from ..core.words import Part, words_for
 from ..errors import BitstreamError
 from ..jax_backend import spike
-from ..jax_backend.device import jitted, jnp, lax
+from ..jax_backend.device import jitted, jnp, lax, varying_as
 from ..layers import SCMLP, SCDense
 
 if TYPE_CHECKING:
@@ -192,13 +192,13 @@ def simulate(weights: Weights, spikes: Any, decay: Any, threshold: Any, slope: f
 
     below, trains = spikes, []
     for w in hidden:
-        below = _over_time(fire, below @ w.T)
+        below = _over_time(fire, below @ w.T, decay, threshold)
         trains.append(below)
-    return _over_time(integrate, below @ output.T).mean(axis=0), trains
+    return _over_time(integrate, below @ output.T, decay).mean(axis=0), trains
 
 
-def _over_time(neurons: Callable[[Any, Any], tuple[Any, Any]], currents: Any) -> Any:
-    return lax.scan(neurons, jnp.zeros_like(currents[0]), currents)[1]
+def _over_time(neurons: Callable[[Any, Any], tuple[Any, Any]], currents: Any, *constants: Any) -> Any:
+    return lax.scan(neurons, varying_as(jnp.zeros_like(currents[0]), currents, *constants), currents)[1]
 
 
 def rate_code(x: NDArray[Any], steps: int, sng: Bernoulli, first: int = 0) -> NDArray[np.float32]:

@@ -9,8 +9,8 @@ import numpy as np
 from dask import delayed
 
 from ..computing import as_place
-from ..core.checks import as_numpy, as_real
-from ..core.contract import on_host, probabilities
+from ..core.checks import as_host, as_real
+from ..core.contract import probabilities
 from ..errors import BitstreamError
 from ..generators import Bernoulli
 from .network import forward, rate_code, refuse_other_layers
@@ -52,9 +52,9 @@ def predict(
     """
     place = as_place(place)
     refuse_other_layers(state, settings)
-    inputs, n_inputs = probabilities(on_host(as_real(x, "inputs")), "unipolar"), state.weights[0].shape[1]
-    if inputs.ndim != 2 or inputs.shape[1] != n_inputs:
-        raise BitstreamError(f"the network takes x (samples, {n_inputs}), not {inputs.shape}")
+    given = as_real(as_host(x, "x"), "x")
+    refuse_other_inputs(given, state.weights[0].shape[1])
+    inputs = probabilities(given, "unipolar")
     if not len(inputs):
         return state.classes[:0]
     run = uuid4().hex
@@ -85,21 +85,24 @@ def accuracy(state: State, x: ArrayLike, y: ArrayLike, settings: Settings, place
 
 def as_data(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """A copy of the inputs and the labels, once they are known to fit."""
-    inputs, labels = (
-        probabilities(on_host(as_real(x, "inputs")), "unipolar"),
-        as_numpy(on_host(y), "labels"),
-    )
+    given, labels = as_real(as_host(x, "x"), "x"), as_host(y, "y")
     if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
         labels = labels.astype(str)
-    if inputs.ndim != 2 or labels.shape != inputs.shape[:1] or not inputs.size:
+    if given.ndim != 2 or labels.shape != given.shape[:1] or not given.size:
         raise BitstreamError(
-            f"a network takes x (samples, n_inputs) and y (samples,), not {inputs.shape} and {labels.shape}"
+            f"a network takes x (samples, n_inputs) and y (samples,), not {given.shape} and {labels.shape}"
         )
     if labels.dtype.kind not in "biufUS" or (labels.dtype.kind == "f" and not np.isfinite(labels).all()):
         raise BitstreamError(
             f"labels are finite numbers or strings, not {labels.dtype}" + " with NaN" * (labels.dtype.kind == "f")
         )
-    return np.array(inputs), labels
+    return np.array(probabilities(given, "unipolar")), labels
+
+
+def refuse_other_inputs(x: NDArray[Any], n_inputs: int) -> None:
+    """Raise a BitstreamError unless the inputs are samples of a network."""
+    if x.ndim != 2 or x.shape[1] != n_inputs:
+        raise BitstreamError(f"the network takes x (samples, {n_inputs}), not {x.shape}")
 
 
 def refuse_unknown_labels(labels: NDArray[Any], classes: NDArray[Any]) -> None:

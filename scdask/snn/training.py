@@ -20,7 +20,7 @@ from ..errors import BitstreamError, ScdaskError
 from ..generators import Bernoulli
 from ..jax_backend.device import jax, jitted, needing_jax
 from .network import State, rate_code, refuse_other_layers, simulate
-from .prediction import accuracy, as_data, refuse_unknown_labels
+from .prediction import accuracy, as_data, refuse_other_inputs, refuse_unknown_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,7 +86,9 @@ def train(
     if len(classes) < 2:
         raise BitstreamError(f"a network tells two classes or more apart, but all labels are {classes[0]}")
     if test is not None:
-        refuse_unknown_labels(as_data(*test)[1], classes)
+        test_inputs, test_labels = as_data(*test)
+        refuse_other_inputs(test_inputs, inputs.shape[1])
+        refuse_unknown_labels(test_labels, classes)
     data = _describe(inputs, classes, targets)
     if state is None:
         state = _start(settings, classes, data)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.checks import as_numpy
+from ..core.checks import as_array
 from ..core.contract import exactly, on_host
 from ..core.dispatch import DASK, composed
+from ..core.words import ONES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,14 +43,35 @@ def or_one(value: Any) -> Any:
 
 
 @composed
-def concatenate(*arrays: Any) -> Any:
-    """The arrays, one after the other along the first axis."""
-    return np.concatenate(arrays)
+def concatenate(*arrays: Any, axis: int = 0) -> Any:
+    """The arrays, one after the other along an axis."""
+    return np.concatenate(arrays, axis)
+
+
+@composed
+def broadcast_to(array: Any, shape: tuple[int, ...]) -> Any:
+    """The array repeated to a shape that it is known to broadcast to."""
+    return np.broadcast_to(array, shape)
+
+
+@composed
+def reshape(words: Any, shape: tuple[int, ...]) -> Any:
+    """The streams in another shape that they fill; the last axis stays."""
+    return words.reshape(shape)
+
+
+@composed
+def filled(mask: Any, n_words: int) -> Any:
+    """Words of only ones where a mask is true, of only zeros elsewhere."""
+    return broadcast_to(mask.astype(np.uint64)[..., None] * ONES, (*mask.shape, n_words))
 
 
 def plain_index(index: tuple[Any, ...]) -> tuple[Any, ...]:
     """The index with all its arrays, except those of Dask, as NumPy arrays."""
-    return tuple(on_host(part)[()] if hasattr(part, "dtype") and not hasattr(part, "dask") else part for part in index)
+    return tuple(
+        on_host(as_array(part, "an index"))[()] if hasattr(part, "dtype") and not hasattr(part, "dask") else part
+        for part in index
+    )
 
 
 def as_dask(array: Any, chunks: Any = None) -> Any:
@@ -71,4 +93,4 @@ def to_host(arr: Any) -> Any:
     """
     if hasattr(type(arr), "map_words"):
         return arr.map_words(to_host)
-    return on_host(arr if hasattr(arr, "dtype") else as_numpy(arr, "what comes from a device"))
+    return arr if isinstance(arr, np.memmap | np.generic) else on_host(as_array(arr, "what comes from a device"))

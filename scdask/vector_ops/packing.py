@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..core import contract
 from ..core.checks import as_bits, as_words, check_length, unpacked_shape
+from ..core.dispatch import composed
+from ..core.words import WORD, words_for
+from .numbers import concatenate
 
 
 def pack_bitstream(bitstream: Any) -> Any:
@@ -57,6 +62,29 @@ def unpack_bitstream(packed: Any, original_length: int, original_shape: tuple[in
     length, shape = unpacked_shape(words.shape, original_length, original_shape)
     bits = contract.unpack(words, length)
     return bits if original_shape is None else bits.reshape(shape)
+
+
+@composed
+def bits_between(words: Any, start: int, stop: int) -> Any:
+    """The words of the bits from `start` up to `stop` of streams that have them, with a padding of 0."""
+    first, shift = divmod(start, WORD)
+    n = words_for(stop - start)
+    if not shift:
+        return contract.gate("mask", words[..., first : first + n], length=stop - start)
+    return shifted(words[..., first : first + n], words[..., first + 1 : first + 1 + n], shift, stop - start)
+
+
+@composed
+def shifted(low: Any, high: Any, shift: int, length: int) -> Any:
+    """Streams of `length` bits that begin `shift` bits on in the words of `low`, and go on in those of `high`.
+
+    These are the words after those of `low`; the last is not there if no bit of it is needed.
+    """
+    out, carried, n = low >> np.uint64(shift), high << np.uint64(WORD - shift), high.shape[-1]
+    if n < low.shape[-1]:
+        out, last = out[..., :n], out[..., n:]
+        return contract.gate("mask", concatenate(out | carried, last, axis=low.ndim - 1), length=length)
+    return contract.gate("mask", out | carried, length=length)
 
 
 def check_tail(packed: Any, length: int) -> Any:
