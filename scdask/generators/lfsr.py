@@ -84,7 +84,7 @@ class LFSR(SNG):
 
     Its numbers are the states, from the seed on, over 2**width. State 0 never appears: over a full period of
     2**width - 1 a threshold of X states gives X - 1 ones. A register that is much wider than log2(N) is no better than
-    random bits, because a stream sees a part of its period: README and notebook 1 have the figures.
+    random bits, because a stream sees a part of its period: notebook 02 has the figure.
 
     Parameters
     ----------
