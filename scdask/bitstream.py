@@ -53,7 +53,7 @@ import numpy as np
 
 from . import _html, _stores, plotting
 from .core import contract
-from .core.checks import as_words, check_polarity
+from .core.checks import check_polarity
 from .core.dispatch import BACKENDS, library_of, when_loaded
 from .core.gates import GATES
 from .errors import BitstreamError
@@ -121,7 +121,7 @@ class Bitstream:
 
     def map_words(self, function: Callable[[Any], Any]) -> Bitstream:
         """The same streams with the words that a function makes of theirs, such as `to_device`."""
-        return self._with(as_words(function(self.words)))
+        return self._with(function(self.words))
 
     # As an array of streams
 
@@ -541,7 +541,7 @@ def _unflattened(kind: tuple[int, Polarity], words: Any) -> Bitstream:
     if getattr(words[0], "dtype", None) == np.uint32:
         raise BitstreamError("packed words are uint64, not uint32: JAX has cut off half of their bits")
     if library_of(words[0]) == BACKENDS["jax"].libraries[0] and hasattr(words[0], "addressable_data"):
-        as_words(words[0])
+        BACKENDS["jax"].load().uncut(words[0])
     return wrap_words(words[0], *kind)
 
 

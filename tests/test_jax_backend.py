@@ -734,10 +734,12 @@ def test_what_jax_has_cut_on_the_way_is_refused_everywhere(rng):
     cut = jax.device_put(stream.words, second)
     for call in (
         lambda: jax.device_put(stream, second),
-        lambda: stream.map_words(lambda words: jax.device_put(words, second)),
+        lambda: stream.map_words(lambda words: jax.device_put(words, second)).decode(),
+        lambda: stream.map_words(lambda words: jax.device_put(words, second))[0].unpack(),
+        lambda: vector_ops.divide(jax.device_put(p, second), 2.0),
         lambda: Bitstream(cut, 128),
         lambda: vector_ops.popcount(cut),
-        lambda: vector_ops.vec_and(cut, stream.words),
+        lambda: vector_ops.vec_and(cut, cut),
         lambda: to_host(cut),
         lambda: to_jax(cut, jax.devices()[0]),
         lambda: pickle.dumps(cut),

@@ -19,7 +19,6 @@ from .words import WORD, Mode, Polarity, words_for
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-JAX = BACKENDS["jax"]
 UINT64 = np.dtype(np.uint64)
 TABLES = ("pandas", "polars")  # libraries whose columns are NumPy arrays with more around them
 
@@ -45,9 +44,7 @@ def as_array(values: Any, name: str) -> Any:
     if type(values) is np.ndarray:
         return values
     backend = None if library_of(values) in TABLES else backend_of(values, name)
-    if backend is None or backend.name == "numpy":
-        return as_numpy(values, name)
-    return JAX.load().uncut(values) if backend is JAX else values
+    return as_numpy(values, name) if backend is None or backend.name == "numpy" else values
 
 
 def as_host(values: Any, name: str) -> NDArray[Any]:
@@ -82,7 +79,7 @@ def as_words(packed: Any) -> Any:
     words = as_array(packed, "packed words")
     if words.dtype is not UINT64:
         if kind_of(words) != "u" or words.dtype.itemsize != 8:
-            cut = words.dtype == np.uint32 and backend_of(words) is JAX
+            cut = words.dtype == np.uint32 and backend_of(words) is BACKENDS["jax"]
             way = (
                 ": to_jax keeps the 64 bits that jnp.asarray cuts off"
                 if cut

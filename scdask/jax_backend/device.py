@@ -36,6 +36,7 @@ lax: Any = _jax and _jax.lax
 jnp: Any = _jax.numpy if _jax else np
 HAS_JAX = jax is not None
 ARRAYS = (jax.Array, jax.core.Tracer) if HAS_JAX else ()
+CUT = "JAX has cut off half of the bits of an array of 64 bits: to_jax(array, device) moves it whole"
 EXTRA = BACKENDS["jax"].extra or ""
 
 
@@ -70,6 +71,10 @@ def _exact(func: Callable[..., Any]) -> Callable[..., Any]:
                 raise MixedArrayError(
                     f"{func.__name__} was given arrays on several devices: to_jax(array, device) moves them to one"
                 ) from error
+            except jax.errors.JaxRuntimeError as error:
+                if "incompatible size" not in str(error):
+                    raise
+                raise BitstreamError(CUT) from error
 
     return call
 
@@ -155,9 +160,7 @@ def uncut(array: Any) -> Any:
     if array.dtype.itemsize == 8 and not isinstance(array, jax.core.Tracer):
         held = array.addressable_data(0).dtype
         if held != array.dtype:
-            raise BitstreamError(
-                f"JAX has cut off half of the bits of an array of {array.dtype}: to_jax(array, device) moves it whole"
-            )
+            raise BitstreamError(CUT)
     return array
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core import contract
 from ..vector_ops import numbers
-from .device import beside, implements, jax, jitted, jnp
+from .device import beside, implements, jax, jitted, jnp, uncut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
     """Compute with NumPy, except for traced arrays, as XLA takes subnormals for 0 and multiplies by reciprocals."""
     if any(isinstance(array, jax.core.Tracer) for array in arrays):
         return func(*arrays, **options)
-    on_host = (np.asarray(array) if isinstance(array, jax.Array) else array for array in arrays)
+    on_host = (np.asarray(uncut(array)) if isinstance(array, jax.Array) else array for array in arrays)
     return beside(func(*on_host, **options), *arrays)
 
 

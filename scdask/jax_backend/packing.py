@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core import contract
 from ..core.words import WORD, tail_mask, words_for
-from .device import implements, jitted, jnp, known
+from .device import implements, jitted, jnp, known, uncut
 
 
 @implements(contract.pack)
@@ -44,6 +44,7 @@ def unpack(words: Any, length: int) -> Any:
 
 @implements(contract.check_tail)
 def check_tail(words: Any, length: int) -> Any:
+    uncut(words)
     if length % WORD and known(_dirty(words, ~tail_mask(length))):
         contract.check_tail(np.asarray(words), length)  # This raises an error that says where.
     return words
