@@ -173,7 +173,8 @@ def _as_float(values: Any) -> Any:
     ):
         raise BitstreamError(f"neurons take real numbers, not {dtype}")
     kept = dtype if jnp.issubdtype(dtype, jnp.floating) else np.dtype(float)
-    return jnp.asarray(values, jax.dtypes.canonicalize_dtype(kept))
+    with np.errstate(over="ignore"):  # What is too large for float32 is told of by its name.
+        return jnp.asarray(values, jax.dtypes.canonicalize_dtype(kept))
 
 
 def _check_values(given: dict[str, Any]) -> None:
