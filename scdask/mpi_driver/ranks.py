@@ -147,7 +147,8 @@ def mpi_session(
     `sys.exit(n)` with n; so does the loss of a worker.
     """
     group = group_of(comm)
-    group.meet("mpi_session", partial(_check, threads, host, interface, memory_limit, timeout))
+    patience = timeout if isinstance(timeout, int | float) and timeout > 0 else None  # What it is else, the check says.
+    group.meet("mpi_session", partial(_check, threads, host, interface, memory_limit, timeout), patience)
     with ExitStack() as stack:
         security = None
         if encrypted:
