@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import dask
@@ -54,10 +54,7 @@ def test_infer_digits(tmp_path):
     assert written["samples"] == 540
     assert written["float_accuracy"] == pytest.approx(0.9704, abs=0.01)
     settings = [(r["sng"], r["length"], r["seed"]) for r in written["results"]]
-    assert settings == [
-        *[("sobol", n, 0) for n in (64, 1024)],
-        *[(sng, n, seed) for sng in ("lfsr", "bernoulli") for n in (64, 1024) for seed in (0, 1)],
-    ]
+    assert settings == [(sng, n, seed) for sng in ("sobol", "lfsr", "bernoulli") for n in (64, 1024) for seed in (0, 1)]
     for entry in written["results"]:
         assert entry["mode"] == "split"
         assert 0 <= entry["accuracy"] <= 1
@@ -371,8 +368,8 @@ def test_names_of_files_are_no_markup_and_no_formulas(tmp_path, small):
 def test_what_is_done_is_written_when_a_job_is_stopped(tmp_path, small, monkeypatch, number):
     from scdask.jobs import infer
 
-    def stopped(*args):
-        yield next(run_settings(*args))
+    def stopped(*args, **options):
+        yield next(run_settings(*args, **options))
         os.kill(os.getpid(), number)
         time.sleep(LIMIT)
 
@@ -425,6 +422,8 @@ def test_a_job_does_not_fail_with_what_it_prints(tmp_path, small, monkeypatch, c
         monkeypatch.setattr(sys, "stdout", stream())
         with printing(saved=False) as console:
             console.print("a table")
+    with suppress(OSError):
+        sys.stdout.close()
 
 
 def test_an_ascii_terminal(tmp_path):
