@@ -271,3 +271,7 @@ class Thermometer(_Even):
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
         """Fractions (t + 1/2) / length for t from `start` to `stop`; rounded up, t / length."""
         return (np.arange(start, stop) + 0.5 * self._ranked) / length
+
+
+for _kind in (Sobol, Halton, VanDerCorput, Thermometer):
+    _kind.rounding = "up"  # That of generators which 0.1.0 pickled, without a rounding of their own.
