@@ -10,7 +10,7 @@ import reference
 
 from scdask.core import llvm
 from scdask.errors import BitstreamError
-from scdask.generators import threefry
+from scdask.generators.bernoulli import threefry
 from scdask.jit_kernels import jit_pack_bits, jit_vec_mac
 
 

@@ -134,25 +134,6 @@ class LFSR(SNG):
     def _tap_mask(self) -> int:
         return sum(1 << (tap - 1 if self.shift == "left" else self.width - tap) for tap in self.taps or ())
 
-    def _step(self, state: int) -> int:
-        ones = (1 << self.width) - 1
-        feedback = (state & self._tap_mask()).bit_count() & 1
-        if self.shift == "left":
-            return (state << 1 | feedback) & ones
-        return state >> 1 | feedback << (self.width - 1)
-
-    def _powers(self, steps: int) -> NDArray[np.uint64]:
-        """Rows of images: row k has those of each bit of a state after 2**k steps, for as many k as `steps` has bits.
-
-        A step is linear over GF(2), so that it is a matrix, and powers of it are quick.
-        """
-        power = [self._step(1 << i) for i in range(self.width)]
-        rows = [power]
-        for _ in range(steps.bit_length() - 1):
-            power = [_combine(power, image) for image in power]
-            rows.append(power)
-        return np.array(rows, np.uint64)
-
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
         """States `start` to `stop`, over 2**width."""
         return self._numbers(start, stop, np.zeros(1, np.uint64)).reshape(-1)
@@ -171,10 +152,29 @@ class LFSR(SNG):
         jump = round(period * GOLDEN)
         steps = np.array([start + int(stream) * jump % period for stream in streams], np.uint64)
         out = np.empty((len(streams), stop - start))
-        powers = self._powers(int(steps.max(initial=0)))
-        seed, mask = np.uint64(cast("int", self.seed)), np.uint64(self._tap_mask())
-        _fill_lfsr(seed, powers, steps, mask, self.width, self.shift == "left", out)
+        mask, left = self._tap_mask(), self.shift == "left"
+        powers, seed = _powers(mask, self.width, left), np.uint64(cast("int", self.seed))
+        _fill_lfsr(seed, powers, steps, np.uint64(mask), self.width, left, out)
         return out
+
+
+@lru_cache(maxsize=16)
+def _powers(tap_mask: int, width: int, left: bool) -> NDArray[np.uint64]:
+    """Row k: what becomes of each bit of a state in 2**k steps, up to the 64 bits that a number of steps has.
+
+    A step is linear over GF(2), so that it is a matrix, and powers of it are quick.
+    """
+
+    def after_one(state: int) -> int:
+        feedback = (state & tap_mask).bit_count() & 1
+        return (state << 1 | feedback) & (1 << width) - 1 if left else state >> 1 | feedback << (width - 1)
+
+    power = [after_one(1 << i) for i in range(width)]
+    rows = [power]
+    while len(rows) < 64:
+        power = [_combine(power, image) for image in power]
+        rows.append(power)
+    return np.array(rows, np.uint64)
 
 
 def _combine(images: list[int], state: int) -> int:
