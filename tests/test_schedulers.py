@@ -1,6 +1,7 @@
 """How long schedulers and their workers are waited for, and what ends the wait."""
 
 import asyncio
+import gc
 import socket
 import threading
 import time
@@ -88,9 +89,12 @@ def slurm(tmp_path, monkeypatch):
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.chdir(tmp_path)
+    yield
+    gc.collect()  # dask-jobqueue leaves clusters half made.
 
 
 @pytest.mark.component("slurm")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize(
     ("workers", "options", "message"),
     [
