@@ -111,20 +111,23 @@ def _independent_dimensions(most: int) -> tuple[int, ...]:
 
 def tell_of_correlation(gate: str, a: SNG | None, b: SNG | None, stacklevel: int) -> None:
     """Warn if streams of the two generators are known to correlate, so that a gate of them is no product or sum."""
-    if a is None or b is None:
-        return
-    if a == b:
-        text = f"{gate.upper()} of streams of equal generators, {a}, is {GATES[gate].correlated}"
-    elif isinstance(a, _Even) and isinstance(b, _Even) and product_error(a, b) > CORRELATED:
-        text = (
-            f"{gate.upper()} of streams of {a} and {b} is off by {product_error(a, b):.3f} at 256 bits, where random "
-            "bits are off by 0.024"
-        )
-    else:
+    if a is None or b is None or (reason := _reason(gate, a, b)) is None:
         return
     warnings.warn(
-        f"{text}, because they correlate; `scdask.independent` gives generators that do not, and a filter of "
+        f"{reason}, because they correlate; `scdask.independent` gives generators that do not, and a filter of "
         "scdask.CorrelationWarning says that it is meant",
         CorrelationWarning,
         stacklevel=stacklevel + 1,
     )
+
+
+@lru_cache(maxsize=1024)
+def _reason(gate: str, a: SNG, b: SNG) -> str | None:
+    if a == b:
+        return f"{gate.upper()} of streams of equal generators, {a}, is {GATES[gate].correlated}"
+    if isinstance(a, _Even) and isinstance(b, _Even) and product_error(a, b) > CORRELATED:
+        return (
+            f"{gate.upper()} of streams of {a} and {b} is off by {product_error(a, b):.3f} at 256 bits, where random "
+            "bits are off by 0.024"
+        )
+    return None
