@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 import time
 from collections.abc import Sized
 from contextlib import contextmanager, suppress
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._locks import fork_safe_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -170,7 +171,7 @@ class _Notebook:
             self.handle.update(content, raw=True)
 
 
-_LOCK = threading.Lock()
+_LOCK = fork_safe_lock()
 _BARS: list[Progress] = []  # the display of the terminal, once for each bar in it
 
 

@@ -1,6 +1,7 @@
 """Generators: their numbers, the rounding of probabilities, and which of them go together."""
 
 import math
+import os
 import subprocess
 import sys
 import warnings
@@ -256,7 +257,7 @@ def test_threads_may_draw_the_first_sobol_numbers_at_once():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.skipif(not hasattr(sc.generators.low_discrepancy.os, "fork"), reason="no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_draws_whatever_its_parent_did():
     code = (
         "import faulthandler, os, threading, time, warnings\n"

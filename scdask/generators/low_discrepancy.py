@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
-from threading import Lock
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numba import int64, uint32, uint64
 
+from .._locks import fork_safe_lock
 from ..core.llvm import compiled
 from ..core.threefry import threefry
 from ..errors import BitstreamError
@@ -94,10 +93,8 @@ class Sobol(_Even):
         return (ranks + 0.5) / length
 
 
-_SCIPY = Lock()  # SciPy 1.14 reads its table at the first Sobol sequence, and other threads would find half of it.
-if hasattr(os, "register_at_fork"):
-    # A child has no thread that would ever open a lock which is shut, or end a table that is half read.
-    os.register_at_fork(before=_SCIPY.acquire, after_in_parent=_SCIPY.release, after_in_child=_SCIPY.release)
+# SciPy 1.14 reads its table at the first Sobol sequence, and other threads would find half of it.
+_SCIPY = fork_safe_lock()
 
 
 @lru_cache(maxsize=64)
