@@ -119,6 +119,10 @@ class Bitstream:
     def _with(self, words: Any) -> Bitstream:
         return wrap_words(words, self.length, self.polarity, self.sng)
 
+    def _moved(self, words: Any) -> Bitstream:
+        """Streams of these, at other places: their generator is known if it does not number streams."""
+        return wrap_words(words, self.length, self.polarity, None if self.sng and self.sng.own else self.sng)
+
     def map_words(self, function: Callable[[Any], Any]) -> Bitstream:
         """The same streams with the words that a function makes of theirs, such as `to_device`."""
         return self._with(function(self.words))
@@ -172,9 +176,7 @@ class Bitstream:
         parts = index if isinstance(index, tuple) else (index,)
         if not any(part is Ellipsis for part in parts):
             parts = (*parts, Ellipsis)
-        words = contract.pick(self.words, (*parts, slice(None)))
-        own = self.sng is not None and self.sng.own
-        return wrap_words(words, self.length, self.polarity, None if own else self.sng)
+        return self._moved(contract.pick(self.words, (*parts, slice(None))))
 
     def reshape(self, *shape: Any) -> Bitstream:
         """The same streams in an array of another shape: see `scdask.reshape`."""
@@ -195,7 +197,7 @@ class Bitstream:
         pairs = zip(reversed(self.shape), reversed(new), strict=False)
         if min(new, default=0) < 0 or len(new) < self.ndim or any(n not in (1, m) for n, m in pairs):
             raise BitstreamError(f"streams of shape {self.shape} do not broadcast to {new}")
-        return self._with(broadcast_words(self.words, (*new, self.words.shape[-1])))
+        return self._moved(broadcast_words(self.words, (*new, self.words.shape[-1])))
 
     @property
     def bits(self) -> Bits:

@@ -231,6 +231,6 @@ def _same(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 
 def _generator(streams: Sequence[Bitstream]) -> Any:
-    """The generator of all streams, None if they have several."""
+    """The generator of all streams, None if they have several, or one that numbers them."""
     first = streams[0].sng
-    return first if all(stream.sng == first for stream in streams) else None
+    return first if first and not first.own and all(stream.sng == first for stream in streams) else None

@@ -458,6 +458,7 @@ def test_gates_of_other_streams_do_not():
             (a & b) ^ (a | b)
         (a,) = streams(Bernoulli(0))
         a[0] & a[1]  # elements have numbers of their own
+        sc.broadcast_to(a, (2, 2)) & sc.concatenate([a, a])[None, :2]
 
 
 def test_multiply_takes_the_gate_of_the_polarity():
