@@ -232,11 +232,11 @@ class Bitstream:
         return gate("and", self, other) if isinstance(other, Bitstream) else NotImplemented
 
     def __or__(self, other: Any) -> Any:
-        """OR: the maximum of fully correlated unipolar streams."""
+        """OR: the maximum of fully correlated unipolar streams, p + q - p q of independent ones."""
         return gate("or", self, other) if isinstance(other, Bitstream) else NotImplemented
 
     def __xor__(self, other: Any) -> Any:
-        """XOR: the absolute difference of fully correlated unipolar streams."""
+        """XOR: the absolute difference of fully correlated unipolar streams, p + q - 2 p q of independent ones."""
         return gate("xor", self, other) if isinstance(other, Bitstream) else NotImplemented
 
     def __invert__(self) -> Bitstream:
@@ -268,7 +268,10 @@ class Bitstream:
         """The same streams, lazy, with other chunks over (*shape, n_words), or over `shape` with the words whole."""
         if isinstance(chunks, tuple) and len(chunks) == self.ndim:
             chunks = (*chunks, -1)
-        return self._with(as_dask(self.words, chunks))
+        try:
+            return self._with(as_dask(self.words, chunks))
+        except (ValueError, TypeError) as error:
+            raise BitstreamError(f"chunks {chunks} do not fit words of shape {self.words.shape}: {error}") from error
 
     def compute(self, **kwargs: Any) -> Bitstream:
         """The same streams with their words in memory. Keywords are those of `dask.compute`."""
@@ -454,9 +457,10 @@ def gate(kind: str, *streams: Bitstream) -> Bitstream:
     """
     check_alike(*streams)
     first = streams[0]
+    words = _gate_words(kind, *streams)
     if len(streams) == 2:
-        tell_of_correlation(kind, first.sng, streams[1].sng, stacklevel=3)
-    return wrap_words(_gate_words(kind, *streams), first.length, first.polarity)
+        tell_of_correlation(kind, first.sng, streams[1].sng, first.length, stacklevel=3)
+    return wrap_words(words, first.length, first.polarity)
 
 
 def _gate_words(kind: str, *streams: Bitstream) -> Any:
@@ -524,9 +528,10 @@ def mux(select: Bitstream, a: Bitstream, b: Bitstream) -> Bitstream:
     """
     check_alike(select, a, b, names=("length",))
     check_alike(a, b)
-    for stream in (a, b):
-        tell_of_correlation("mux", select.sng, stream.sng, stacklevel=2)
-    return wrap_words(_gate_words("mux", select, a, b), a.length, a.polarity)
+    words = _gate_words("mux", select, a, b)
+    for sng in {a.sng, b.sng}:
+        tell_of_correlation("mux", select.sng, sng, a.length, stacklevel=2)
+    return wrap_words(words, a.length, a.polarity)
 
 
 def _register_with_jax() -> None:

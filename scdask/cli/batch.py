@@ -115,7 +115,8 @@ def sbatch(job: str, args: tuple[str, ...], script: Path | None, overwrite: bool
         if options["mem"] and options["mem_per_cpu"]:
             raise click.UsageError("give --mem, for a node, or --mem-per-cpu")
         given = JOBS[job].make_context(f"scdask {job}", list(args)).params  # This refuses wrong options.
-        if given["scheduler"] not in ("local", "mpi") or given["workers"] is not None:
+        scheduled = any(arg.partition("=")[0] == "--scheduler" for arg in args) and given["scheduler"] != "mpi"
+        if scheduled or given["workers"] is not None:
             raise click.UsageError("a job in MPI takes no --scheduler and no --workers: its ranks are the workers")
         if given["keep"]:
             raise click.UsageError(

@@ -16,6 +16,7 @@ from ..errors import BitstreamError
 from ..jobs.names import SEEDLESS, SNGS
 from .options import KEEP_OPEN, QUIET, SCHEDULER, SCHEDULERS, CommaList, FilePath, out_option, seed_option, with_options
 from .running import (
+    free_file,
     keep_open,
     make_folder,
     opened,
@@ -73,7 +74,7 @@ FILES = ("results.json", "accuracy.png")
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help=f"How many seeds to try; {', '.join(SEEDLESS)} have none and run once.",
+    help=f"How many seeds to try; without one, {', '.join(SEEDLESS)} runs once. Seed 0 of sobol is not scrambled.",
 )
 @click.option(
     "--predictions",
@@ -168,7 +169,7 @@ def infer(
     """
     require_inputs(dataset, model, data)
     if predictions and predictions.suffix not in (".csv", ".npz"):
-        raise click.UsageError(f"--predictions are a .csv or .npz file, not {predictions}")
+        raise click.UsageError(f"--predictions takes a .csv or .npz file, not {predictions}")
     refuse_ranks(scheduler)
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
         for package in ("matplotlib", "sklearn") if dataset else ("matplotlib",):
@@ -191,7 +192,7 @@ def infer(
             place.wait_until_ready()
         folder = make_folder(out, FILES)
         if predictions:
-            make_folder(predictions.parent, ())
+            predictions = free_file(predictions)
         results: list[Result] = []
         labels: dict[Any, Any] | None = {} if predictions else None
 

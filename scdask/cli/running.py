@@ -158,6 +158,16 @@ def make_folder(out: Path, files: Sequence[str]) -> Path:
     return folder
 
 
+def free_file(path: Path) -> Path:
+    """The path, or the next numbered one if it is there, once its folder is known to take files."""
+    make_folder(path.parent, ())
+    candidates = chain([path], (path.with_stem(f"{path.stem}-{n}") for n in count(2)))
+    free = next(candidate for candidate in candidates if not candidate.is_file())
+    if free != path:
+        say(stderr_console(), f"{path} is there already: this one is written to {free}")
+    return free
+
+
 def write_report(out: Path, report: dict[str, Any]) -> None:
     """Write a report as results.json, whole or not at all."""
     from .._files import write_whole

@@ -131,8 +131,8 @@ def check_operands(*operands: Any) -> None:
     try:
         np.broadcast_shapes(*known)
     except ValueError:
-        shapes = " and ".join(str(words.shape) for words in operands)
-        raise BitstreamError(f"words of shapes {shapes} do not broadcast") from None
+        shapes = " and ".join(str(words.shape[:-1]) for words in operands)
+        raise BitstreamError(f"streams of shapes {shapes} do not broadcast") from None
 
 
 def check_mac(weights: Any, inputs: Any, gate: str, length: int | None) -> int | None:

@@ -28,7 +28,7 @@ class GateRow:
     keeps_padding : bool
         Whether inputs of 0 give 0, so that padding stays 0.
     correlated : str
-        What it gives if its inputs overlap as much as they can, in shares of ones; "" where that makes no difference.
+        What it gives if its inputs overlap as much as they can, in shares of ones, where that is seldom meant.
     steps : int
         How many operations of NumPy it takes. NumPy would store the results between them, so Numba fuses several.
     """
@@ -79,8 +79,8 @@ GATES = {
     for row in (
         GateRow("mask", _mask, "a"),
         GateRow("and", _and, "a & b", correlated="their minimum, and no product"),
-        GateRow("or", _or, "a | b", correlated="their maximum"),
-        GateRow("xor", _xor, "a ^ b", correlated="their absolute difference"),
+        GateRow("or", _or, "a | b"),
+        GateRow("xor", _xor, "a ^ b"),
         GateRow(
             "xnor",
             _xnor,

@@ -33,8 +33,10 @@ True
 (1.0, 0.0)
 
 Of generators that differ, some correlate all the same: `product_error` measures a pair, `independent(n)` gives n that
-do not, and a gate of streams whose generators are known to correlate warns (`CorrelationWarning`). Where it is meant,
-`warnings.simplefilter("ignore", scdask.CorrelationWarning)` says so.
+do not, and a gate of streams whose generators are known to correlate warns (`CorrelationWarning`): AND, XNOR and the
+select of MUX if they are equal, any gate if they were measured to be worse than random, as far as streams still have
+their generator (`Bitstream.sng`). Where it is meant, `warnings.simplefilter("ignore", scdask.CorrelationWarning)` says
+so.
 
 The error of products at 256 bits (RMSE of AND, where random bits have 0.024, and equal generators 0.102):
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.checks import check_generator
 from ..core.gates import GATES
 from ..errors import BitstreamError, CorrelationWarning
 from .base import integer
+from .bernoulli import Bernoulli
 from .low_discrepancy import Sobol, _Even
 
 if TYPE_CHECKING:
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 
 GRID = np.arange(33) / 32
 RANDOM = 0.385  # The error of products of random streams is about this over the root of N.
-CORRELATED = 0.03  # error at N = 256 from which on sequences are said to correlate: 0.024 is that of random bits
+# From these multiples of it on, sequences are said to correlate. Even ones are to be better than random; a pair of
+# registers is as random as one of 200 random pairs, of which one in a hundred has three times the error.
+EVEN_LIMIT, LIMIT = 1.25, 3.0
+MEASURED = 1024  # bits of the longest streams that are measured before a gate
 CANDIDATES = 64  # dimensions of Sobol that `independent` looks at
 
 
@@ -47,6 +52,9 @@ def product_error(a: SNG, b: SNG, length: int = 256) -> float:
     >>> [round(product_error(a, Sobol(2)), 3) for a in (Sobol(1), VanDerCorput(), Sobol(2))]
     [0.001, 0.081, 0.102]
     """
+    for sng in (a, b):
+        check_generator(sng)
+    integer("the length of a stream", length, 1, 2**20)
     return float(_errors(_streams(a, length)[None], _streams(b, length))[0])
 
 
@@ -86,9 +94,10 @@ def independent(n: int, *, seed: int | None = None) -> list[Sobol]:
     >>> independent(3)
     [Sobol(dimension=1), Sobol(dimension=2), Sobol(dimension=3)]
     """
-    count = integer("the number of independent generators", n, 1, CANDIDATES)
-    dimensions = _independent_dimensions(count)
-    if len(dimensions) < count:
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise BitstreamError(f"the number of independent generators is an integer from 1 on, not {n!r}")
+    dimensions = _independent_dimensions(int(n))
+    if len(dimensions) < n:
         raise BitstreamError(
             f"{len(dimensions)} dimensions of Sobol are independent of each other, not {n}; Bernoulli has more seeds"
         )
@@ -109,9 +118,12 @@ def _independent_dimensions(most: int) -> tuple[int, ...]:
     return tuple(kept)
 
 
-def tell_of_correlation(gate: str, a: SNG | None, b: SNG | None, stacklevel: int) -> None:
-    """Warn if streams of the two generators are known to correlate, so that a gate of them is no product or sum."""
-    if a is None or b is None or (reason := _reason(gate, a, b)) is None:
+def tell_of_correlation(gate: str, a: SNG | None, b: SNG | None, length: int, stacklevel: int) -> None:
+    """Warn if streams of the two generators are known to correlate, so that a gate of them is no product or sum.
+
+    OR and XOR of equal generators are the maximum and the difference, and are not warned of: nobody wants another.
+    """
+    if a is None or b is None or (reason := _reason(gate, a, b, min(length, MEASURED))) is None:
         return
     warnings.warn(
         f"{reason}, because they correlate; `scdask.independent` gives generators that do not, and a filter of "
@@ -122,12 +134,18 @@ def tell_of_correlation(gate: str, a: SNG | None, b: SNG | None, stacklevel: int
 
 
 @lru_cache(maxsize=1024)
-def _reason(gate: str, a: SNG, b: SNG) -> str | None:
+def _reason(gate: str, a: SNG, b: SNG, length: int) -> str | None:
     if a == b:
-        return f"{gate.upper()} of streams of equal generators, {a}, is {GATES[gate].correlated}"
-    if isinstance(a, _Even) and isinstance(b, _Even) and product_error(a, b) > CORRELATED:
-        return (
-            f"{gate.upper()} of streams of {a} and {b} is off by {product_error(a, b):.3f} at 256 bits, where random "
-            "bits are off by 0.024"
-        )
-    return None
+        means = GATES[gate].correlated
+        return f"{gate.upper()} of streams of equal generators, {a}, is {means}" if means else None
+    if a.own or b.own or Bernoulli in (type(a), type(b)):
+        return None
+    random = RANDOM / length**0.5
+    even = isinstance(a, _Even) and isinstance(b, _Even)
+    error = product_error(a, b, length)
+    if error <= random * (EVEN_LIMIT if even else LIMIT):
+        return None
+    return (
+        f"{gate.upper()} of streams of {a} and {b} is off by {error:.3f} at {length} bits, where random bits are off "
+        f"by {random:.3f}"
+    )

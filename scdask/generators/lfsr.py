@@ -18,7 +18,7 @@ from .base import SNG, integer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SEED = 0xACE1  # the default of a register of 16 bits; others take its low bits
+SEED = 0xACE1ACE1ACE1ACE1  # Its low bits are the default of a register, which few zeros lead.
 GOLDEN = (5**0.5 - 1) / 2
 
 # The taps that follow the width, of 2 to 53 bits: each register passes through all states but 0.
@@ -83,8 +83,9 @@ class LFSR(SNG):
     """A Fibonacci linear-feedback shift register, one sequence shared by all elements, or one register an element.
 
     Its numbers are the states, from the seed on, over 2**width. State 0 never appears: over a full period of
-    2**width - 1 a threshold of X states gives X - 1 ones. A register that is much wider than log2(N) is no better than
-    random bits, because a stream sees a part of its period: notebook 02 has the figure.
+    2**width - 1 a threshold of X states gives X - 1 ones. A register that is much wider than log2(N) is worse than
+    random bits, because a stream sees a part of its period, and a state is much like the one before: notebook 02 has
+    the figure.
 
     Parameters
     ----------
@@ -95,12 +96,12 @@ class LFSR(SNG):
         the full period, such as (16, 14, 13, 11) and (8, 6, 5, 4); others with which are (16, 5, 3, 2). Taps without
         the full period are told of by a warning.
     seed : int, optional
-        The first state, 1 to 2**width - 1. The default is 0xACE1, or the lowest bits of it.
+        The first state, 1 to 2**width - 1. The default is 0xACE1, again and again, or the lowest bits of it.
     shift : {"left", "right"}
     spread : bool
         False: all elements share the sequence. True: each has a register of its own, with the same polynomial. That of
-        element i, in C order, starts i jumps further on; a jump is the period over the golden ratio, so that the
-        starts of any number of elements lie as far apart as can be.
+        element i, in C order, starts i jumps further on; a jump is the period over the golden ratio, so that starts
+        lie far apart. More elements than the period has states share some of them: take a wider register.
 
     Warns
     -----

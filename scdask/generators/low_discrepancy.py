@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numba import int64, uint32, uint64
@@ -34,6 +34,11 @@ class _Even(SNG):
         if self.rounding not in ("nearest", "up"):
             raise BitstreamError(f'the rounding of a generator is "nearest" or "up", not {self.rounding!r}')
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "rounding":  # 0.1.0 pickled generators without one, and rounded up.
+            return "up"
+        raise AttributeError(f"{type(self).__name__} has no {name}")
+
     @property
     def _ranked(self) -> bool:
         return self.rounding == "nearest"
@@ -52,7 +57,8 @@ class Sobol(_Even):
         1 to 21201. Dimension 1 is the van der Corput sequence in another order.
     seed : int, optional
         Scrambles the sequence by a digital shift: all numbers XOR one random word, that of the seed and the dimension.
-        Streams keep their number of ones and exact products; their errors vary from seed to seed. 0 to 2**64 - 1.
+        Streams keep their number of ones and exact products. The errors of gates vary from seed to seed, and give
+        error bars; that of a single stream, which is the rounding of p, does not. 0 to 2**64 - 1.
     rounding : {"nearest", "up"}
         Of p: see `SNG`.
 
@@ -271,4 +277,4 @@ class Thermometer(_Even):
 
 
 for _kind in (Sobol, Halton, VanDerCorput, Thermometer):
-    _kind.rounding = "up"  # That of generators which 0.1.0 pickled, without a rounding of their own.
+    del _kind.rounding  # A dataclass leaves its default there, but what 0.1.0 pickled is to have none.

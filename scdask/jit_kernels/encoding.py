@@ -78,9 +78,10 @@ def probabilities(values: NDArray[Any], polarity: Polarity) -> NDArray[np.float6
         outside = np.argwhere(~((p >= low - slack) & (p <= high + slack)))
         if len(outside):
             index = tuple(int(i) for i in outside[0])
+            at = f" at {index}" if index else ""
             way = "" if np.isnan(p[index]) else " (np.clip would take it to the end)"
             raise BitstreamError(
-                f"{polarity} streams encode {low:g} to {high:g}, but there is {values[index]} at {index}{way}"
+                f"{polarity} streams encode {low:g} to {high:g}, but there is {values[index]}{at}{way}"
             )
         p = p.clip(low, high)
     return p if polarity == "unipolar" else (p + 1) / 2

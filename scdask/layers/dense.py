@@ -65,7 +65,7 @@ def matmul(x: Any, w: Any, length: int, *, mode: Mode = "split", x_sng: SNG = So
     """
     x, w = as_real(x, "inputs"), as_weights(w)
     length = check_layer(w, x, w_sng, x_sng, length, mode)
-    tell_of_correlation(GATE_OF_MODE[mode], x_sng, w_sng, stacklevel=2)
+    tell_of_correlation(GATE_OF_MODE[mode], x_sng, w_sng, length, stacklevel=2)
     return _estimate(x, w, length, mode, x_sng, w_sng)
 
 
@@ -120,7 +120,7 @@ class SCDense:
         check_mode(self.mode)
         for sng in (self.x_sng, self.w_sng):
             check_generator(sng)
-        tell_of_correlation(GATE_OF_MODE[self.mode], self.x_sng, self.w_sng, stacklevel=3)
+        tell_of_correlation(GATE_OF_MODE[self.mode], self.x_sng, self.w_sng, 256, stacklevel=3)
 
     def __repr__(self) -> str:
         n_neurons, n_inputs = self.weights.shape
