@@ -56,7 +56,7 @@ from .core import contract
 from .core.checks import as_words, check_polarity
 from .core.dispatch import BACKENDS, library_of, when_loaded
 from .core.gates import GATES
-from .errors import BitstreamError
+from .errors import BitstreamError, UnsupportedArrayError
 from .generators.independence import tell_of_correlation
 from .vector_ops.counting import stream_popcount
 from .vector_ops.gates import gate as gate_words
@@ -128,7 +128,7 @@ class Bitstream:
     __array_ufunc__ = None  # NumPy then leaves operators with a Bitstream to us.
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError("a Bitstream is no array of numbers: take its .words, .unpack() or .decode()")
+        raise UnsupportedArrayError("a Bitstream is no array of numbers: take its .words, .unpack() or .decode()")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -266,7 +266,12 @@ class Bitstream:
         """The same streams, lazy, with other chunks over (*shape, n_words), or over `shape` with the words whole."""
         if isinstance(chunks, tuple) and len(chunks) == self.ndim:
             chunks = (*chunks, -1)
-        return self._with(as_dask(self.words, chunks))
+        try:
+            return self._with(as_dask(self.words, chunks))
+        except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:  # what Dask raises
+            raise BitstreamError(
+                f"words of shape {self.words.shape} cannot have the chunks {chunks!r}: {error}"
+            ) from error
 
     def compute(self, **kwargs: Any) -> Bitstream:
         """The same streams with their words in memory. Keywords are those of `dask.compute`."""

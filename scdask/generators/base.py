@@ -30,11 +30,12 @@ class SNG(ABC):
     comparator sees the m highest bits of the sequence. (For other N, the register holds the K-th smallest number
     itself, which is found when p is loaded; a sequence needs no more bits.) To simulate a narrower register of w bits,
     round p to k / 2**w first. The first n bits of such a stream are those of K / N, not of p: with n = 2**i of N = 2**m
-    they have ceil(n K / N) ones.
+    those of `Sobol` (without a seed) and `VanDerCorput` have ceil(n K / N) ones.
 
-    ``rounding="up"`` compares p itself with the sequence instead, in a register as wide as p: the first n bits of a
-    stream of N are then the stream of n bits, with ceil(p n) ones at n = 2**i (of `Sobol` and `VanDerCorput`), half a
-    one too many on average. At a few bits, up to 16, nets may do better with it.
+    ``rounding="up"`` compares p itself with the sequence instead, in a register as wide as p. The first n bits of a
+    stream of N are then the stream of n bits (but of `Thermometer`), which at n = 2**i has ceil(p n) ones (of `Sobol`
+    without a seed, and `VanDerCorput`), half a one too many on average. At a few bits, up to 16, nets may do better
+    with it.
 
     `Bernoulli` has p N ones on average, at every N and in every prefix. `LFSR` compares p itself with its states 1 to
     2**width - 1: over a period X / 2**width gives X - 1 ones, real p the integer below p 2**width (1: all), which has
@@ -132,6 +133,12 @@ def _fill_table(order, out):
         for w in range(out.shape[1]):
             out[k + 1, w] = out[k, w]
         out[k + 1, order[k] >> 6] |= uint64(1) << uint64(order[k] & 63)
+
+
+def flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool | int):
+        raise BitstreamError(f"{name} is True or False, not {value!r}")
+    return bool(value)
 
 
 def integer(name: str, value: Any, low: int, high: int) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.checks import check_generator
 from ..core.gates import GATES
 from ..errors import BitstreamError, CorrelationWarning
 from .base import integer
@@ -24,7 +25,6 @@ CORRELATED = 0.03  # error at N = 256 from which on sequences are said to correl
 CANDIDATES = 64  # dimensions of Sobol that `independent` looks at
 
 
-@lru_cache(maxsize=1024)
 def product_error(a: SNG, b: SNG, length: int = 256) -> float:
     """How far products of streams of two generators are off, measured.
 
@@ -32,7 +32,7 @@ def product_error(a: SNG, b: SNG, length: int = 256) -> float:
     ----------
     a, b : SNG
     length : int
-        Bits of a stream.
+        Bits of a stream, 1 to 2**20.
 
     Returns
     -------
@@ -47,6 +47,13 @@ def product_error(a: SNG, b: SNG, length: int = 256) -> float:
     >>> [round(product_error(a, Sobol(2)), 3) for a in (Sobol(1), VanDerCorput(), Sobol(2))]
     [0.001, 0.081, 0.102]
     """
+    for sng in (a, b):
+        check_generator(sng)
+    return _product_error(a, b, integer("the length of a stream", length, 1, 2**20))
+
+
+@lru_cache(maxsize=1024)
+def _product_error(a: SNG, b: SNG, length: int) -> float:
     return float(_errors(_streams(a, length)[None], _streams(b, length))[0])
 
 
@@ -115,9 +122,9 @@ def tell_of_correlation(gate: str, a: SNG | None, b: SNG | None, stacklevel: int
         return
     if a == b:
         text = f"{gate.upper()} of streams of equal generators, {a}, is {GATES[gate].correlated}"
-    elif isinstance(a, _Even) and isinstance(b, _Even) and product_error(a, b) > CORRELATED:
+    elif isinstance(a, _Even) and isinstance(b, _Even) and (off := _product_error(a, b, 256)) > CORRELATED:
         text = (
-            f"{gate.upper()} of streams of {a} and {b} is off by {product_error(a, b):.3f} at 256 bits, where random "
+            f"{gate.upper()} of streams of {a} and {b} is off by {off:.3f} at 256 bits, where random "
             "bits are off by 0.024"
         )
     else:

@@ -7,11 +7,12 @@ import os
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from threading import Lock
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 from numba import int64, uint32, uint64
 
+from ..core.checks import check_choice
 from ..core.llvm import compiled
 from ..core.threefry import threefry
 from ..errors import BitstreamError
@@ -32,8 +33,7 @@ class _Even(SNG):
     longest: ClassVar[int] = 2**52
 
     def __post_init__(self) -> None:
-        if self.rounding not in ("nearest", "up"):
-            raise BitstreamError(f'the rounding of a generator is "nearest" or "up", not {self.rounding!r}')
+        check_choice("the rounding of a generator", self.rounding, get_args(Rounding))
 
     @property
     def _ranked(self) -> bool:
