@@ -392,7 +392,7 @@ def _shape(shape: Any) -> tuple[int, ...]:
     """A shape as NumPy takes it: an integer, or integers."""
     try:
         return tuple(operator.index(n) for n in (shape if hasattr(shape, "__iter__") else [shape]))
-    except TypeError:
+    except (TypeError, ValueError):
         raise BitstreamError(f"a shape is an integer or a tuple of integers, not {shape!r}") from None
 
 

@@ -243,7 +243,7 @@ def compute(
     """
     try:
         again = -1 if isinstance(retries, bool) else operator.index(retries)
-    except TypeError:
+    except (TypeError, ValueError):
         again = -1
     if again < 0:
         raise SchedulerError(f"a task is tried again 0 times or more, not {retries!r}")

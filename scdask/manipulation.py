@@ -217,7 +217,7 @@ def _axis(axis: Any, ndim: int) -> int:
     """The axis of streams, counted from the first."""
     try:
         at = operator.index(axis)
-    except TypeError:
+    except (TypeError, ValueError):
         raise BitstreamError(f"an axis is an integer, not {axis!r}") from None
     if not -ndim <= at < ndim:
         raise BitstreamError(f"there is no axis {at}: the streams have {ndim} axes")

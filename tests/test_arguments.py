@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+import dask.array as da
 import numpy as np
 import pytest
 
@@ -50,6 +51,7 @@ def test_what_is_no_stream_generator_or_sequence_is_told(given):
         lambda: sc.decode(given),
         lambda: sc.stack(given),
         lambda: sc.concatenate(np.array(5)),
+        lambda: sc.stack([STREAM], axis=da.zeros((2, 0), dtype=int)),
         lambda: product_error(given, sc.Sobol(1)),
         lambda: product_error(sc.Sobol(1), sc.Sobol(2), [given]),
         lambda: sc.SCMLP.from_arrays(given, 1j, calibration=[[0.5]]),
@@ -73,3 +75,10 @@ def test_pairs_of_generators_may_be_anything(given):
     for pairs in (given, [given], [(given, sc.Sobol(1))]):
         with pytest.raises(sc.BitstreamError):
             network.with_generators(pairs)
+
+
+@pytest.mark.parametrize("chunks", ["auto", ("auto", 1), (-1, "auto", 1), ("1 MiB", 2)])
+def test_chunks_of_no_streams(chunks):
+    nothing = np.zeros((0, 2))
+    for lazy in (sc.encode(nothing, 64).rechunk(chunks), sc.encode(nothing, 64, chunks=chunks)):
+        assert lazy.compute().shape == (0, 2)

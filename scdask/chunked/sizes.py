@@ -36,12 +36,21 @@ def task_bits(rate: float) -> float:
     return rate * float(seconds)
 
 
+def whole_if_empty(chunks: Any, shape: tuple[int, ...]) -> Any:
+    """The chunks, without any that Dask is to size where there is nothing: it would divide by 0."""
+    if 0 not in shape:
+        return chunks
+    whole = [-1 if isinstance(n, str) else n for n in (chunks if isinstance(chunks, tuple | list) else [chunks])]
+    return tuple(whole) if isinstance(chunks, tuple | list) else whole[0]
+
+
 def word_chunks(values: Any, n_words: int, chunks: Any) -> tuple[tuple[int, ...], ...]:
     """Chunks of the words of `values`: as asked for, or kept from the values, or by the time that a task takes."""
     shape = (*values.shape, n_words)
     by_time = isinstance(chunks, str) and chunks == "auto"
     if 0 in shape and (chunks is None or by_time):
         return tuple((n,) for n in shape)
+    chunks = whole_if_empty(chunks, shape)
     most_bytes = None
     if isinstance(chunks, tuple) and len(chunks) == values.ndim:
         chunks = (*chunks, -1)

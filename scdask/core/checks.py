@@ -115,7 +115,7 @@ def unpacked_shape(
         return length, (*shape[:-1], length)
     try:
         new = tuple(operator.index(n) for n in np.atleast_1d(np.array(original_shape, object)))
-    except TypeError:
+    except (TypeError, ValueError):
         raise BitstreamError(f"original_shape is a tuple of integers, not {original_shape!r}") from None
     streams, total = prod(shape[:-1]), prod(new)
     if min(new, default=0) < 0 or (total % streams if streams else total):

@@ -180,7 +180,7 @@ class MPIDriver:
 def _rank_or_text(root: Any) -> int | str:
     try:
         return index(root)
-    except TypeError:
+    except (TypeError, ValueError):
         return str(root)
 
 
