@@ -67,6 +67,9 @@ SOME = [
     (0, True),
     [],
     (..., None, -1),
+    (np.array([2, -1], ">i4"), slice(-(10**30), 10**30, 10**30)),
+    (slice(None), range(2)),
+    range(0),
 ]
 
 

@@ -558,7 +558,7 @@ def test_neurons_have_the_precision_of_jax(rng):
     after, _ = backend.jax_lif_step(x, x, 0.0, 0.0, 1.0, 0.1, 1.0, np.float64(0.0))
     new, loss = backend.jax_surrogate_gradient_step(weights, x, np.eye(3)[:2], 5, np.float64(0.1))
     assert {a.dtype for a in (spikes[0], v, after, *new)} == {np.dtype(np.float32)}
-    longer, _ = backend.jax_lif_step(np.longdouble(0.5), 0, 0.0, 0.0, 1.0, 0.1, 1.0, 0.0)
+    longer, _ = backend.jax_lif_step(np.longdouble(0.5), np.zeros((), ">f8"), 0.0, 0.0, 1.0, 0.1, 1.0, 0.0)
     np.testing.assert_array_equal(longer, np.float32(0.45))
     assert type(loss) is float
     with jax.enable_x64(True):

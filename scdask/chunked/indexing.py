@@ -123,8 +123,8 @@ def _within(part: slice, n: float) -> slice:
     if part == ALL:
         return part
     along = range(_known(n))[part]
-    if not along:
-        return slice(0, 0)
+    if len(along) < 2:  # A step may be too large for the library of the blocks.
+        return slice(along.start, along.start + 1) if along else slice(0, 0)
     return slice(along.start, None if along.stop < 0 else along.stop, along.step)
 
 

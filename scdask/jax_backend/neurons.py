@@ -174,9 +174,10 @@ def _as_float(values: Any) -> Any:
         raise BitstreamError(f"neurons take real numbers, not {dtype}")
     if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize > 8:
         dtype = np.dtype(float)
-        values = values.astype(dtype) if isinstance(values, np.ndarray) else values
+    if isinstance(values, np.ndarray):
+        values = values.astype(dtype.newbyteorder("="), copy=False)
     with np.errstate(over="ignore"):  # What becomes infinite is told of by _check_values.
-        return jnp.asarray(values, jax.dtypes.canonicalize_dtype(dtype))
+        return jnp.asarray(values, jax.dtypes.canonicalize_dtype(dtype.newbyteorder("=")))
 
 
 def _check_values(given: dict[str, Any]) -> None:
