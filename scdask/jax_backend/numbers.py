@@ -55,7 +55,7 @@ def _plain(part: Any) -> Any:
         return slice(*(max(-FAR, min(n, FAR)) if isinstance(n, int) else n for n in (part.start, part.stop, part.step)))
     if isinstance(part, jax.Array | np.ndarray | range):
         found = np.asarray(part, np.intp if isinstance(part, range) else None)
-        return found.astype(found.dtype.newbyteorder("="), copy=False)
+        return found.astype(np.intp if found.dtype.kind in "iu" else found.dtype.newbyteorder("="), copy=False)
     return part
 
 
