@@ -56,7 +56,7 @@ from .core import contract
 from .core.checks import check_polarity
 from .core.dispatch import BACKENDS, library_of, when_loaded
 from .core.gates import GATES
-from .errors import BitstreamError
+from .errors import BitstreamError, UnsupportedArrayError
 from .generators.independence import tell_of_correlation
 from .vector_ops.counting import stream_popcount
 from .vector_ops.gates import gate as gate_words
@@ -132,7 +132,7 @@ class Bitstream:
     __array_ufunc__ = None  # NumPy then leaves operators with a Bitstream to us.
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError("a Bitstream is no array of numbers: take its .words, .unpack() or .decode()")
+        raise UnsupportedArrayError("a Bitstream is no array of numbers: take its .words, .unpack() or .decode()")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -270,8 +270,10 @@ class Bitstream:
             chunks = (*chunks, -1)
         try:
             return self._with(as_dask(self.words, chunks))
-        except (ValueError, TypeError) as error:
-            raise BitstreamError(f"chunks {chunks} do not fit words of shape {self.words.shape}: {error}") from error
+        except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:  # what Dask raises
+            raise BitstreamError(
+                f"words of shape {self.words.shape} cannot have the chunks {chunks!r}: {error}"
+            ) from error
 
     def compute(self, **kwargs: Any) -> Bitstream:
         """The same streams with their words in memory. Keywords are those of `dask.compute`."""
@@ -392,7 +394,7 @@ def _shape(shape: Any) -> tuple[int, ...]:
     """A shape as NumPy takes it: an integer, or integers."""
     try:
         return tuple(operator.index(n) for n in (shape if hasattr(shape, "__iter__") else [shape]))
-    except TypeError:
+    except (TypeError, ValueError):
         raise BitstreamError(f"a shape is an integer or a tuple of integers, not {shape!r}") from None
 
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
 import sys
 import threading
 import time
@@ -240,7 +241,11 @@ def compute(
     SchedulerError
         If `retries` is negative or no integer, or the Client that would compute is asynchronous.
     """
-    if isinstance(retries, bool) or not hasattr(retries, "__index__") or retries < 0:
+    try:
+        again = -1 if isinstance(retries, bool) else operator.index(retries)
+    except (TypeError, ValueError):
+        again = -1
+    if again < 0:
         raise SchedulerError(f"a task is tried again 0 times or more, not {retries!r}")
     import dask
 
@@ -248,7 +253,7 @@ def compute(
     if lazy and "distributed" in sys.modules:
         _refuse_asynchronous(_client_of(kwargs.get("scheduler")))
     name = name or ", ".join(dict.fromkeys(operation_of(c) for c in lazy))
-    with _span(name), dask.annotate(retries=int(retries)):
+    with _span(name), dask.annotate(retries=again):
         if not progress:
             return dask.compute(*collections, **kwargs)  # type: ignore[no-any-return]
         return follow(collections, name, kwargs)

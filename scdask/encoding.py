@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .bitstream import Bitstream, wrap_words
+from .bitstream import Bitstream, check_alike, wrap_words
 from .core.dispatch import DASK, backend_of
 from .generators import LFSR, SNG, Bernoulli, Halton, Sobol, Thermometer, VanDerCorput
 from .vector_ops.encoding import encode_words
@@ -101,4 +101,5 @@ def encode(
 
 def decode(bitstream: Bitstream) -> Any:
     """The numbers that streams stand for: ones / N (unipolar) or 2 * ones / N - 1 (bipolar), as float64."""
+    check_alike(bitstream)
     return bitstream.decode()

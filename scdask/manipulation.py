@@ -203,11 +203,12 @@ def where(mask: Any, a: Bitstream, b: Bitstream) -> Bitstream:
 
 def _together(streams: Sequence[Bitstream]) -> tuple[Bitstream, ...]:
     """The streams, once they are known to be some, and alike."""
-    if isinstance(streams, Bitstream) or not hasattr(streams, "__iter__"):
-        raise BitstreamError(f"a sequence of Bitstreams is put together, not {streams!r}")
-    given = tuple(streams)
+    try:
+        given = () if isinstance(streams, Bitstream) else tuple(streams)
+    except TypeError:
+        given = ()
     if not given:
-        raise BitstreamError("one Bitstream at least is put together with others, not none")
+        raise BitstreamError(f"a sequence of Bitstreams, one at least, is put together, not {streams!r}")
     check_alike(*given)
     return given
 
@@ -216,7 +217,7 @@ def _axis(axis: Any, ndim: int) -> int:
     """The axis of streams, counted from the first."""
     try:
         at = operator.index(axis)
-    except TypeError:
+    except (TypeError, ValueError):
         raise BitstreamError(f"an axis is an integer, not {axis!r}") from None
     if not -ndim <= at < ndim:
         raise BitstreamError(f"there is no axis {at}: the streams have {ndim} axes")

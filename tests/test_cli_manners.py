@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 
+import click
 import numpy as np
 import pytest
 from click.shell_completion import ShellComplete
@@ -44,6 +45,14 @@ def call(*args, expect=0):
     result = CliRunner().invoke(main, [str(a) for a in args])
     assert result.exit_code == expect, result.output
     return " ".join(result.output.split())
+
+
+def test_ctrl_c_before_a_job_begins(monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(click.Group, "invoke", interrupted)
+    assert call("infer", "digits", expect=130) == "Stopped by SIGINT."
 
 
 # processes

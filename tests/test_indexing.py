@@ -67,6 +67,10 @@ SOME = [
     (0, True),
     [],
     (..., None, -1),
+    (np.array([2, -1], ">i4"), slice(-(10**30), 10**30, 10**30)),
+    (slice(None), range(2)),
+    range(0),
+    (np.array([2**64 - 1, 0], np.uint64), slice(None), np.array([1], np.uint8)),
 ]
 
 
@@ -176,3 +180,11 @@ def test_chunks_without_streams(sizes, others):
         expected, found = gate(*eager), gate(*lazily)
         assert found.shape == np.shape(expected), name
         np.testing.assert_array_equal(found.compute(scheduler="synchronous"), expected, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint64])
+def test_an_index_of_few_bits_reaches_along_a_long_axis(dtype):
+    stream = sc.encode(np.linspace(0, 1, 400), 64, sng=Sobol(1))
+    chosen = np.array([100, 3, -1]).astype(dtype) if dtype != np.uint8 else np.array([200, 3], dtype)
+    for index in (chosen, da.from_array(chosen, chunks=2)):
+        np.testing.assert_array_equal(stream.rechunk(150)[index].compute().words, stream[chosen].words)

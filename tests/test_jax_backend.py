@@ -558,6 +558,8 @@ def test_neurons_have_the_precision_of_jax(rng):
     after, _ = backend.jax_lif_step(x, x, 0.0, 0.0, 1.0, 0.1, 1.0, np.float64(0.0))
     new, loss = backend.jax_surrogate_gradient_step(weights, x, np.eye(3)[:2], 5, np.float64(0.1))
     assert {a.dtype for a in (spikes[0], v, after, *new)} == {np.dtype(np.float32)}
+    longer, _ = backend.jax_lif_step(np.longdouble(0.5), np.zeros((), ">f8"), 0.0, 0.0, 1.0, 0.1, 1.0, 0.0)
+    np.testing.assert_array_equal(longer, np.float32(0.45))
     assert type(loss) is float
     with jax.enable_x64(True):
         single = [jnp.ones((3, 4), jnp.float32)]
@@ -608,6 +610,8 @@ def test_training_steps_learn(rng):
         (lambda: backend.jax_forward_pass([np.ones((3, 2))], np.ones(2), 2.5), "not 2.5"),
         (lambda: backend.jax_forward_pass([np.ones((3, 2))], 1j * np.ones(2), 1), "complex"),
         (lambda: backend.jax_surrogate_gradient_step([np.ones((3, 2))], np.ones(2), np.ones(3)), r"\(batch, 3\)"),
+        (lambda: backend.jax_surrogate_gradient_step([np.ones((3, 2))], np.ones((2, 2)), [[1, 0], [1]]), "rectangular"),
+        (lambda: backend.jax_surrogate_gradient_step([np.ones((3, 2))], np.ones((1, 2)), ["a"]), "integers, not <U1"),
         (lambda: backend.jax_surrogate_gradient_step([np.ones((3, 2))], np.ones((4, 2)), np.ones(4)), "integers"),
         (lambda: backend.jax_surrogate_gradient_step([np.ones((3, 2))], np.ones((4, 2)), np.ones((4, 2))), r"\(4, 2\)"),
         (

@@ -122,7 +122,7 @@ STREAM = streams((2, 3))[0]
         (lambda: sc.concatenate([STREAM], axis=-3), "no axis -3"),
         (lambda: sc.concatenate([STREAM], axis=0.5), "an axis is an integer, not 0.5"),
         (lambda: sc.concatenate([STREAM[0, 0]]), "no axis 0"),
-        (lambda: sc.stack([]), "not none"),
+        (lambda: sc.stack([]), r"one at least, is put together, not \[\]"),
         (lambda: sc.stack(STREAM), "a sequence of Bitstreams"),
         (lambda: sc.concatenate([STREAM, np.ones(3)]), "only Bitstreams combine, not ndarray"),
         (lambda: sc.reshape(STREAM, (4, -1)), r"6 streams of shape \(2, 3\) do not fill the shape \(4, -1\)"),

@@ -8,6 +8,7 @@ import dask.array as da
 
 from ..core import contract
 from ..core.dispatch import backend_of, implementing
+from .sizes import whole_if_empty
 
 implements = implementing("dask")
 ARRAYS = (da.Array,)
@@ -15,6 +16,7 @@ ARRAYS = (da.Array,)
 
 def as_dask(array: Any, chunks: Any = None) -> da.Array:
     """The array as a Dask array with blocks of its own library, by default one block."""
+    chunks = whole_if_empty(chunks, array.shape)
     if isinstance(array, da.Array):
         return array if chunks is None else array.rechunk(chunks)
     backend = backend_of(array)

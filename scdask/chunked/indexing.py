@@ -62,7 +62,7 @@ def pick(words: da.Array, index: tuple[Any, ...]) -> da.Array:
             picks += [(left + i, along) for i, along in enumerate(indices[:n])]
         else:
             shapes.append(part.shape)
-            picks.append((left, part % max(1, _known(*lengths))))
+            picks.append((left, part.astype(np.intp) % max(1, _known(*lengths))))
         basic += [ALL] * n
         left += n
     found = words[tuple(basic)]
@@ -123,8 +123,8 @@ def _within(part: slice, n: float) -> slice:
     if part == ALL:
         return part
     along = range(_known(n))[part]
-    if not along:
-        return slice(0, 0)
+    if len(along) < 2:  # A step may be too large for the library of the blocks.
+        return slice(along.start, along.start + 1) if along else slice(0, 0)
     return slice(along.start, None if along.stop < 0 else along.stop, along.step)
 
 
@@ -144,6 +144,7 @@ def _lazy_index(index: da.Array, lengths: tuple[float, ...]) -> da.Array:
 
 
 def _checked(index: Any, n: int) -> Any:
+    index = index.astype(np.intp)
     wrong = index[(index < -n) | (index >= n)]
     if wrong.size:
         raise IndexError(f"index {wrong.flat[0]} is out of bounds for an axis of {n} streams")

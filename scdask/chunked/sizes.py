@@ -36,23 +36,33 @@ def task_bits(rate: float) -> float:
     return rate * float(seconds)
 
 
+def whole_if_empty(chunks: Any, shape: tuple[int, ...]) -> Any:
+    """The chunks, without any that Dask is to size where there is nothing: it would divide by 0."""
+    if 0 not in shape:
+        return chunks
+    whole = [-1 if isinstance(n, str) else n for n in (chunks if isinstance(chunks, tuple | list) else [chunks])]
+    return tuple(whole) if isinstance(chunks, tuple | list) else whole[0]
+
+
 def word_chunks(values: Any, n_words: int, chunks: Any) -> tuple[tuple[int, ...], ...]:
     """Chunks of the words of `values`: as asked for, or kept from the values, or by the time that a task takes."""
     shape = (*values.shape, n_words)
-    if 0 in shape and (chunks is None or chunks == "auto"):
+    by_time = isinstance(chunks, str) and chunks == "auto"
+    if 0 in shape and (chunks is None or by_time):
         return tuple((n,) for n in shape)
+    chunks = whole_if_empty(chunks, shape)
     most_bytes = None
     if isinstance(chunks, tuple) and len(chunks) == values.ndim:
         chunks = (*chunks, -1)
     if chunks is None:
         chunks, most_bytes = (*values.chunks, "auto"), dask.config.get("array.chunk-size")
-    elif chunks == "auto":
+    elif by_time:
         most_bytes = int(task_bits(ENCODE_RATE) / 8)
         chunks = (*["auto"] * values.ndim, -1 if values.ndim and 8 * n_words <= most_bytes else "auto")
     dtype = np.dtype(np.uint64)
     try:
         normal: tuple[tuple[int, ...], ...] = normalize_chunks(chunks, shape, limit=most_bytes, dtype=dtype)
-    except (ValueError, TypeError, ZeroDivisionError) as error:
+    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:  # what Dask raises
         raise BitstreamError(f"words of shape {shape} cannot have the chunks {chunks!r}: {error}") from error
     return normal
 

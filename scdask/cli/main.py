@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from typing import Any
 
 import click
@@ -22,6 +24,9 @@ class Commands(click.Group):
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:  # What has begun is stopped by `running.stoppable`.
+            click.echo("Stopped by SIGINT.", err=True)
+            sys.exit(128 + signal.SIGINT)
         finally:
             settle()
 

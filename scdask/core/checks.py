@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import BitstreamError, UnsupportedArrayError
 from .contract import on_host
 from .dispatch import BACKENDS, backend_of, library_of
-from .words import WORD, Mode, Polarity, words_for
+from .words import WORD, MacGate, Mode, Polarity, words_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,7 +112,7 @@ def unpacked_shape(
         return length, (*shape[:-1], length)
     try:
         new = tuple(operator.index(n) for n in np.atleast_1d(np.array(original_shape, object)))
-    except TypeError:
+    except (TypeError, ValueError):
         raise BitstreamError(f"original_shape is a tuple of integers, not {original_shape!r}") from None
     streams, total = prod(shape[:-1]), prod(new)
     if min(new, default=0) < 0 or (total % streams if streams else total):
@@ -137,8 +137,7 @@ def check_operands(*operands: Any) -> None:
 
 def check_mac(weights: Any, inputs: Any, gate: str, length: int | None) -> int | None:
     """The length as an int, if the operands of a MAC fit each other and its gate."""
-    if gate not in ("and", "xnor"):
-        raise BitstreamError(f'the gate of a MAC is "and" or "xnor", not {gate!r}')
+    check_choice("the gate of a MAC", gate, get_args(MacGate))
     if weights.ndim != 3 or inputs.ndim not in (2, 3) or weights.shape[1:] != inputs.shape[-2:]:
         raise BitstreamError(
             "a MAC takes weights (n_neurons, n_inputs, n_words) and inputs (n_inputs, n_words) or "
@@ -162,10 +161,16 @@ def as_real(values: Any, name: str) -> Any:
     return given
 
 
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise unless the value is one of the choices; `name` says what it is in an error."""
+    if not isinstance(value, str) or value not in choices:
+        either = " or ".join(f'"{choice}"' for choice in choices)
+        raise BitstreamError(f"{name} is {either}, not {value!r}")
+
+
 def check_polarity(polarity: Any) -> None:
     """Raise unless the polarity is "unipolar" or "bipolar"."""
-    if polarity not in get_args(Polarity):
-        raise BitstreamError(f'the polarity of a stream is "unipolar" or "bipolar", not {polarity!r}')
+    check_choice("the polarity of a stream", polarity, get_args(Polarity))
 
 
 def check_generator(sng: Any) -> None:
@@ -191,8 +196,7 @@ def check_encoding(length: Any, *generators: Any) -> int:
 
 def check_mode(mode: Any) -> None:
     """Raise unless the mode is "split" or "bipolar"."""
-    if mode not in get_args(Mode):
-        raise BitstreamError(f'the mode of a product is "split" or "bipolar", not {mode!r}')
+    check_choice("the mode of a product", mode, get_args(Mode))
 
 
 def check_product(weights: Any, inputs: Any) -> None:

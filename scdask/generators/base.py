@@ -144,6 +144,12 @@ def _fill_table(order, out):
         out[k + 1, order[k] >> 6] |= uint64(1) << uint64(order[k] & 63)
 
 
+def flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool | int):
+        raise BitstreamError(f"{name} is True or False, not {value!r}")
+    return bool(value)
+
+
 def integer(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
         raise BitstreamError(f"{name} is an integer from {low} to {high}, not {value!r}")

@@ -13,7 +13,7 @@ from ..core.llvm import compiled
 from ..core.threefry import PAIR_BITS
 from ..core.threefry import threefry as _threefry
 from ..core.words import WORD
-from .base import SNG, integer
+from .base import SNG, flag, integer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +46,7 @@ class Bernoulli(SNG):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", integer("a seed", self.seed, 0, 2**64 - 1))
-        object.__setattr__(self, "shared", bool(self.shared))
+        object.__setattr__(self, "shared", flag("shared", self.shared))
 
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
         """The numbers of the shared sequence, rounded toward 0 to doubles, which decides every double exactly."""

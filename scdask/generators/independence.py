@@ -29,7 +29,6 @@ MEASURED = 1024  # bits of the longest streams that are measured before a gate
 CANDIDATES = 64  # dimensions of Sobol that `independent` looks at
 
 
-@lru_cache(maxsize=1024)
 def product_error(a: SNG, b: SNG, length: int = 256) -> float:
     """How far products of streams of two generators are off, measured.
 
@@ -37,7 +36,7 @@ def product_error(a: SNG, b: SNG, length: int = 256) -> float:
     ----------
     a, b : SNG
     length : int
-        Bits of a stream.
+        Bits of a stream, 1 to 2**20.
 
     Returns
     -------
@@ -54,7 +53,11 @@ def product_error(a: SNG, b: SNG, length: int = 256) -> float:
     """
     for sng in (a, b):
         check_generator(sng)
-    integer("the length of a stream", length, 1, 2**20)
+    return _product_error(a, b, integer("the length of a stream", length, 1, 2**20))
+
+
+@lru_cache(maxsize=1024)
+def _product_error(a: SNG, b: SNG, length: int) -> float:
     return float(_errors(_streams(a, length)[None], _streams(b, length))[0])
 
 
@@ -142,7 +145,7 @@ def _reason(gate: str, a: SNG, b: SNG, length: int) -> str | None:
         return None
     random = RANDOM / length**0.5
     even = isinstance(a, _Even) and isinstance(b, _Even)
-    error = product_error(a, b, length)
+    error = _product_error(a, b, length)
     if error <= random * (EVEN_LIMIT if even else LIMIT):
         return None
     return (

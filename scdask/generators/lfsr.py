@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 from numba import uint64
 
+from ..core.checks import check_choice
 from ..core.llvm import compiled, popcount_word
 from ..errors import BitstreamError, ScdaskWarning
-from .base import SNG, integer
+from .base import SNG, flag, integer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,13 +123,12 @@ class LFSR(SNG):
         taps = tuple(integer("a tap", tap, 1, width) for tap in np.atleast_1d(np.array(given, object)))
         if width not in taps or len(set(taps)) < len(taps):
             raise BitstreamError(f"the taps of an LFSR are different and hold its width {width}, but they are {taps}")
-        if self.shift not in ("left", "right"):
-            raise BitstreamError(f'an LFSR shifts "left" or "right", not {self.shift!r}')
+        check_choice("the shift of an LFSR", self.shift, ("left", "right"))
         seed = SEED & 2**width - 1 if self.seed is None else self.seed
         object.__setattr__(self, "width", width)
         object.__setattr__(self, "taps", taps)
         object.__setattr__(self, "seed", integer("the seed of an LFSR", seed, 1, 2**width - 1))
-        object.__setattr__(self, "spread", bool(self.spread))
+        object.__setattr__(self, "spread", flag("spread", self.spread))
         if not _has_full_period(width, taps):
             _warn_of_period(self)
 

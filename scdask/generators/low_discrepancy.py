@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numba import int64, uint32, uint64
 
 from .._locks import fork_safe_lock
+from ..core.checks import check_choice
 from ..core.llvm import compiled
 from ..core.threefry import threefry
 from ..errors import BitstreamError
@@ -31,8 +32,7 @@ class _Even(SNG):
     longest: ClassVar[int] = 2**52
 
     def __post_init__(self) -> None:
-        if self.rounding not in ("nearest", "up"):
-            raise BitstreamError(f'the rounding of a generator is "nearest" or "up", not {self.rounding!r}')
+        check_choice("the rounding of a generator", self.rounding, get_args(Rounding))
 
     def __getattr__(self, name: str) -> Any:
         if name == "rounding":  # 0.1.0 pickled generators without one, and rounded up.

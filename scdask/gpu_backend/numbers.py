@@ -40,4 +40,4 @@ def _index_arrays(part: Any) -> list[Any]:
     found = np.asarray(part)
     if found.dtype == np.bool and found.ndim:
         return [cupy.asarray(indices) for indices in found.nonzero()]
-    return [cupy.asarray(found if found.size else found.astype(np.intp))]
+    return [cupy.asarray(found.astype(np.intp))]

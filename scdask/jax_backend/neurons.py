@@ -172,9 +172,12 @@ def _as_float(values: Any) -> Any:
         jnp.issubdtype(dtype, np.bool) or jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
     ):
         raise BitstreamError(f"neurons take real numbers, not {dtype}")
-    kept = dtype if jnp.issubdtype(dtype, jnp.floating) else np.dtype(float)
-    with np.errstate(over="ignore"):  # What is too large for float32 is told of by its name.
-        return jnp.asarray(values, jax.dtypes.canonicalize_dtype(kept))
+    if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize > 8:
+        dtype = np.dtype(float)
+    if isinstance(values, np.ndarray):
+        values = values.astype(dtype.newbyteorder("="), copy=False)
+    with np.errstate(over="ignore"):  # What becomes infinite is told of by _check_values.
+        return jnp.asarray(values, jax.dtypes.canonicalize_dtype(dtype.newbyteorder("=")))
 
 
 def _check_values(given: dict[str, Any]) -> None:
@@ -230,7 +233,7 @@ def _as_layers(weights: Sequence[Any], x: Any) -> tuple[list[Any], Any]:
 def _steps(n_steps: Any) -> int:
     try:
         steps = operator.index(n_steps)
-    except TypeError:
+    except (TypeError, ValueError):
         steps = 0
     if isinstance(n_steps, bool) or not 1 <= steps < 2**31:
         raise BitstreamError(f"the number of steps is an integer of at least 1, not {n_steps!r}")
@@ -303,6 +306,7 @@ def jax_surrogate_gradient_step(
     """
     layers, x = _as_layers(weights, x)
     classes = len(layers[-1])
+    targets = targets if isinstance(targets, jax.Array) else as_numpy(targets, "targets")
     if x.ndim != 2 or not len(x) or np.shape(targets) not in (x.shape[:1], (len(x), classes)):
         raise BitstreamError(
             f"{classes} outputs are trained with x (batch, n_inputs) and targets (batch,) or (batch, {classes}), "
@@ -320,11 +324,10 @@ def jax_surrogate_gradient_step(
 def _one_hot(labels: Any, classes: int) -> Any:
     if not isinstance(labels, jax.core.Tracer):
         labels = np.asarray(labels)
-        low, high = labels.min(), labels.max()
-        if jnp.issubdtype(labels.dtype, jnp.integer) and not 0 <= low <= high < classes:
-            raise BitstreamError(f"labels are 0 to {classes - 1}, but there are {low} to {high}")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise BitstreamError(f"labels are integers, not {labels.dtype}")
+    if isinstance(labels, np.ndarray) and not 0 <= labels.min() <= labels.max() < classes:
+        raise BitstreamError(f"labels are 0 to {classes - 1}, but there are {labels.min()} to {labels.max()}")
     return jax.nn.one_hot(jnp.asarray(labels, np.int32), classes)
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+FAR = 2**31 - 1  # past the end of every axis that JAX indexes
+
+
 @implements(contract.exactly)
 def exactly(func: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
     """Compute with NumPy, except for traced arrays, as XLA takes subnormals for 0 and multiplies by reciprocals."""
@@ -35,7 +38,7 @@ def divide(a: Any, b: Any) -> Any:
 @implements(contract.pick)
 def pick(words: Any, index: tuple[Any, ...]) -> Any:
     if not any(isinstance(part, jax.core.Tracer) for part in index):
-        index = tuple(np.asarray(part) if isinstance(part, jax.Array) else part for part in index)
+        index = tuple(map(_plain, index))
         # This raises an IndexError where JAX would take the nearest element.
         np.broadcast_to(False, words.shape)[index]
         if any(isinstance(part, bool | np.bool) or (isinstance(part, np.ndarray) and not part.ndim) for part in index):
@@ -44,6 +47,16 @@ def pick(words: Any, index: tuple[Any, ...]) -> Any:
             chosen = np.arange(math.prod(lead)).reshape(*lead, 1)[index]
             return words.reshape(-1, n_words)[chosen[..., 0]]
     return words[index]
+
+
+def _plain(part: Any) -> Any:
+    """A part of an index as JAX takes it: arrays in the byte order of the machine, and slices within its integers."""
+    if isinstance(part, slice):
+        return slice(*(max(-FAR, min(n, FAR)) if isinstance(n, int) else n for n in (part.start, part.stop, part.step)))
+    if isinstance(part, jax.Array | np.ndarray | range):
+        found = np.asarray(part, np.intp if isinstance(part, range) else None)
+        return found.astype(np.intp if found.dtype.kind in "iu" else found.dtype.newbyteorder("="), copy=False)
+    return part
 
 
 @implements(numbers.concatenate)

@@ -125,9 +125,13 @@ class SCSequential:
 
     def with_generators(self, pairs: Sequence[tuple[SNG, SNG]], mode: Mode = "split") -> Self:
         """The same network with the (x_sng, w_sng) of each layer that has generators, and the mode of all."""
-        if len(pairs) != len(self.encoding_layers):
-            raise BitstreamError(f"{len(pairs)} pairs of generators do not go with {len(self.encoding_layers)} layers")
-        left = iter(pairs)
+        try:
+            given = [(x_sng, w_sng) for x_sng, w_sng in pairs]
+        except (TypeError, ValueError):
+            raise BitstreamError(f"pairs are (x_sng, w_sng), one a layer that has generators, not {pairs!r}") from None
+        if len(given) != len(self.encoding_layers):
+            raise BitstreamError(f"{len(given)} pairs of generators do not go with {len(self.encoding_layers)} layers")
+        left = iter(given)
         layers = (layer.with_generators(*next(left), mode) if _encodes(layer) else layer for layer in self.layers)
         return replace(self, layers=tuple(layers))
 

@@ -60,6 +60,11 @@ class SCMLP(SCSequential):
         classes : array_like, optional
             Labels of the outputs.
         """
+        for name, given in (("weights", weights), ("biases", biases)):
+            try:
+                len(given)
+            except TypeError:
+                raise BitstreamError(f"the {name} are a sequence of arrays, one a layer, not {given!r}") from None
         if len(weights) != len(biases):
             raise BitstreamError(f"{len(weights)} weight matrices do not go with {len(biases)} biases")
         plain = cls(tuple(SCDense(w, b) for w, b in zip(weights, biases, strict=True)), as_host(classes, "classes"))

@@ -55,7 +55,7 @@ class MPIDriver:
         self.rank = self._group.rank
         self.size = self._group.size
         self.root = root
-        roots = self._group.meet("MPIDriver", lambda: index(root) if hasattr(root, "__index__") else str(root))
+        roots = self._group.meet("MPIDriver", lambda: _rank_or_text(root))
         if len(set(roots)) > 1 or roots[0] not in range(self.size):
             raise WorldError(f"the root is one rank of {self.size}, the same for all, not {', '.join(map(str, roots))}")
 
@@ -175,6 +175,13 @@ class MPIDriver:
             end_job(exit_code(error) or 1, error=error)
         finally:
             row_type.Free()
+
+
+def _rank_or_text(root: Any) -> int | str:
+    try:
+        return index(root)
+    except (TypeError, ValueError):
+        return str(root)
 
 
 def _bytes(array: NDArray[Any], row: int) -> NDArray[Any]:

@@ -28,7 +28,7 @@ def gate(kind: str, *packed: Any, length: int | None = None) -> Any:
     -------
     array of uint64
     """
-    if kind not in GATES or len(packed) != len(GATES[kind].inputs):
+    if not isinstance(kind, str) or kind not in GATES or len(packed) != len(GATES[kind].inputs):
         known = ", ".join(f"{name} of {len(row.inputs)}" for name, row in GATES.items())
         raise BitstreamError(f"the gates are {known}, not {kind!r} of {len(packed)} operands")
     operands = tuple([as_words(operand) for operand in packed])
