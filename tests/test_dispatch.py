@@ -277,7 +277,7 @@ def test_type_checkers_and_python_find_the_same_names():
 
 def test_import_takes_little_longer_than_numpy():
     code = "import time, numpy; start = time.perf_counter(); import scdask; print(time.perf_counter() - start)"
-    assert min(float(run(code)) for _ in range(3)) < 0.3
+    assert any(float(run(code)) < 0.3 for _ in range(3))
 
 
 def test_public_names():

@@ -37,8 +37,16 @@ def test_pack_is_lsb_first(bits):
     assert packed.tolist() == reference.pack(bits)
 
 
-@pytest.mark.parametrize("length", [0, *LENGTHS])
-def test_pack_and_unpack_round_trip(backend, rng, length):
+@pytest.mark.parametrize("length", LENGTHS)
+def test_pack_and_unpack_round_trip(rng, length):
+    bits = bits_of(rng, 3, 4, length)
+    words = vo.pack_bitstream(bits)
+    assert words.tolist() == [[reference.pack(row) for row in plane] for plane in bits]
+    np.testing.assert_array_equal(vo.unpack_bitstream(words, length), bits)
+
+
+@pytest.mark.parametrize("length", [0, 1, 64, 1000])
+def test_every_backend_packs_and_unpacks(backend, rng, length):
     bits = bits_of(rng, 3, 4, length)
     packed = vo.pack_bitstream(backend.array(bits))
     assert packed.shape == (3, 4, -(-length // 64))
@@ -261,7 +269,6 @@ def test_popcount_names_a_wrong_dtype(backend, count):
     ("batch", "neurons", "inputs", "length"),
     [
         (1, 1, 1, 1),
-        (5, 3, 2, 10),
         (6, 9, 1, 130),
         (9, 2, 3, 513),
         (3, 0, 2, 9),
@@ -282,8 +289,15 @@ def test_mac(backend, rng, gate, batch, neurons, inputs, length):
         np.testing.assert_array_equal(backend.host(one), expected[0])
 
 
-@pytest.mark.parametrize("words", [1, 3, 509, 511, 512, 513, 519, 520, 521, 1030, 8199])
-@pytest.mark.parametrize("rows", [1, 4, 7, 13, 130])
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (r, w)
+        for r in (1, 4, 7, 13, 130)
+        for w in (1, 3, 509, 511, 512, 513, 519, 520, 521, 1030, 8199)
+        if r * w < 10**6
+    ],
+)
 def test_mac_at_the_edges_of_its_tiles_and_blocks(rng, rows, words):
     w = rng.integers(0, 2**64, (rows, 1, words), dtype=np.uint64)
     x = rng.integers(0, 2**64, (rows + 1, 1, words), dtype=np.uint64)
