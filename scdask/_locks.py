@@ -1,21 +1,18 @@
-"""A lock that a process may fork beside."""
+"""Locks that a process may fork beside."""
 
 from __future__ import annotations
 
 import os
-from threading import Lock
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from threading import Lock as LockType
+L = TypeVar("L", bound=Any)
 
 
-def fork_safe_lock() -> LockType:
-    """A lock that is open in a forked child, with what it guards in order: a fork waits until no thread holds it.
+def fork_safe(lock: L) -> L:
+    """The lock, which a fork from now on waits for, so that it is open in the child, and what it guards is in order.
 
     Otherwise a child would wait for ever for a thread that it does not have.
     """
-    lock = Lock()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
     return lock

@@ -18,9 +18,10 @@ import time
 from collections.abc import Sized
 from contextlib import contextmanager, suppress
 from inspect import signature
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._locks import fork_safe_lock
+from ._locks import fork_safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -171,7 +172,7 @@ class _Notebook:
             self.handle.update(content, raw=True)
 
 
-_LOCK = fork_safe_lock()
+_LOCK = fork_safe(Lock())
 _BARS: list[Progress] = []  # the display of the terminal, once for each bar in it
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
-from .._locks import fork_safe_lock
+from .._locks import fork_safe
 from ..errors import MixedArrayError, UnsupportedArrayError
 from .metering import measured, worker_of_this_task
 
@@ -97,7 +98,7 @@ _OF_LIBRARY = {library: backend for backend in BACKENDS.values() for library in 
 _OF_TYPE: dict[type, Backend | None] = {}
 _UNSEEN: Any = object()
 _WITHIN: dict[Backend, Callable[..., Any]] = {}
-_LOCK = fork_safe_lock()
+_LOCK = fork_safe(Lock())
 _LOADED: set[str] = set()
 _WAITING: list[tuple[str, Callable[[], None]]] = []
 

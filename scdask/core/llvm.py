@@ -17,8 +17,10 @@ from llvmlite import ir
 from numba import int64, njit, types, vectorize
 from numba.core import cgutils, config
 from numba.core.caching import FunctionCache
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
+from .._locks import fork_safe
 from ..errors import MissingBackendError
 from .threefry import ROTATIONS, ROUNDS
 from .words import WORD
@@ -35,6 +37,8 @@ if config.DISABLE_JIT:
         "the kernels of scdask are compiled, and cannot run as Python: unset the environment variable "
         "NUMBA_DISABLE_JIT, which switches Numba's compiler off"
     )
+
+fork_safe(global_compiler_lock)
 
 LANES = 8  # words in a vector
 AHEAD = 512  # bytes from a load to the prefetch that runs ahead of it

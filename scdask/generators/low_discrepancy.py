@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numba import int64, uint32, uint64
 
-from .._locks import fork_safe_lock
+from .._locks import fork_safe
 from ..core.checks import check_choice
 from ..core.llvm import compiled
 from ..core.threefry import threefry
@@ -100,7 +101,7 @@ class Sobol(_Even):
 
 
 # SciPy 1.14 reads its table at the first Sobol sequence, and other threads would find half of it.
-_SCIPY = fork_safe_lock()
+_SCIPY = fork_safe(Lock())
 
 
 @lru_cache(maxsize=64)
