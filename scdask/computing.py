@@ -91,8 +91,8 @@ class Place:
         if self.warm_up is not None:
             self.warm_up()
         for worker, future in self.warming.items():
-            version = self._result(future)
-            if version != __version__:
+            version = self._result(future, pinned=True)
+            if version not in (None, __version__):
                 raise SchedulerError(f"the worker {worker} has scdask {version}, but this is {__version__}")
 
     def compute(self, lazy: Any) -> Any:
@@ -118,7 +118,7 @@ class Place:
             function()
             return
         for future in on_every_worker(self.client, function).values():
-            self._result(future)
+            self._result(future, pinned=True)
 
     def wait_for_worker(self) -> None:
         """Wait until the scheduler has a worker, if it has none yet."""
@@ -127,8 +127,12 @@ class Place:
             # An adaptive cluster starts a worker once there is a task.
             self._result(self.client.submit(tuple, pure=False))
 
-    def _result(self, future: Future[Any]) -> Any:
-        """The result of a future, as long as there are workers that run, or none has come yet."""
+    def _result(self, future: Future[Any], pinned: bool = False) -> Any:
+        """The result of a future, as long as there are workers that run, or none has come yet.
+
+        None for one that is pinned to a worker which is gone, if no other took its task: when all workers died at once,
+        Dask gives it to none of those that come, though other workers are allowed.
+        """
         from distributed import KilledWorker
         from distributed.comm import CommClosedError
 
@@ -148,6 +152,8 @@ class Place:
                 if self.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.running)):
                     self._had_workers.set()
                     alone_since = None
+                    if pinned and self.client.run_on_scheduler(_fits_no_worker(future.key)):
+                        return None
                     continue
                 to_come = not self._had_workers.is_set() or _is_adaptive(self.client.cluster)
                 limit = _worker_timeout(to_come)
@@ -164,6 +170,11 @@ class Place:
             raise SchedulerError(f"the workers that a task ran on died, each time it was tried: {error}") from error
         except (CancelledError, CommClosedError) as error:
             raise SchedulerError(f"the connection to the scheduler {self.name} is lost: {error}") from error
+
+
+def _fits_no_worker(key: Any) -> Callable[..., bool]:
+    """A function that tells whether a task may run on none of the workers; the scheduler need not have scdask."""
+    return lambda dask_scheduler: key in dask_scheduler.tasks and dask_scheduler.tasks[key].state == "no-worker"
 
 
 def _is_adaptive(cluster: Any) -> bool:

@@ -16,6 +16,7 @@ from distributed import Client, LocalCluster
 import scdask as sc
 from scdask import SchedulerError, WorldError
 from scdask.cluster import as_place, open_scheduler
+from scdask.computing import Place
 from scdask.mpi_driver import group
 
 
@@ -241,3 +242,10 @@ def test_files_of_schedulers_that_name_no_address(tmp_path):
         file.write_text(text)
         with pytest.raises(SchedulerError, match="names no address"), open_scheduler(file):
             pass
+
+
+def test_a_worker_that_is_gone_is_not_warmed(cluster, monkeypatch):
+    monkeypatch.setattr("scdask.computing.POLL_SECONDS", 0.1)
+    future = cluster.submit(tuple, workers=["tcp://127.0.0.1:1"], pure=False)
+    place = Place("client", 2, client=cluster, warming={"tcp://127.0.0.1:1": future})
+    place.wait_until_ready()
