@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_told_before_a_cluster_starts(tmp_path, files, no_c
     np.savez(data, x=X, y=np.full(40, "z"))
     assert "the data have the label z" in call("infer", "--model", model, "--data", data, *out, expect=1)
     said = call("infer", "--model", model, "--data", data, "--predictions", tmp_path / "labels.txt", expect=2)
-    assert "--predictions are a .csv or .npz file" in said
+    assert "--predictions takes a .csv or .npz file" in said
     assert not (tmp_path / "out").exists()
 
 
@@ -125,6 +125,8 @@ def test_predictions_are_those_of_each_setting(tmp_path, files, perceptron):
     for kind in ("csv", "npz"):
         said = call("infer", *files, *which, "--predictions", tmp_path / "new" / f"labels.{kind}")
         assert f"labels.{kind}" in said.partition("Written:")[2]
+    said = call("infer", *files, *which, "--predictions", tmp_path / "new" / "labels.csv")
+    assert "labels-2.csv" in said.partition("Written:")[2]  # Nothing is overwritten.
     todo = settings(["sobol", "lfsr"], [16, 64], "split")
     expected = [
         perceptron.with_generators(generators(s.sng, s.seed, 1), s.mode).predict(X, s.length).tolist() for s in todo
