@@ -136,9 +136,20 @@ print(caught[0].category.__name__, caught[0].message)
 """
 
 
-def test_without_cupy_arrays_stay_on_the_host_with_one_warning():
-    out = run(NO_CUPY + FALLBACK)
-    assert out.startswith("RuntimeWarning CuPy is not installed (pip install 'scdask[gpu-cuda13]'): arrays stay on the")
+GRAPH = """
+import scdask as sc
+p = g.to_device(da.from_array(np.linspace(0, 1, 5), chunks=2))
+x, y = (sc.encode(p, 256, sng=sc.Sobol(d)) for d in (1, 2))
+product = sc.matmul(p[:, None], np.ones((1, 1)), 256)
+print((x & y).words, g.to_host((x & y).decode()).compute(), g.to_host(product).compute().ravel())
+"""
+
+
+def test_without_cupy_arrays_stay_on_the_host_with_one_warning_and_graphs_are_built():
+    warned, *shown = run(NO_CUPY + FALLBACK + GRAPH).splitlines()
+    assert warned.startswith("RuntimeWarning CuPy is not installed (pip install 'scdask[gpu-cuda13]'): arrays stay on")
+    assert "chunktype=scdask.DeviceMeta" in shown[0]
+    assert "[0.     0.0625 0.25   0.5625 1.    ] [0.   0.25 0.5  0.75 1.  ]" in shown[0]
 
 
 @pytest.mark.component("cupy")
@@ -190,8 +201,9 @@ if __name__ == "__main__":
         n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", preload=[PRELOAD]
     ) as cluster, Client(cluster) as client:
         assert set(kinds.compute().ravel()) == {"cupy"}
-        for name, (result, wanted) in results.items():
-            np.testing.assert_allclose(result.compute(), wanted, rtol=1e-12 if name == "mean" else 0, err_msg=name)
+        computed = dask.compute(*[result for result, _ in results.values()])
+        for (name, (_, wanted)), found in zip(results.items(), computed, strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-12 if name == "mean" else 0, err_msg=name)
         persisted = g.to_host(x.persist()).words
         np.testing.assert_array_equal(persisted.compute(), g.to_host(x.words).compute())
 print("done")
@@ -576,17 +588,3 @@ def test_info_says_what_there_is(cupy):
     from scdask.cli import main
 
     assert "works on" in CliRunner().invoke(main, ["info"]).output.split("CuPy arrays")[1].splitlines()[0]
-
-
-def test_a_graph_for_gpus_is_built_without_cupy():
-    shown = run(
-        "import sys; sys.modules['cupy'] = None\n"
-        "import dask.array as da, numpy as np, scdask as sc\n"
-        "from scdask.gpu_backend import to_device, to_host\n"
-        "p = to_device(da.from_array(np.linspace(0, 1, 5), chunks=2))\n"
-        "x, y = (sc.encode(p, 256, sng=sc.Sobol(d)) for d in (1, 2))\n"
-        "product = sc.matmul(p[:, None], np.ones((1, 1)), 256)\n"
-        "print((x & y).words, to_host((x & y).decode()).compute(), to_host(product).compute().ravel())"
-    )
-    assert "chunktype=scdask.DeviceMeta" in shown
-    assert "[0.     0.0625 0.25   0.5625 1.    ] [0.   0.25 0.5  0.75 1.  ]" in shown

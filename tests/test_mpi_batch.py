@@ -26,7 +26,7 @@ def local_results(tmp_path_factory):
     return results(folder)
 
 
-@pytest.mark.parametrize(("launch", "n"), [(ranks, 4), (forked, 1), (forked, 3)])
+@pytest.mark.parametrize(("launch", "n"), [slow(ranks, 4), (forked, 1), (forked, 3)])
 def test_infer(tmp_path, local_results, launch, n):
     """The job is the local one, bit for bit, and quiet."""
     done = launch(n, "scdask", *INFER, "--scheduler", "mpi", "--out", tmp_path)
@@ -58,7 +58,7 @@ def test_the_dashboard_and_how_to_reach_it(tmp_path):
 @pytest.mark.parametrize(
     ("launch", "n", "options", "code", "message"),
     [
-        (ranks, 4, ["--out", __file__], 2, "is a file"),
+        (ranks, 2, ["--out", __file__], 2, "is a file"),
         (forked, 4, ["--out", f"{__file__}/x"], 1, "cannot write to"),
         (forked, 2, ["--model", __file__], 1, "npz"),
         (forked, 2, ["--workers", "2"], 1, "its ranks"),
@@ -86,7 +86,7 @@ def test_a_script(launch, n):
 
 @pytest.mark.parametrize(("what", "code", "message"), [("raise", 1, "ValueError: the script"), ("die", None, "")])
 def test_a_script_that_fails(what, code, message):
-    check_end(mpi_run(4, what, launch=ranks), code, message)
+    check_end(mpi_run(3, what, launch=ranks), code, message)
 
 
 @pytest.mark.parametrize(

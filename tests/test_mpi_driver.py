@@ -19,7 +19,7 @@ pytestmark = pytest.mark.component("mpi")
 # imports.
 
 
-@pytest.mark.parametrize(("launch", "n"), [(ranks, 4), (forked, 1), (forked, 2), slow(forked, 8)])
+@pytest.mark.parametrize(("launch", "n"), [(ranks, 3), (forked, 1), (forked, 2), slow(forked, 8)])
 def test_driver(launch, n):
     done = launch(n, "driver.py", *["jax"] * (n == 2))
     assert done.returncode == 0
@@ -32,7 +32,7 @@ def test_more_than_two_gibibytes():
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize(("launch", "n"), [(ranks, 4), (forked, 1), (forked, 2), (forked, 3), slow(forked, 8)])
+@pytest.mark.parametrize(("launch", "n"), [slow(ranks, 4), (forked, 1), (forked, 2), (forked, 3), slow(forked, 8)])
 def test_session(launch, n):
     done = launch(n, "session.py", *["jax"] * (n == 2))
     assert done.returncode == 0

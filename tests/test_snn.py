@@ -183,7 +183,7 @@ def test_any_number_of_workers_gives_the_same_weights(reference):
     from distributed import LocalCluster
 
     with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
-        for workers in (1, 3):
+        for workers in (1, 2):
             cluster.scale(workers)
             with open_scheduler(cluster.scheduler_address) as place:
                 place.client.wait_for_workers(workers)
@@ -192,14 +192,13 @@ def test_any_number_of_workers_gives_the_same_weights(reference):
         with open_scheduler("threads") as here:
             *_, expected = snn.train(X, Y, replace(SMALL, epochs=16), here)
         with open_scheduler(cluster.scheduler_address) as place:
-            victims = list(place.client.run(os.getpid).values())[:2]
+            victim = next(iter(place.client.run(os.getpid).values()))
             states = snn.train(X, Y, replace(SMALL, epochs=16), place)
             next(states)
-            timers = [threading.Timer(0.05 + 0.2 * i, os.kill, (pid, signal.SIGKILL)) for i, pid in enumerate(victims)]
-            for timer in timers:
-                timer.start()
+            timer = threading.Timer(0.05, os.kill, (victim, signal.SIGKILL))
+            timer.start()
             *_, state = states
-            assert not any(timer.is_alive() for timer in timers)
+            assert not timer.is_alive()
     assert_same(expected, state)
 
 
