@@ -480,7 +480,10 @@ def test_an_interrupted_job_leaves_nothing_behind(tmp_path, number):
             os.killpg(job.pid, number)
         else:
             job.send_signal(number)
-        assert job.communicate(timeout=LIMIT)[1].split("\n")[-2] == f"Stopped by {number.name}."
+        said = job.communicate(timeout=LIMIT)[1].split("\n")
+        stopped = f"Stopped by {number.name}."
+        # SIGHUP also ends the tracker of semaphores of joblib, which complains after us.
+        assert stopped in said if number == signal.SIGHUP else said[-2] == stopped
         assert job.returncode == 128 + number
         _, alive = psutil.wait_procs(family, timeout=15)
         assert not alive

@@ -166,11 +166,14 @@ def test_an_interrupted_training_can_be_resumed(tmp_path, number):
             os.killpg(job.pid, number)
         else:
             job.send_signal(number)
-        *_, written, stopped, _ = job.communicate(timeout=LIMIT)[1].split("\n")
-        assert (written, stopped) == (
+        said = job.communicate(timeout=LIMIT)[1].split("\n")
+        if number == signal.SIGHUP:  # It also ends the tracker of semaphores of joblib, which complains after us.
+            said = [*said[: said.index("Stopped by SIGHUP.") + 1], ""]
+        assert said[-3:] == [
             f"Written: {checkpoint}, from which --resume goes on",
             f"Stopped by {number.name}.",
-        )
+            "",
+        ]
         assert job.returncode == 128 + number
         _, alive = psutil.wait_procs(family, timeout=15)
         assert not alive
