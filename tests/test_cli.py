@@ -482,8 +482,7 @@ def test_an_interrupted_job_leaves_nothing_behind(tmp_path, number):
             job.send_signal(number)
         said = job.communicate(timeout=LIMIT)[1].split("\n")
         stopped = f"Stopped by {number.name}."
-        # SIGHUP also ends the tracker of semaphores of joblib, which complains after us.
-        assert stopped in said if number == signal.SIGHUP else said[-2] == stopped
+        assert stopped in said  # A worker of Dask, or joblib of the tracker that SIGHUP has ended, may say more.
         assert job.returncode == 128 + number
         _, alive = psutil.wait_procs(family, timeout=15)
         assert not alive

@@ -167,13 +167,9 @@ def test_an_interrupted_training_can_be_resumed(tmp_path, number):
         else:
             job.send_signal(number)
         said = job.communicate(timeout=LIMIT)[1].split("\n")
-        if number == signal.SIGHUP:  # It also ends the tracker of semaphores of joblib, which complains after us.
-            said = [*said[: said.index("Stopped by SIGHUP.") + 1], ""]
-        assert said[-3:] == [
-            f"Written: {checkpoint}, from which --resume goes on",
-            f"Stopped by {number.name}.",
-            "",
-        ]
+        # Between our lines a worker of Dask may tell of its task, and joblib of the tracker that SIGHUP has ended.
+        written, stopped = f"Written: {checkpoint}, from which --resume goes on", f"Stopped by {number.name}."
+        assert [line for line in said if line in (written, stopped)] == [written, stopped]
         assert job.returncode == 128 + number
         _, alive = psutil.wait_procs(family, timeout=15)
         assert not alive
