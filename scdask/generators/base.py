@@ -26,10 +26,10 @@ class SNG:
     **How many ones.** `Sobol`, `Halton`, `VanDerCorput` and `Thermometer` give the integer nearest to p N, at every N
     (halves down): the stream of p has its ones at the K = ceil(p N - 1/2) smallest of the first N numbers. That is
     exact for k / N, and unbiased for all other p. In hardware, for N = 2**m: a register of m + 1 bits holds K (m bits
-    do without p = 1), and the comparator sees the m highest bits of the sequence. (For other N, the register holds the K-th smallest number
-    itself, which is found when p is loaded; a sequence needs no more bits.) To simulate a narrower register of w bits,
-    round p to k / 2**w first. The first bits of such a stream are those of K / N, not of p: of `VanDerCorput` and of
-    `Sobol` without a seed, n = 2**i of N = 2**m bits have ceil(n K / N) ones.
+    do without p = 1), and the comparator sees the m highest bits of the sequence. (For other N, the register holds the
+    K-th smallest number itself, which is found when p is loaded; a sequence needs no more bits.) To simulate a narrower
+    register of w bits, round p to k / 2**w first. The first bits of such a stream are those of K / N, not of p: of
+    `VanDerCorput` and of `Sobol` without a seed, n = 2**i of N = 2**m bits have ceil(n K / N) ones.
 
     ``rounding="up"`` compares p itself with the sequence instead, in a register as wide as p. Then the first n bits of
     a stream of N are the stream of n bits (not for `Thermometer`, which is another sequence at each N). At N = 2**m
