@@ -148,6 +148,7 @@ class Place:
                     return result
                 except TimeoutError:
                     if future.done():  # It ended just after the wait, or with a TimeoutError of its own.
+                        self._had_workers.set()
                         return future.result()
                 if self.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.running)):
                     self._had_workers.set()

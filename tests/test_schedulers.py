@@ -154,17 +154,6 @@ def empty(monkeypatch):
         yield cluster, client
 
 
-def wait_until_empty(cluster):
-    """Ask for no worker until there is none: Dask forgets it if it is busy with the worker that has just come."""
-    for _ in range(100):
-        if not cluster.scheduler_info["workers"]:
-            return
-        if cluster._adaptive is None:
-            cluster.scale(0)
-        time.sleep(0.1)
-    raise AssertionError("a worker is still there")
-
-
 def test_workers_to_come_are_waited_for_and_those_that_left_are_not(empty, caplog):
     cluster, client = empty
     place = as_place(client)
@@ -175,9 +164,26 @@ def test_workers_to_come_are_waited_for_and_those_that_left_are_not(empty, caplo
         "client has no worker: waiting for one to come"
     ]
     timer.join()
-    wait_until_empty(cluster)
+    cluster.scale(0)
     with pytest.raises(SchedulerError, match=r"no worker of client has run for 0.5 seconds"):
         place.compute(dask.delayed(sum)([1, 2, 3]))
+
+
+def test_a_result_that_comes_just_after_the_wait_is_that_of_a_worker(empty):
+    class Late:
+        def result(self, timeout=None):
+            if timeout:
+                raise TimeoutError
+            return 3
+
+        def done(self):
+            return True
+
+    _, client = empty
+    place = as_place(client)
+    assert place._result(Late()) == 3
+    with pytest.raises(SchedulerError, match=r"no worker of client has run for 0.5 seconds"):
+        place.compute(dask.delayed(sum)([1, 2]))
 
 
 def test_the_limit_is_an_option(empty):
@@ -203,7 +209,10 @@ def test_an_adaptive_cluster_starts_a_worker_for_a_job(empty):
     place.wait_for_worker()
     assert place.compute(dask.delayed(np.sum)([1, 2])) == 3
     adaptive.maximum = 0  # as long as the queue is long
-    wait_until_empty(cluster)
+    for _ in range(100):
+        if not cluster.scheduler_info["workers"]:
+            break
+        time.sleep(0.1)
     timer = threading.Timer(1, setattr, (adaptive, "maximum", 1))
     timer.start()
     assert place.compute(dask.delayed(np.sum)([3, 4])) == 7
