@@ -320,7 +320,7 @@ def _listening(where: dict[str, Any]) -> Iterator[None]:
 
 def hush() -> None:
     """Silence Dask while it closes: its parts, and clients that the program left open, complain of each other."""
-    for name in ("distributed", "distributed.client", "tornado.application"):
+    for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
