@@ -17,6 +17,8 @@ from scipy.stats import qmc
 
 import scdask as sc
 from scdask import LFSR, Bernoulli, BitstreamError, Halton, Sobol, Thermometer, VanDerCorput
+from scdask.core import metering
+from scdask.core.words import Part
 from scdask.generators import product_error
 
 EVEN = [Sobol(1), Sobol(3), Sobol(2, seed=5), Halton(3), Halton(7), VanDerCorput(), Thermometer()]
@@ -120,6 +122,13 @@ def test_registers_of_elements_are_one_register_elsewhere(lfsr):
     p = np.random.default_rng(1).random((3, 5))
     numbers = lfsr.own_numbers(200, 0, 200, np.arange(15, dtype=np.uint64)).reshape(3, 5, 200)
     np.testing.assert_array_equal(sc.encode(p, 200, sng=lfsr).unpack(), numbers < p[..., None])
+
+
+def test_digits_are_counted_where_threefry_draws_them():
+    part = Part.all_of((3,), 100)
+    for sng in (Bernoulli(1), LFSR(spread=True), Sobol(1)):
+        work = metering.encoding(sc.encode([0.5] * 3, 100, sng=sng).words, None, sng, 100, "unipolar", part)
+        assert ("digits" in work.uses) is isinstance(sng, Bernoulli)
 
 
 def test_registers_of_elements_add_up_like_random_bits():

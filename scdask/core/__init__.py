@@ -5,8 +5,8 @@ a row for each gate, `checks` what arguments must be, `words` how bits lie in wo
 
 - A gate is a row of `gates.GATES` and a function in `vector_ops.gates`, which `vector_ops` hands on; it takes `length`
   if the gate does not keep padding 0. A function for streams, such as `xnor`, goes into `bitstream`.
-- A generator is a class in `generators`, and a line in `scdask/__init__.pyi`. Its `numbers` depend on their arguments
-  alone. For `--sng` it also has a line in `jobs.names` and one in `jobs.infer`.
+- A generator is a class in `generators`, and its name in `scdask/__init__.py` and its stub; `generators.SNG` says what
+  it has. For `--sng` it also has a line in `jobs.names` and one in `jobs.infer`.
 - A backend is a row of `dispatch.BACKENDS` and a package, for which `jit_kernels` is the smallest model: its `device`
   calls `dispatch.implementing`, which gives the decorator for its kernels, one for each name in
   `contract.PRIMITIVES`, and its `__init__` imports the files of the kernels. pyproject.toml has its extra and its

@@ -118,5 +118,5 @@ def encoding(packed: Any, values: Any, sng: Any, length: int, polarity: str, par
     """The work of `contract.encode_part`."""
     streams = math.prod(packed.shape[:-1])
     bits = streams * max(0, bits_in(part.first, part.last, length))
-    uses = _moved(write=packed.nbytes) if not sng.own else {"digits": DIGITS * bits}
+    uses = _moved(write=packed.nbytes) if sng.key() is None else {"digits": DIGITS * bits}
     return Work("encode", bits, uses, streams if part.first == 0 else 0)

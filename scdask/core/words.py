@@ -21,6 +21,7 @@ Region = tuple[slice, ...]
 
 RANGES: dict[Polarity, tuple[float, float]] = {"unipolar": (0.0, 1.0), "bipolar": (-1.0, 1.0)}
 OPERAND_POLARITY: dict[Mode, Polarity] = {"split": "unipolar", "bipolar": "bipolar"}
+OPERAND_GATE: dict[Mode, MacGate] = {"split": "and", "bipolar": "xnor"}
 
 
 def rounding(dtype: np.dtype[Any]) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from .. import _html
 from ..core.checks import as_array, as_numpy, as_real, check_generator, check_mode
 from ..core.contract import exactly, on_host
+from ..core.words import OPERAND_GATE
 from ..errors import BitstreamError
 from ..generators import SNG, Sobol
 from ..generators.independence import tell_of_correlation
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..core.words import Mode
-
-GATE_OF_MODE = {"split": "and", "bipolar": "xnor"}
 
 
 def matmul(x: Any, w: Any, length: int, *, mode: Mode = "split", x_sng: SNG = Sobol(1), w_sng: SNG = Sobol(2)) -> Any:
@@ -65,7 +64,7 @@ def matmul(x: Any, w: Any, length: int, *, mode: Mode = "split", x_sng: SNG = So
     """
     x, w = as_real(x, "inputs"), as_weights(w)
     length = check_layer(w, x, w_sng, x_sng, length, mode)
-    tell_of_correlation(GATE_OF_MODE[mode], x_sng, w_sng, length, stacklevel=2)
+    tell_of_correlation(OPERAND_GATE[mode], x_sng, w_sng, length, stacklevel=2)
     return _estimate(x, w, length, mode, x_sng, w_sng)
 
 
@@ -120,7 +119,8 @@ class SCDense:
         check_mode(self.mode)
         for sng in (self.x_sng, self.w_sng):
             check_generator(sng)
-        tell_of_correlation(GATE_OF_MODE[self.mode], self.x_sng, self.w_sng, 256, stacklevel=3)
+        usual = 256  # bits: a layer does not know the length yet.
+        tell_of_correlation(OPERAND_GATE[self.mode], self.x_sng, self.w_sng, usual, stacklevel=3)
 
     def __repr__(self) -> str:
         n_neurons, n_inputs = self.weights.shape

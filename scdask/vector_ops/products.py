@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from ..core import contract
 from ..core.checks import as_real, check_encoding, check_mode, check_product
 from ..core.dispatch import composed
-from ..core.words import OPERAND_POLARITY, Part, words_for
+from ..core.words import OPERAND_GATE, OPERAND_POLARITY, Part, words_for
 from ..errors import BitstreamError
 from .numbers import concatenate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..core.words import MacGate, Mode
+    from ..core.words import Mode
     from ..generators import SNG
 
 OPERAND_BYTES = 2**26  # bytes of encoded weights held at once
@@ -133,7 +133,7 @@ def encoded_counts(packed_weights: Any, inputs: Any, sng: SNG, length: int, mode
     """
     row_bytes = 8 * max(1, inputs.shape[1]) * (part.last - part.first)
     rows = max(4, TILE_BYTES // row_bytes // 4 * 4)
-    gate: MacGate = "and" if mode == "split" else "xnor"
+    gate = OPERAND_GATE[mode]
     counts = []
     for row in range(0, max(1, len(inputs)), rows):
         tile = inputs[row : row + rows]
