@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numba import int64, njit, types, vectorize
 from numba.core import cgutils, config
 from numba.core.caching import FunctionCache
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from .._locks import fork_safe
@@ -158,10 +160,10 @@ def store(builder: Any, value: Any, address: Any, align: int = 8) -> None:
     builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=align)
 
 
-def prefetch(builder: Any, address: Any) -> None:
-    """Prefetch what lies AHEAD bytes after `address`: the hardware alone does not look that far ahead."""
+def prefetch(builder: Any, address: Any, ahead: int = AHEAD) -> None:
+    """Prefetch what lies `ahead` bytes after `address`: the hardware alone does not look that far ahead."""
     flag = ir.IntType(32)
-    pointer = builder.inttoptr(builder.add(address, constant(AHEAD)), ir.IntType(8).as_pointer())
+    pointer = builder.inttoptr(builder.add(address, constant(ahead)), ir.IntType(8).as_pointer())
     # The flags ask for a read, into the second-level cache, of data.
     call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, *(flag(v) for v in (0, 2, 1)))
 
@@ -172,9 +174,17 @@ def call_llvm(builder: Any, name: str, result: Any, *args: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
 
-def has_avx512(context: Any) -> bool:
-    """Whether the processor that Numba compiles for has AVX-512."""
-    return "+avx512f" in context.codegen().magic_tuple()[2]
+@cache
+def target_has(feature: str) -> bool:
+    """Whether the processor that Numba compiles for has a feature, by LLVM's name."""
+    return f"+{feature}" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+
+
+def shuffled_bytes() -> int:
+    """How many bytes a vector has that looks up each in a table, or 0 where counting ones of vectors is quicker."""
+    if target_has("avx512vpopcntdq"):
+        return 0
+    return 32 if target_has("avx2") else 16 if target_has("ssse3") else 0
 
 
 def lane_ones(builder: Any, vector: Any) -> Any:
@@ -215,7 +225,7 @@ def popcount_word(typing_context, word):
 
 def carry(context: Any, builder: Any, t: Any, s: Any, ones: Any) -> Any:
     """The majority of `ones` and two products, where t = ones ^ one product and s = t ^ the other."""
-    if has_avx512(context):  # LLVM does not find this instruction by itself.
+    if target_has("avx512f"):  # LLVM does not find this instruction by itself.
         truth = ir.Constant(ir.IntType(32), 0b00111010)
         return call_llvm(builder, "llvm.x86.avx512.pternlog.q.512", V8, t, s, ones, truth)
     return builder.or_(builder.and_(t, builder.not_(s)), builder.and_(builder.not_(t), ones))
@@ -232,3 +242,24 @@ def threefry_vectors(builder: Any, keys: list[Any], x0: Any, x1: Any) -> list[An
             x0 = builder.add(x0, keys[j % 3])
             x1 = builder.add(x1, builder.add(keys[(j + 1) % 3], splat(builder, j)))
     return [x0, x1]
+
+
+@intrinsic
+def copy_words(typing_context, target, source, count):
+    """Copy eight or more words, whole vectors first, and prefetch what follows them."""
+
+    def codegen(context, builder, signature, args):
+        target, source, count = args
+
+        def copy(at: Any) -> None:
+            here = builder.add(source, at)
+            prefetch(builder, here)
+            store(builder, load(builder, here), builder.add(target, at))
+
+        last = builder.sub(builder.shl(count, constant(3)), constant(64))
+        with cgutils.for_range_slice(builder, constant(0), last, constant(64), I64) as (at, _):
+            copy(at)
+        copy(last)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3), codegen

@@ -19,12 +19,13 @@ from ..core.llvm import (
     call_llvm,
     compiled,
     constant,
+    copy_words,
     empty_words,
-    has_avx512,
     load,
     readonly,
     splat,
     store,
+    target_has,
     threefry_vectors,
 )
 from ..core.threefry import PAIR_BITS, PARITY
@@ -178,7 +179,7 @@ def _bernoulli_block(typing_context, lanes, key0, key1, level, levels):
 
 def _store_some(context: Any, builder: Any, vector: Any, keep: Any, address: Any) -> None:
     """Store the kept lanes side by side; lanes after them, up to eight, may be overwritten."""
-    if has_avx512(context):  # Some of these chips take a hundred cycles for the general form.
+    if target_has("avx512f"):  # Some of these chips take a hundred cycles for the general form.
         nothing = ir.Constant(V8, ir.Undefined)
         together = call_llvm(builder, "llvm.x86.avx512.mask.compress.v8i64", V8, vector, nothing, keep)
         store(builder, together, address)
@@ -304,26 +305,6 @@ def bernoulli(p_bits, streams, first_word, key0, key1, out):
             n = _keep_undecided(few.ctypes.data, few.ctypes.data, n, more)
 
 
-@intrinsic
-def _copy_row(typing_context, target, source, n_words):
-    """Copy eight or more words, whole vectors first."""
-
-    def codegen(context, builder, signature, args):
-        target, source, n_words = args
-
-        def copy(at: Any) -> None:
-            store(builder, load(builder, builder.add(source, at)), builder.add(target, at))
-
-        size = builder.shl(n_words, constant(3))
-        last = builder.sub(size, constant(64))
-        with cgutils.for_range_slice(builder, constant(0), last, constant(64), I64) as (at, _):
-            copy(at)
-        copy(last)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 3), codegen
-
-
 @compiled
 def look_up(p, numbers, guide, stride, table, first, out):
     """out[s, first : first + table words] = the row of `table` for the count of numbers < p[s].
@@ -346,4 +327,4 @@ def look_up(p, numbers, guide, stride, table, first, out):
                 out[s, first + w] = table[k, w]
         else:
             row = out.ctypes.data + 8 * (s * out.shape[1] + first)
-            _copy_row(row, table.ctypes.data + 8 * k * n_words, n_words)
+            copy_words(row, table.ctypes.data + 8 * k * n_words, n_words)
