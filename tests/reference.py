@@ -34,14 +34,23 @@ def threefry2x64_13(key, counter):
     return tuple(x)
 
 
-def bernoulli_number(seed, shared, stream, t, levels=1100):
-    """The uniform number of bit t as a fraction, to so many binary digits, one digit a level."""
+def sfc64(a, b, c):
+    """SFC64 as Doty-Humphrey defines it, its counter from 1."""
+    for counter in range(1, 65):
+        number = (a + b + counter) & M64
+        a, b = b ^ b >> 11, (c + (c << 3)) & M64
+        c = ((c << 24 | c >> 40) + number) & M64
+        yield number
+
+
+def bernoulli_number(seed, shared, stream, t):
+    """The uniform number of bit t as a fraction, one binary digit of each word of SFC64, which Threefry starts."""
     word, lane = divmod(t, 64)
+    a, b = threefry2x64_13((seed, int(shared)), (stream, word))
     number = 0
-    for pair in range(levels // 2):
-        for random in threefry2x64_13((seed, int(shared)), (stream, word << 10 | pair)):
-            number = number << 1 | random >> lane & 1
-    return Fraction(number, 2 ** (levels // 2 * 2))
+    for random in sfc64(a, b, a ^ ((b << 24 | b >> 40) & M64)):
+        number = number << 1 | random >> lane & 1
+    return Fraction(number, 2**64)
 
 
 def lfsr(state, width, taps, shift, steps):

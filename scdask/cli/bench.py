@@ -125,7 +125,7 @@ def _report(speeds: Sequence[Speed], limits: Limits) -> dict[str, Any]:
 def _print_speeds(console: Console, speeds: Sequence[Speed], limits: Limits) -> None:
     from rich.table import Table
 
-    from ..core.threefry import DIGITS
+    from ..core.digits import DIGITS
 
     gigabytes = ", ".join(
         f"{name.replace('_', ' ')} {rate / 1e9:.0f} GB/s" for name, rate in vars(limits).items() if "_" in name

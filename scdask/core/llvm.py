@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 
 from .._locks import fork_safe
 from ..errors import MissingBackendError
-from .threefry import ROTATIONS, ROUNDS
+from .digits import ROTATIONS, ROUNDS
 from .words import WORD
 
 if TYPE_CHECKING:
@@ -141,13 +141,14 @@ def constant(value: int) -> Any:
     return ir.Constant(I64, value % 2**64)
 
 
-def splat(builder: Any, value: Any) -> Any:
+def splat(builder: Any, value: Any, lanes: int = LANES) -> Any:
     """A vector that has the value in each lane."""
+    kind = ir.VectorType(I64, lanes)
     if isinstance(value, int):
-        return ir.Constant(V8, [value % 2**64] * LANES)
+        return ir.Constant(kind, [value % 2**64] * lanes)
     i32 = ir.IntType(32)
-    first = builder.insert_element(ir.Constant(V8, ir.Undefined), value, ir.Constant(i32, 0))
-    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(i32, LANES), [0] * LANES))
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(i32, 0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(i32, lanes), [0] * lanes))
 
 
 def load(builder: Any, address: Any, kind: Any = V8, align: int = 1) -> Any:
@@ -180,6 +181,11 @@ def target_has(feature: str) -> bool:
     return f"+{feature}" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 
 
+def register_lanes() -> int:
+    """How many words a register has."""
+    return 8 if target_has("avx512f") else 4 if target_has("avx2") else 2
+
+
 def shuffled_bytes() -> int:
     """How many bytes a vector has that looks up each in a table, or 0 where counting ones of vectors is quicker."""
     if target_has("avx512vpopcntdq"):
@@ -199,8 +205,8 @@ def pick_lanes(builder: Any, a: Any, b: Any, lanes: Iterable[int]) -> Any:
 
 
 def sums_of(builder: Any, vectors: list[Any]) -> Any:
-    """The sums of 1, 2, 4 or 8 vectors of 8 lanes, as one vector: halves are added, two vectors at a time."""
-    cells, lanes = 1, LANES  # sums in a vector, and lanes that each still has
+    """The sums of some vectors, a power of two, as one vector: halves are added, two vectors at a time."""
+    cells, lanes = 1, vectors[0].type.count  # sums in a vector, and lanes that each still has
     while lanes > 1:
         merged = []
         for pair in (vectors[i : i + 2] for i in range(0, len(vectors), 2)):
@@ -214,7 +220,7 @@ def sums_of(builder: Any, vectors: list[Any]) -> Any:
 
 def sum_of(builder: Any, vector: Any) -> Any:
     """The sum of the lanes."""
-    return call_llvm(builder, "llvm.vector.reduce.add.v8i64", I64, vector)
+    return call_llvm(builder, f"llvm.vector.reduce.add.v{vector.type.count}i64", I64, vector)
 
 
 @intrinsic
@@ -231,17 +237,43 @@ def carry(context: Any, builder: Any, t: Any, s: Any, ones: Any) -> Any:
     return builder.or_(builder.and_(t, builder.not_(s)), builder.and_(builder.not_(t), ones))
 
 
+def turned(builder: Any, vector: Any, bits: int) -> Any:
+    """The lanes, rotated to the left: whole bytes by a shuffle, because only AVX-512 rotates."""
+    lanes = vector.type.count
+    if bits % 8:
+        name = f"llvm.fshl.v{lanes}i64"
+        return call_llvm(builder, name, vector.type, vector, vector, splat(builder, bits, lanes))
+    places = [8 * lane + (byte - bits // 8) % 8 for lane in range(lanes) for byte in range(8)]
+    octets = builder.bitcast(vector, ir.VectorType(ir.IntType(8), 8 * lanes))
+    return builder.bitcast(pick_lanes(builder, octets, octets, places), vector.type)
+
+
 def threefry_vectors(builder: Any, keys: list[Any], x0: Any, x1: Any) -> list[Any]:
     """`threefry` of vectors of counters to which the key is already added."""
     for i in range(ROUNDS):
         x0 = builder.add(x0, x1)
-        turned = call_llvm(builder, "llvm.fshl.v8i64", V8, x1, x1, splat(builder, ROTATIONS[i % 8]))
-        x1 = builder.xor(turned, x0)
+        x1 = builder.xor(turned(builder, x1, ROTATIONS[i % 8]), x0)
         if i % 4 == 3:
             j = i // 4 + 1
             x0 = builder.add(x0, keys[j % 3])
-            x1 = builder.add(x1, builder.add(keys[(j + 1) % 3], splat(builder, j)))
+            x1 = builder.add(x1, builder.add(keys[(j + 1) % 3], splat(builder, j, x1.type.count)))
     return [x0, x1]
+
+
+def seeded_vectors(builder: Any, keys: list[Any], x0: Any, x1: Any) -> list[Any]:
+    """The states of SFC64 that `threefry` begins, of counters to which the key is already added."""
+    a, b = threefry_vectors(builder, keys, x0, x1)
+    return [a, b, builder.xor(a, turned(builder, b, 24))]
+
+
+def sfc64_vectors(builder: Any, state: list[Any], count: Any) -> tuple[Any, list[Any]]:
+    """`digits.sfc64` of vectors."""
+    a, b, c = state
+    lanes = c.type.count
+    number = builder.add(builder.add(a, count), b)
+    a = builder.xor(b, builder.lshr(b, splat(builder, 11, lanes)))
+    b = builder.add(c, builder.shl(c, splat(builder, 3, lanes)))
+    return number, [a, b, builder.add(turned(builder, c, 24), number)]
 
 
 @intrinsic

@@ -10,7 +10,7 @@ from itertools import chain
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from .threefry import DIGITS
+from .digits import DIGITS
 from .words import WORD, bits_in
 
 if TYPE_CHECKING:

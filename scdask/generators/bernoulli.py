@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import uint64
 
+from ..core.digits import LEVELS, sfc64, state_of, threefry
 from ..core.llvm import compiled
-from ..core.threefry import PAIR_BITS
-from ..core.threefry import threefry as _threefry
 from ..core.words import WORD
 from .base import SNG, flag, integer
 
@@ -21,11 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Bernoulli(SNG):
-    """Independent random bits, exact to the last bit of a float64 probability.
+    """Independent random bits: each compares the probability with a uniform number of 64 binary digits of its own.
 
-    The random words come from Threefry2x64-13, a counter-based generator [1]_: the key is (seed, shared), the counter
-    is the number of the stream, of the word, and of the binary digit. So every bit is a pure function of
-    (seed, stream, position), whatever the chunks, the worker or the machine.
+    A bit is 1 with the probability p, rounded up to a multiple of 2**-64, which is p itself from 2**-11 on. The digits
+    of the numbers of 64 neighbouring bits are words of SFC64 [2]_, a quick generator, which each word of a stream
+    starts anew from two words of Threefry2x64-13, a counter-based one [1]_: its key is (seed, shared), its counter the
+    number of the stream and of the word. So every bit is a pure function of (seed, stream, position), whatever the
+    chunks, the worker or the machine.
 
     Parameters
     ----------
@@ -39,6 +40,7 @@ class Bernoulli(SNG):
     References
     ----------
     .. [1] Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3. SC 2011.
+    .. [2] Doty-Humphrey: PractRand, 2014; NumPy has it as `numpy.random.SFC64`.
     """
 
     seed: int = 0
@@ -64,7 +66,7 @@ class Bernoulli(SNG):
         return None if self.shared else (np.uint64(self.seed), np.uint64(0))
 
 
-threefry = compiled(_threefry)
+_threefry, _state_of, _sfc64 = compiled(threefry), compiled(state_of), compiled(sfc64)
 
 
 @compiled
@@ -73,17 +75,18 @@ def _fill_bernoulli(key0, key1, first_word, out):
 
     No double lies between such a number and the exact one, so `number < p` decides every double p exactly.
     """
-    digits = np.empty(1076, np.uint64)
+    digits = np.empty(LEVELS, np.uint64)
     for w in range((out.size + 63) // 64):
-        counter = uint64(first_word + w) << uint64(PAIR_BITS)
+        a, b = _threefry(key0, key1, uint64(0), uint64(first_word + w))
+        state = _state_of(a, b)
         drawn = 0
         for lane in range(min(64, out.size - 64 * w)):
             mantissa = uint64(0)
             depth = 0
-            while mantissa < uint64(2**52) and depth < 1074:
+            while mantissa < uint64(2**52) and depth < LEVELS:
                 if depth == drawn:
-                    digits[drawn], digits[drawn + 1] = threefry(key0, key1, uint64(0), counter | uint64(drawn // 2))
-                    drawn += 2
+                    drawn += 1
+                    digits[depth], state = _sfc64(state, uint64(drawn))
                 mantissa = mantissa << uint64(1) | (digits[depth] >> uint64(lane)) & uint64(1)
                 depth += 1
             out[64 * w + lane] = math.ldexp(float(mantissa), -depth)

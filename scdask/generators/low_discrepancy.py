@@ -13,8 +13,8 @@ from numba import int64, uint32, uint64
 
 from .._locks import fork_safe
 from ..core.checks import check_choice
+from ..core.digits import threefry
 from ..core.llvm import compiled
-from ..core.threefry import threefry
 from ..errors import BitstreamError
 from .base import SNG, integer
 

@@ -172,25 +172,33 @@ __device__ inline void threefry(word key0, word key1, word &x0, word &x1) {
   }
 }
 
-// 64 bits, each 1 with the probability whose double has the bits `p`: the binary digits of a random number are compared
-// with those of p, from the first on, until all 64 comparisons are decided.
-__device__ inline word bernoulli_word(word p, word stream, word index, word key0, word key1) {
-  if (p == 0x3ff0000000000000ull) return ~0ull;
+// The 64 binary digits, rounded up, of a probability below 1 whose double has the bits `p`.
+__device__ inline word digits_of(word p) {
   int exponent = (int)(p >> 52);
   word mantissa = (p & 0xfffffffffffffull) | (exponent ? 1ull << 52 : 0);
-  if (mantissa == 0) return 0;
-  int highest = 1074 - (exponent ? exponent : 1);  // The bit of the mantissa that is the first digit after the point.
-  int digits = highest - (__ffsll((long long)mantissa) - 1) + 1;
+  int shift = 1011 - (exponent ? exponent : 1);
+  if (shift <= 0) return mantissa << -shift;
+  shift = shift < 63 ? shift : 63;
+  return (mantissa + (1ull << shift) - 1) >> shift;
+}
+
+// 64 bits, each 1 with the probability whose double has the bits `p`: the binary digits of a random number are compared
+// with those of p, from the first on, until all 64 comparisons are decided. They come from SFC64 (Doty-Humphrey:
+// PractRand), which starts from words of Threefry.
+__device__ inline word bernoulli_word(word p, word stream, word index, word key0, word key1) {
+  if (p == 0x3ff0000000000000ull) return ~0ull;
+  word digits = digits_of(p), a = stream, b = index;
+  threefry(key0, key1, a, b);
+  word c = a ^ (b << 24 | b >> 40);
   word undecided = ~0ull, result = 0;
-  for (int level = 0; undecided && level < digits; level += 2) {
-    word number[2] = {stream, index << PAIR_BITS | (word)(level / 2)};
-    threefry(key0, key1, number[0], number[1]);
-    for (int i = 0; i < 2; i++) {
-      int bit = highest - level - i;
-      word digit = bit >= 0 && bit < WORD ? 0 - (mantissa >> bit & 1) : 0;
-      result |= undecided & digit & ~number[i];
-      undecided &= ~(number[i] ^ digit);
-    }
+  for (word count = 1; undecided && digits; count++) {
+    word number = a + b + count, digit = 0 - (digits >> 63);
+    a = b ^ b >> 11;
+    b = c + (c << 3);
+    c = (c << 24 | c >> 40) + number;
+    result |= undecided & digit & ~number;
+    undecided &= ~(number ^ digit);
+    digits <<= 1;
   }
   return result;
 }

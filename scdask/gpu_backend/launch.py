@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core.digits import PARITY, ROTATIONS, ROUNDS
 from ..core.gates import GATES
-from ..core.threefry import PAIR_BITS, PARITY, ROTATIONS, ROUNDS
 from .device import cupy
 
 THREADS = 256  # threads of a block
@@ -29,7 +29,6 @@ def source() -> str:
         "THREEFRY_ROUNDS": ROUNDS,
         "THREEFRY_ROTATIONS": f"{{{', '.join(map(str, ROTATIONS))}}}",
         "THREEFRY_PARITY": f"{PARITY:#x}ull",
-        "PAIR_BITS": PAIR_BITS,
     }
     return (
         "".join(f"#define {name} {value}\n" for name, value in constants.items())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import contract
-from ..core.threefry import PAIR_BITS, threefry
+from ..core.digits import sfc64, state_of, threefry
 from ..core.words import WORD, tail_mask
 from ..vector_ops.encoding import SEGMENT, own_tiles, stream_numbers
 from .device import implements, jitted, jnp, known, lax, to_jax, varying_as
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..core.words import Part, Polarity
     from ..generators import SNG
 
-LEVELS = 8  # binary digits that a step of the Bernoulli encoder draws; it must be even
+STEP = 8  # binary digits that a step of the Bernoulli encoder draws
 FEW_STREAMS = 1024  # Up to this many long streams are compared with all numbers; others are looked up in tables.
 
 
@@ -112,34 +112,39 @@ def _rows_below(p: Any, ranked: Any, rows: Any) -> Any:
 @partial(jitted, static_argnums=4)
 def _bernoulli(p: Any, streams: Any, first: Any, key: Any, n_words: int) -> Any:
     """The words of `jit_kernels.encoding.bernoulli`, some binary digits of all words at a time."""
+    words = first + jnp.arange(n_words, dtype=np.uint64)
+    state = state_of(*threefry(key[0], key[1], *jnp.broadcast_arrays(streams[:, None], words[None, :])))
+    digits, certain = (
+        jnp.broadcast_to(value[:, None], state[0].shape)
+        for value in (_digits_of(p), jnp.where(p == _ONE, ~np.uint64(0), np.uint64(0)))
+    )
+
+    def draw(carried: Any) -> Any:
+        level, state, digits, undecided, result = carried
+        for step in range(STEP):
+            number, state = sfc64(state, level + np.uint64(step))
+            digit = np.uint64(0) - (digits >> np.uint64(WORD - 1))
+            decided = undecided & (number ^ digit)
+            result |= decided & digit
+            undecided ^= decided
+            digits <<= np.uint64(1)
+        return level + np.uint64(STEP), state, digits, undecided, result
+
+    def going_on(carried: Any) -> Any:
+        _, _, digits, undecided, _ = carried
+        return ((undecided != 0) & (digits != 0)).any()
+
+    level = varying_as(jnp.uint64(1), p, streams)
+    return lax.while_loop(going_on, draw, (level, state, digits, ~certain, certain))[-1]
+
+
+def _digits_of(p: Any) -> Any:
+    """The 64 binary digits of probabilities below 1, given by the bits of their doubles, rounded up."""
     exponent = (p >> np.uint64(52)).astype(np.int64)
     mantissa = p & np.uint64(2**52 - 1) | jnp.where(exponent > 0, np.uint64(2**52), np.uint64(0))
-    highest = 1074 - jnp.maximum(exponent, 1)  # The bit of the mantissa that is the first binary digit.
-    lowest = lax.population_count((mantissa & (~mantissa + np.uint64(1))) - np.uint64(1)).astype(np.int64)
-    digits = jnp.where(mantissa == 0, 0, highest - lowest + 1)
-    mantissa, highest, digits, one = (v[:, None] for v in (mantissa, highest, digits, p == _ONE))
-    counter = first + jnp.arange(n_words, dtype=np.uint64) << np.uint64(PAIR_BITS)
-
-    def draw(state: Any) -> Any:
-        level, undecided, result = state
-        for pair in range(LEVELS // 2):
-            at = counter | (level // 2 + pair).astype(np.uint64)
-            for i, number in enumerate(threefry(key[0], key[1], streams[:, None], at[None, :])):
-                bit = highest - level - (2 * pair + i)
-                inside = (bit >= 0) & (bit < WORD)
-                digit = mantissa >> jnp.clip(bit, 0, WORD - 1).astype(np.uint64) & np.uint64(1)
-                ones = jnp.where(one | inside & (digit == 1), ~np.uint64(0), np.uint64(0))
-                result |= undecided & ones & ~number
-                undecided &= ~(number ^ ones)
-        return level + LEVELS, undecided, result
-
-    def going_on(state: Any) -> Any:
-        level, undecided, _ = state
-        return (level < 1074) & ((undecided != 0) & (one | (level < digits))).any()
-
-    shape = (len(p), n_words)
-    start = (jnp.int64(0), jnp.full(shape, ~np.uint64(0)), jnp.zeros(shape, np.uint64))
-    return lax.while_loop(going_on, draw, tuple(varying_as(value, p, streams) for value in start))[2]
+    shift = 1011 - jnp.maximum(exponent, 1)
+    left, right = (jnp.clip(s, 0, WORD - 1).astype(np.uint64) for s in (-shift, shift))
+    return (mantissa << left) + (np.uint64(1) << right) - np.uint64(1) >> right
 
 
 @implements(contract.finite)

@@ -11,7 +11,21 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..core import contract
-from ..core.llvm import I64, LANES, V8, compiled, constant, lane_ones, load, prefetch, sum_of
+from ..core.llvm import (
+    I64,
+    address_of,
+    call_llvm,
+    compiled,
+    constant,
+    lane_ones,
+    load,
+    prefetch,
+    shuffled_bytes,
+    splat,
+    store,
+    sum_of,
+    sums_of,
+)
 from .device import implements
 
 if TYPE_CHECKING:
@@ -32,40 +46,126 @@ def stream_ones(words: NDArray[np.uint64]) -> NDArray[np.int64]:
     return out
 
 
-def _popcount_vectors(far: bool) -> Any:
-    """A function that counts the ones of vectors, four at a time, with prefetches if the words are in no cache."""
-
-    @intrinsic
-    def count_vectors(typing_context, address, n_vectors):
-        def codegen(context, builder, signature, args):
-            address, n_vectors = args
-            totals = [cgutils.alloca_once_value(builder, ir.Constant(V8, [0] * LANES)) for _ in range(4)]
-
-            def count(here: Any, total: Any) -> None:
-                builder.store(builder.add(builder.load(total), lane_ones(builder, load(builder, here))), total)
-
-            quads = builder.lshr(n_vectors, constant(2))
-            with cgutils.for_range(builder, quads) as loop:
-                here = builder.add(address, builder.mul(loop.index, constant(4 * 64)))
-                for q in range(4):
-                    vector = builder.add(here, constant(64 * q))
-                    if far:
-                        prefetch(builder, vector)
-                    count(vector, totals[q])
-            done = builder.shl(quads, constant(2))
-            with cgutils.for_range_slice(builder, done, n_vectors, constant(1), I64) as (index, _):
-                count(builder.add(address, builder.mul(index, constant(64))), totals[0])
-            total = builder.load(totals[0])
-            for other in totals[1:]:
-                total = builder.add(total, builder.load(other))
-            return sum_of(builder, total)
-
-        return types.int64(types.intp, types.intp), codegen
-
-    return count_vectors
+def _total(builder: Any, address: Any, count: Any, step: int, start: Any, add: Any) -> Any:
+    """Start with a vector and, for each `step` registers of `count`, take what `add(address, vector)` makes of it."""
+    total = cgutils.alloca_once_value(builder, start)
+    size = constant(step * start.type.count * (start.type.element.width // 8))
+    with cgutils.for_range(builder, count) as loop:
+        here = builder.add(address, builder.mul(loop.index, size))
+        builder.store(add(here, builder.load(total)), total)
+    return builder.load(total)
 
 
-_count_near, _count_far = _popcount_vectors(far=False), _popcount_vectors(far=True)
+def _byte_ones(builder: Any, words: Any) -> Any:
+    """The ones of each byte of a register."""
+    kind = ir.VectorType(ir.IntType(8), 8 * words.type.count)
+    return call_llvm(builder, f"llvm.ctpop.v{kind.count}i8", kind, builder.bitcast(words, kind))
+
+
+def _sum_bytes(builder: Any, octets: Any) -> Any:
+    """The sum of the bytes of each word of a register."""
+    name, lanes = ("avx2.psad.bw", 4) if octets.type.count == 32 else ("sse2.psad.bw", 2)
+    zero = ir.Constant(octets.type, [0] * octets.type.count)
+    return call_llvm(builder, f"llvm.x86.{name}", ir.VectorType(I64, lanes), octets, zero)
+
+
+def _few(builder: Any, address: Any, registers: Any) -> Any:
+    """The ones of up to 31 registers, of which bytes can hold the sums, in the lanes of one."""
+    size = shuffled_bytes()
+    kind = ir.VectorType(I64, size // 8)
+
+    def add(here: Any, total: Any) -> Any:
+        return builder.add(total, _byte_ones(builder, load(builder, here, kind)))
+
+    start = ir.Constant(ir.VectorType(ir.IntType(8), size), [0] * size)
+    return _sum_bytes(builder, _total(builder, address, registers, 1, start, add))
+
+
+@intrinsic
+def _count_few(typing_context, address, registers):
+    """The ones of up to 31 registers."""
+
+    def codegen(context, builder, signature, args):
+        return sum_of(builder, _few(builder, *args))
+
+    return types.int64(types.intp, types.intp), codegen
+
+
+@intrinsic
+def _count_rows(typing_context, address, registers, out):
+    """Write the ones of rows of up to 31 registers each, as many rows as a register has lanes."""
+
+    def codegen(context, builder, signature, args):
+        address, registers, out = args
+        size = builder.mul(registers, constant(shuffled_bytes()))
+        rows = [builder.add(address, builder.mul(size, constant(row))) for row in range(shuffled_bytes() // 8)]
+        store(builder, sums_of(builder, [_few(builder, row, registers) for row in rows]), out)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3), codegen
+
+
+@intrinsic
+def _count_tree(typing_context, address, blocks):
+    """The ones of blocks of 16 registers.
+
+    Carry-save adders leave the sum bits of three registers and their carries, which are worth two; a tree of them
+    leaves one register in 16 to be counted (Harley and Seal, in Warren: Hacker's Delight, 2nd ed., 5-1).
+    """
+
+    def codegen(context, builder, signature, args):
+        kind = ir.VectorType(I64, shuffled_bytes() // 8)
+        zero = splat(builder, 0, kind.count)
+        kept = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
+
+        def ones(words: Any) -> Any:
+            return _sum_bytes(builder, _byte_ones(builder, words))
+
+        def carried(values: list[Any], level: int) -> Any:
+            """The carry, worth 2 ** (level + 1), of registers that are worth 2 ** level together with those kept."""
+            if len(values) > 2:
+                half = len(values) // 2
+                values = [carried(values[:half], level - 1), carried(values[half:], level - 1)]
+            before = builder.load(kept[level])
+            t = builder.xor(before, values[0])
+            builder.store(builder.xor(t, values[1]), kept[level])
+            return builder.or_(builder.and_(before, values[0]), builder.and_(t, values[1]))
+
+        def add(here: Any, total: Any) -> Any:
+            registers = []
+            for i in range(16):
+                at = builder.add(here, constant(8 * kind.count * i))
+                if i * kind.count % 8 == 0:
+                    prefetch(builder, at)
+                registers.append(load(builder, at, kind))
+            return builder.add(total, ones(carried(registers, 3)))
+
+        total = _total(builder, args[0], args[1], 16, zero, add)
+        for worth in reversed(kept):
+            total = builder.add(builder.shl(total, splat(builder, 1, kind.count)), ones(builder.load(worth)))
+        return sum_of(builder, total)
+
+    return types.int64(types.intp, types.intp), codegen
+
+
+@intrinsic
+def _count_vectors(typing_context, address, quads):
+    """The ones of four vectors at a time, which the processor counts by itself."""
+
+    def codegen(context, builder, signature, args):
+        totals = [cgutils.alloca_once_value(builder, splat(builder, 0)) for _ in range(4)]
+        with cgutils.for_range(builder, args[1]) as loop:
+            here = builder.add(args[0], builder.mul(loop.index, constant(4 * 64)))
+            for q, total in enumerate(totals):
+                vector = builder.add(here, constant(64 * q))
+                prefetch(builder, vector)
+                builder.store(builder.add(builder.load(total), lane_ones(builder, load(builder, vector))), total)
+        total = builder.load(totals[0])
+        for other in totals[1:]:
+            total = builder.add(total, builder.load(other))
+        return sum_of(builder, total)
+
+    return types.int64(types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -77,23 +177,36 @@ def _popcount_at(typing_context, address):
 
 
 @compiled
-def _popcount_rows(address, n_words, out):
+def _popcount_rows(address, n_words, size, out):
+    """Write the ones of rows; `size` is that of a register whose bytes are looked up, or 0."""
     if n_words == 1:
         for s in range(out.size):
             out[s] = _popcount_at(address + 8 * s)
         return
-    vectors = n_words // 8
-    far = out.size * n_words > 2**17
-    for s in range(out.size):
+    lanes = size // 8
+    blocks = n_words // (16 * lanes) if size else 0
+    few = n_words // lanes - 16 * blocks if size else 0
+    quads = 0 if size else n_words // 32
+    done = (16 * blocks + few) * lanes + 32 * quads
+    first = 0
+    if few and few * lanes == n_words:
+        first = out.size // lanes * lanes
+        for s in range(0, first, lanes):
+            _count_rows(address + 8 * s * n_words, few, out.ctypes.data + 8 * s)
+    for s in range(first, out.size):
         row = address + 8 * s * n_words
         total = 0
-        if vectors:
-            total = _count_far(row, vectors) if far else _count_near(row, vectors)
-        for w in range(8 * vectors, n_words):
+        if blocks:
+            total += _count_tree(row, blocks)
+        if few:
+            total += _count_few(row + 128 * blocks * lanes, few)
+        if quads:
+            total += _count_vectors(row, quads)
+        for w in range(done, n_words):
             total += _popcount_at(row + 8 * w)
         out[s] = total
 
 
 def count_rows(words: NDArray[np.uint64], out: NDArray[np.int64]) -> None:
     """Write the ones of each row of contiguous words, of any alignment, to `out` (rows,)."""
-    _popcount_rows(words.ctypes.data, words.shape[-1], out)
+    _popcount_rows(address_of(words), words.shape[-1], shuffled_bytes(), out)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.threefry import DIGITS
+from ..core.digits import DIGITS
 from ..core.words import WORD, tail_mask
 from ..encoding import encode
 from ..errors import ScdaskError
