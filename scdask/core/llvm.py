@@ -43,6 +43,7 @@ if config.DISABLE_JIT:
 fork_safe(global_compiler_lock)
 
 LANES = 8  # words in a vector
+FEW = 256  # words that are not worth aligning
 AHEAD = 512  # bytes from a load to the prefetch that runs ahead of it
 
 I64 = ir.IntType(64)
@@ -115,7 +116,8 @@ def compiled_ufunc(func: Callable[..., Any], signature: str) -> Any:
 
 def readonly(array: NDArray[Any]) -> NDArray[Any]:
     """The array as kernels take their inputs: C-contiguous, aligned, native, read-only."""
-    if not (array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative):
+    flags = array.flags
+    if not (flags.c_contiguous and flags.aligned and array.dtype.isnative):
         array = np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
     view = array.view()
     view.flags.writeable = False
@@ -123,11 +125,12 @@ def readonly(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def empty_words(shape: tuple[int, ...]) -> Words:
-    """An uninitialised array of words that starts on a cache line, where vector stores are fastest."""
+    """An uninitialised array of words; one of many starts on a cache line, where vector stores are fastest."""
     size = math.prod(shape)
+    if size < FEW:
+        return np.empty(shape, np.uint64)
     buffer = np.empty(size + LANES, np.uint64)
-    start = -(address_of(buffer) // 8) % LANES
-    return buffer[start : start + size].reshape(shape)
+    return np.ndarray(shape, np.uint64, buffer, -address_of(buffer) % 64)
 
 
 @compiled
@@ -276,22 +279,55 @@ def sfc64_vectors(builder: Any, state: list[Any], count: Any) -> tuple[Any, list
     return number, [a, b, builder.add(turned(builder, c, 24), number)]
 
 
+def _copier(far: bool) -> Any:
+    """A function that copies words, with prefetches of what follows them if they are in no cache."""
+
+    @intrinsic
+    def copy(typing_context, target, source, count):
+        """Copy eight or more words, whole vectors first."""
+
+        def codegen(context, builder, signature, args):
+            target, source, count = args
+
+            def copy_vector(at: Any) -> None:
+                here = builder.add(source, at)
+                if far:
+                    prefetch(builder, here)
+                store(builder, load(builder, here), builder.add(target, at))
+
+            last = builder.sub(builder.shl(count, constant(3)), constant(64))
+            with cgutils.for_range_slice(builder, constant(0), last, constant(64), I64) as (at, _):
+                copy_vector(at)
+            copy_vector(last)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 3), codegen
+
+    return copy
+
+
+copy_words, copy_far_words = _copier(far=False), _copier(far=True)
+
+
 @intrinsic
-def copy_words(typing_context, target, source, count):
-    """Copy eight or more words, whole vectors first, and prefetch what follows them."""
+def copy_word(typing_context, target, source):
+    """Copy a word."""
 
     def codegen(context, builder, signature, args):
-        target, source, count = args
-
-        def copy(at: Any) -> None:
-            here = builder.add(source, at)
-            prefetch(builder, here)
-            store(builder, load(builder, here), builder.add(target, at))
-
-        last = builder.sub(builder.shl(count, constant(3)), constant(64))
-        with cgutils.for_range_slice(builder, constant(0), last, constant(64), I64) as (at, _):
-            copy(at)
-        copy(last)
+        store(builder, load(builder, args[1], I64), args[0])
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 3), codegen
+    return types.void(types.intp, types.intp), codegen
+
+
+@intrinsic
+def prefetch_words(typing_context, address, count):
+    """Prefetch the cache lines of words."""
+
+    def codegen(context, builder, signature, args):
+        size = builder.shl(args[1], constant(3))
+        with cgutils.for_range_slice(builder, constant(0), size, constant(64), I64) as (at, _):
+            prefetch(builder, builder.add(args[0], at), 0)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), codegen

@@ -125,11 +125,14 @@ def _table(sng: SNG, length: int, start: int, stop: int) -> tuple[NDArray[Any], 
     numbers = sng.drawn(length, start, stop)
     order = np.argsort(numbers, kind="stable")
     ranked = numbers[order]
-    cells = 2 << len(order).bit_length()
-    guide = np.searchsorted(ranked, np.arange(cells + 1) / cells)
-    stride = 1 << int(np.diff(guide).max()).bit_length() - 1
-    rows = empty_words((len(order) + 1, words_for(len(order))))
+    n = len(order)
+    rows = empty_words((n + 1, words_for(n)))
     _fill_table(order, rows)
+    cells = 2 << n.bit_length()
+    guide = np.searchsorted(ranked, np.arange(cells + 1) / cells)
+    if n.bit_count() == 1 and (ranked == ranked[0] + np.arange(n) / n).all():
+        return ranked, guide, 0, rows
+    stride = 1 << int(np.diff(guide).max()).bit_length() - 1
     return np.append(ranked, np.full(2 * stride, 2.0)), guide, stride, rows
 
 

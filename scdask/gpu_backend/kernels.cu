@@ -192,7 +192,7 @@ __device__ inline word bernoulli_word(word p, word stream, word index, word key0
   word c = a ^ (b << 24 | b >> 40);
   word undecided = ~0ull, result = 0;
   for (word count = 1; undecided && digits; count++) {
-    word number = a + b + count, digit = 0 - (digits >> 63);
+    word number = a + b + count, digit = 0 - (digits >> (WORD - 1));
     a = b ^ b >> 11;
     b = c + (c << 3);
     c = (c << 24 | c >> 40) + number;

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llvmlite import ir
-from numba import int64, types, uint64
+from numba import int32, int64, types, uint64
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -18,9 +18,11 @@ from ..core.llvm import (
     V8,
     compiled,
     constant,
+    copy_word,
     copy_words,
     empty_words,
     load,
+    prefetch_words,
     readonly,
     register_lanes,
     seeded_vectors,
@@ -298,25 +300,50 @@ def bernoulli(p_bits, streams, first_word, key0, key1, out):
 
 
 @compiled
+def _find_rows(p, numbers, guide, stride, rows):
+    """Write how many of the numbers are below each p, as `look_up` says."""
+    if stride == 0:
+        n = float(numbers.size)
+        least = numbers[0] * n
+        for i in range(p.size):
+            rows[i] = int32(np.ceil(p[i] * n - least))
+        return
+    scale = float(guide.size - 1)
+    for i in range(p.size):
+        k = guide[int64(p[i] * scale)]
+        step = stride
+        while step > 1:
+            k += step * (numbers[k + step - 1] < p[i])
+            step >>= 1
+        rows[i] = k + (numbers[k] < p[i])
+
+
+@compiled
 def look_up(p, numbers, guide, stride, table, first, out):
     """out[s, first : first + table words] = the row of `table` for the count of numbers < p[s].
 
-    `numbers` are sorted. guide[j] is the count of those below j / (len(guide) - 1), where a binary search for p starts
-    in steps of `stride`, a power of two. At most 2 * stride - 1 numbers lie between two of these counts, and at the end
-    at least as many above 1.
+    `numbers` are sorted. If `stride` is 0 they are a + i / n, and n is a power of two, so that p n - a n is exact where
+    it matters. Otherwise guide[j] is the count of those below j / (len(guide) - 1), where a binary search for p
+    starts in steps of `stride`, a power of two. At most 2 * stride - 1 numbers lie between two of these counts, and at
+    the end at least as many above 1.
     """
-    scale = float(guide.size - 1)
     n_words = table.shape[1]
-    for s in range(p.size):
-        k = guide[int(p[s] * scale)]
-        step = stride
-        while step > 1:
-            k += step * (numbers[k + step - 1] < p[s])
-            step >>= 1
-        k += numbers[k] < p[s]
-        if n_words < LANES:
-            for w in range(n_words):
-                out[s, first + w] = table[k, w]
+    found = np.empty(PANEL, np.int32)
+    out_row, table_at = 8 * out.shape[1], table.ctypes.data
+    for start in range(0, p.size, PANEL):
+        size = min(PANEL, p.size - start)
+        rows = found[:size]
+        _find_rows(p[start : start + size], numbers, guide, stride, rows)
+        to = out.ctypes.data + out_row * start + 8 * first
+        if n_words == 1:
+            for i in range(size):
+                copy_word(to + out_row * i, table_at + 8 * int64(rows[i]))
+        elif n_words < LANES:
+            for i in range(size):
+                here = table_at + 8 * n_words * int64(rows[i])
+                for w in range(n_words):
+                    copy_word(to + out_row * i + 8 * w, here + 8 * w)
         else:
-            row = out.ctypes.data + 8 * (s * out.shape[1] + first)
-            copy_words(row, table.ctypes.data + 8 * k * n_words, n_words)
+            for i in range(size):
+                prefetch_words(table_at + 8 * n_words * int64(rows[min(i + 8, size - 1)]), n_words)
+                copy_words(to + out_row * i, table_at + 8 * n_words * int64(rows[i]), n_words)

@@ -16,7 +16,8 @@ from ..core.llvm import (
     carry,
     compiled,
     constant,
-    copy_words,
+    copy_far_words,
+    copy_word,
     empty_words,
     lane_ones,
     load,
@@ -155,22 +156,13 @@ def _add_tiles(xor, x, x_row, rows, w, w_row, columns, width, out, out_row):
         n += 4 if wide else 1
 
 
-@intrinsic
-def _copy_word(typing_context, target, source):
-    def codegen(context, builder, signature, args):
-        store(builder, load(builder, args[1], I64), args[0])
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 2), codegen
-
-
 @compiled
 def gather(source, strides, rows, n_words, first, size, block, filled):
     """Copy `size` words, from `first` on, of rows of any strides to rows of a block, with 0 up to `filled` words."""
     block_row = 8 * block.shape[1]
     if size >= LANES and strides[2] == 8 and strides[1] == 8 * n_words:
         for r in range(rows):
-            copy_words(block.ctypes.data + r * block_row, source + r * strides[0] + 8 * first, size)
+            copy_far_words(block.ctypes.data + r * block_row, source + r * strides[0] + 8 * first, size)
     else:
         for start in range(0, rows, 64):
             target = block.ctypes.data + start * block_row
@@ -179,7 +171,7 @@ def gather(source, strides, rows, n_words, first, size, block, filled):
             for j in range(first, first + size):
                 word = here + j // n_words * strides[1] + j % n_words * strides[2]
                 for r in range(some):
-                    _copy_word(target + r * block_row, word + r * strides[0])
+                    copy_word(target + r * block_row, word + r * strides[0])
                 target += 8
     for r in range(rows):
         for j in range(size, filled):

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 @implements(contract.pack)
 def pack(bits: NDArray[Any]) -> NDArray[np.uint64]:
-    *lead, length = bits.shape
-    out = empty_words((*lead, words_for(length)))
-    given = bits
+    length, given = bits.shape[-1], bits
+    out = empty_words((*bits.shape[:-1], words_for(length)))
     if bits.itemsize > 1:
         if ((bits != 0) & (bits != 1)).any():
             raise _not_bits(bits)
         bits = bits.astype(np.uint8)
-    rows = readonly(bits.view(np.uint8).reshape(-1, length) if bits.size else bits.view(np.uint8).reshape(0, 0))
-    if rows.size and pack_rows(rows, out.reshape(len(rows), -1)) > 1 and given.dtype != bool:
-        raise _not_bits(given)
+    if out.size:
+        rows = readonly(bits.view(np.uint8).reshape(-1, length))
+        if pack_rows(rows, out.reshape(len(rows), -1)) > 1 and given.dtype != bool:
+            raise _not_bits(given)
     return out
 
 
@@ -43,12 +43,11 @@ def _not_bits(bits: NDArray[Any]) -> BitstreamError:
 
 @implements(contract.unpack)
 def unpack(words: NDArray[np.uint64], length: int) -> NDArray[np.uint8]:
-    *lead, n_words = words.shape
-    streams = math.prod(lead)
+    streams = math.prod(words.shape[:-1])
     out = empty_words((-(-streams * length // 8),)).view(np.uint8)[: streams * length].reshape(streams, length)
     if out.size:
-        unpack_rows(readonly(words.reshape(streams, n_words)), out)
-    return out.reshape(*lead, length)
+        unpack_rows(readonly(words.reshape(streams, -1)), out)
+    return out.reshape(*words.shape[:-1], length)
 
 
 @implements(contract.check_tail)
