@@ -141,9 +141,10 @@ def infer(
       float_accuracy                    that of the same weights without streams
       settings_left                     0, or more if the job was stopped
       wall_seconds, cpu_seconds         of the whole job, up to this file
-      cpu_seconds_of                    "all processes", or "client": without the
-                                        workers of a scheduler that was there, as
-                                        they serve others too, or if it was stopped
+      cpu_seconds_of                    "all processes" or "client": without the
+                                        workers, if the scheduler was there, as
+                                        it serves others too, or if the job was
+                                        stopped
       results: for each generator, length and seed
         sng, length, seed, mode         the setting
         accuracy                        the share that was right

@@ -107,9 +107,9 @@ def train(
       samples, test_samples             images to train on, and to test with
       seconds, resumed_from             how long it took, from which epoch on
       wall_seconds, cpu_seconds         of the whole job, up to this file
-      cpu_seconds_of                    "all processes", or "client": without the
-                                        workers of a scheduler that was there, as
-                                        they serve others too
+      cpu_seconds_of                    "all processes" or "client": without the
+                                        workers, if the scheduler was there, as
+                                        it serves others too
       test_accuracy                     after the last epoch
       losses                            means over each epoch, in nats
       train_accuracies                  over each epoch
