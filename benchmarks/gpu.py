@@ -1,6 +1,6 @@
 """CuPy arrays on a GPU: our kernels, CuPy's own operations, sc-neurocore's GPU backend, and the limits of the card.
 
-Runs of one case give the same result, which is checked first. The last columns are the time of the others over ours.
+Runs of one case give the same result, which is checked first. Last in a row is the time of the others over ours.
 The share is that of the card's limit: the bandwidth of a copy, measured here, or the rate of the popcount instruction,
 16 a cycle on each multiprocessor, which the tensor cores go past.
 """
@@ -14,8 +14,6 @@ import click
 import cupy
 import numpy as np
 from graphs import least_times
-from rich.console import Console
-from rich.table import Table
 
 from scdask import Bernoulli, Sobol, encode, gpu_backend, vector_ops
 from scdask.core.words import WORD
@@ -212,49 +210,57 @@ def measure(runs, part):
     return {key: seconds * (part if key in alone else 1) for key, seconds in least.items()}
 
 
+def row(name, work, moved, runs, part, card):
+    least = measure(runs, part)
+    ours = least.pop("ours")
+    popcounts = card["popcount_bits_per_second"]
+    return {
+        "case": name,
+        "seconds": ours,
+        "bits_per_second": work / ours,
+        "share_of_bandwidth": moved / ours / card["copy_bytes_per_second"],
+        "share_of_popcount": work / ours / popcounts if "MAC" in name else None,
+        "ratios": {key: seconds / ours for key, seconds in least.items()},
+    }
+
+
+def line(row):
+    popcounts = row["share_of_popcount"]
+    parts = [
+        f"{row['bits_per_second'] / 1e12:.3g} Tbit{'op' * (popcounts is not None)}/s",
+        f"{row['share_of_bandwidth']:.2f} of bandwidth",
+        *([] if popcounts is None else [f"{popcounts:.2f} of popcount"]),
+        *(f"{name} {ratio:.3g}" for name, ratio in row["ratios"].items()),
+    ]
+    return f"{row['case']}: {', '.join(parts)}"
+
+
 @click.command(help=__doc__.split("\n\n")[0])
 @click.option("--shrink", default=1, show_default=True, help="Divide the sizes, for a card with less than 40 GB.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the rows to a file too.")
 def main(shrink, path):
-    speed, popcounts, names = bandwidth(shrink), popcount_rate(), gpu_backend.devices()
-    table = Table(title=names[0])
-    table.caption = f"Copy {speed / 1e12:.2f} TB/s, popcount {popcounts / 1e12:.0f} Tbit/s. CuPy {cupy.__version__}."
-    table.add_column("")
-    for column in ("speed", "of bandwidth", "of popcount", "popcount tiles", "CuPy", "sc-neurocore"):
-        table.add_column(column, justify="right")
-    rows = []
-    for name, work, moved, runs, part in chain.from_iterable(cases(shrink) for cases in CASES):
-        least = measure(runs, part)
-        ours = least.pop("ours")
-        mac = "MAC" in name
-        ratios = {key: seconds / ours for key, seconds in least.items()}
-        rows.append(
-            {
-                "case": name,
-                "seconds": ours,
-                "bits_per_second": work / ours,
-                "share_of_bandwidth": moved / ours / speed,
-                "share_of_popcount": work / ours / popcounts if mac else None,
-                "ratios": ratios,
-            }
-        )
-        row = rows[-1]
-        table.add_row(
-            name,
-            f"{work / ours / 1e12:.3g} Tbit{'op' * mac}/s",
-            f"{row['share_of_bandwidth']:.2f}",
-            f"{row['share_of_popcount']:.2f}" if mac else "",
-            *(f"{ratios[key]:.3g}" if key in ratios else "" for key in ("popcount tiles", "CuPy", "sc-neurocore")),
-        )
-    Console().print(table)
-    if path:
-        found = {
-            "device": names[0],
-            "copy_bytes_per_second": speed,
-            "popcount_bits_per_second": popcounts,
-            "rows": rows,
-        }
-        path.write_text(json.dumps(found, indent=2) + "\n")
+    card = {
+        "device": gpu_backend.devices()[0],
+        "copy_bytes_per_second": bandwidth(shrink),
+        "popcount_bits_per_second": popcount_rate(),
+    }
+    say = partial(print, flush=True)  # A run that is cut short has told what it found.
+    say(f"{card['device']}, CuPy {cupy.__version__}")
+    say(f"copy {card['copy_bytes_per_second'] / 1e12:.2f} TB/s", end=", ")
+    say(f"popcount {card['popcount_bits_per_second'] / 1e12:.0f} Tbit/s; the time of others is over ours")
+    rows, failed = [], 0
+    for case in chain.from_iterable(cases(shrink) for cases in CASES):
+        try:
+            rows.append(row(*case, card))
+        except Exception as error:  # The other rows are worth having.
+            failed += 1
+            say(f"{case[0]}: failed: {error}")
+            continue
+        say(line(rows[-1]))
+        if path:
+            path.write_text(json.dumps(card | {"rows": rows}, indent=2) + "\n")
+    if failed:
+        raise click.ClickException(f"{failed} of {failed + len(rows)} cases failed")
 
 
 if __name__ == "__main__":

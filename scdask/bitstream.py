@@ -241,7 +241,8 @@ class Bitstream:
 
     def __invert__(self) -> Bitstream:
         """NOT: 1 - p of unipolar streams, -v of bipolar ones."""
-        return gate("not", self)
+        words = gate_words("not", self.words, length=self.length)
+        return wrap_words(words, self.length, self.polarity)
 
     # Reading out
 
@@ -429,45 +430,30 @@ def open_zarr(store: Any) -> Bitstream:
 def wrap_words(words: Any, length: int, polarity: Polarity, sng: SNG | None = None) -> Bitstream:
     """A Bitstream of words that come from our own operations, so that their padding is not checked again."""
     stream = object.__new__(Bitstream)
-    stream.__dict__.update(words=words, length=length, polarity=polarity, sng=sng)
+    fields = stream.__dict__
+    fields["words"], fields["length"], fields["polarity"], fields["sng"] = words, length, polarity, sng
     return stream
 
 
-def check_alike(*streams: Bitstream, names: tuple[str, ...] = ("length", "polarity")) -> None:
-    """Raise unless all streams are Bitstreams of one length and one polarity."""
+def check_alike(*streams: Bitstream, polarity: bool = True) -> None:
+    """Raise unless all streams are Bitstreams of one length, and of one polarity unless that is `False`."""
+    first = streams[0]
     for stream in streams:
         if not isinstance(stream, Bitstream):
             raise BitstreamError(f"only Bitstreams combine, not {type(stream).__name__}")
-    for name in names:
-        found = {getattr(stream, name): None for stream in streams}
-        if len(found) > 1:
-            raise BitstreamError(f"streams of {name} {' and '.join(map(str, found))} do not combine")
+        if stream.length != first.length:
+            raise BitstreamError(f"streams of length {first.length} and {stream.length} do not combine")
+        if polarity and stream.polarity != first.polarity:
+            raise BitstreamError(f"streams of polarity {first.polarity} and {stream.polarity} do not combine")
 
 
-def gate(kind: str, *streams: Bitstream) -> Bitstream:
-    """A gate of streams, by its name in `core.gates.GATES`.
-
-    Parameters
-    ----------
-    kind : str
-    *streams : Bitstream
-        Of one length and polarity; shapes broadcast.
-
-    Returns
-    -------
-    Bitstream
-    """
-    check_alike(*streams)
-    first = streams[0]
-    words = _gate_words(kind, *streams)
-    if len(streams) == 2:
-        tell_of_correlation(kind, first.sng, streams[1].sng, first.length, stacklevel=3)
-    return wrap_words(words, first.length, first.polarity)
-
-
-def _gate_words(kind: str, *streams: Bitstream) -> Any:
-    length = None if GATES[kind].keeps_padding else streams[0].length
-    return gate_words(kind, *(stream.words for stream in streams), length=length)
+def gate(kind: str, a: Bitstream, b: Bitstream) -> Bitstream:
+    """A gate of two streams of one length and polarity, by its name in `core.gates.GATES`; shapes broadcast."""
+    check_alike(a, b)
+    length = None if GATES[kind].keeps_padding else a.length
+    words = gate_words(kind, a.words, b.words, length=length)
+    tell_of_correlation(kind, a.sng, b.sng, a.length, stacklevel=3)
+    return wrap_words(words, a.length, a.polarity)
 
 
 def xnor(a: Bitstream, b: Bitstream) -> Bitstream:
@@ -528,9 +514,9 @@ def mux(select: Bitstream, a: Bitstream, b: Bitstream) -> Bitstream:
     Bitstream
         Of the polarity of `a` and `b`.
     """
-    check_alike(select, a, b, names=("length",))
+    check_alike(select, a, b, polarity=False)
     check_alike(a, b)
-    words = _gate_words("mux", select, a, b)
+    words = gate_words("mux", select.words, a.words, b.words)
     for sng in {a.sng, b.sng}:
         tell_of_correlation("mux", select.sng, sng, a.length, stacklevel=2)
     return wrap_words(words, a.length, a.polarity)

@@ -28,6 +28,8 @@ from __future__ import annotations
 import logging
 import math
 import operator
+import os
+import socket
 import sys
 import threading
 import time
@@ -50,6 +52,7 @@ __all__ = ["Place", "as_place", "compute"]
 TRAINING = "scdask-training"  # the topic of the events that a training logs after each epoch
 CONNECT_SECONDS = 30  # time to wait for a scheduler, or for workers that were there and have left
 POLL_SECONDS = 2
+ASK_SECONDS = 5  # time that the processes of a job have to say how long they computed
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class Place:
         Whether each worker has a GPU, so that a job moves its arrays there with `to_device`.
     warm_up : callable, optional
         Loads the kernels of this process, if they are needed here.
+    own : bool
+        Whether scheduler and workers were started for this place alone, and serve nobody else.
     """
 
     name: str
@@ -84,6 +89,7 @@ class Place:
     gpu: bool = False
     page: str | None = None
     warm_up: Callable[[], object] | None = None
+    own: bool = False
     _had_workers: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
     def wait_until_ready(self) -> None:
@@ -106,6 +112,29 @@ class Place:
         with _span(operation_of(lazy)):
             future = self.client.compute(lazy)
         return self._result(future)
+
+    def cpu_seconds_elsewhere(self) -> float | None:
+        """How long the other processes of this place have computed, on all their cores, since they started.
+
+        None if they serve others too, or do not all answer. What processes that ended on this machine have taken is in
+        `cpu_seconds_here`; it is lost of those that ended elsewhere.
+        """
+        client = self.client
+        if client is None:
+            return 0.0
+        if not self.own:
+            return None
+
+        async def ask() -> Any:
+            scheduler = await client.run_on_scheduler(_cpu_seconds_of_process)
+            return [scheduler, *(await client.run(_cpu_seconds_of_process)).values()]
+
+        try:
+            found = dict(client.sync(ask, callback_timeout=ASK_SECONDS))
+        except Exception:  # The results are there, whatever does not answer any more.
+            return None
+        found.pop(_process(), None)
+        return float(sum(found.values()))
 
     def log_event(self, topic: str, event: dict[str, Any]) -> None:
         """Send an event, which the dashboard shows, to the scheduler, if there is one."""
@@ -171,6 +200,21 @@ class Place:
             raise SchedulerError(f"the workers that a task ran on died, each time it was tried: {error}") from error
         except (CancelledError, CommClosedError) as error:
             raise SchedulerError(f"the connection to the scheduler {self.name} is lost: {error}") from error
+
+
+def cpu_seconds_here() -> float:
+    """How long this process has computed, on all its cores, and the processes that it started and that have ended."""
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system
+
+
+def _process() -> tuple[str, int]:
+    return socket.gethostname(), os.getpid()
+
+
+def _cpu_seconds_of_process() -> tuple[tuple[str, int], float]:
+    """A name for this process, which may be scheduler and worker at once, and its CPU seconds."""
+    return _process(), cpu_seconds_here()
 
 
 def _fits_no_worker(key: Any) -> Callable[..., bool]:

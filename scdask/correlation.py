@@ -68,7 +68,7 @@ def scc(a: Bitstream, b: Bitstream) -> Any:
     >>> float(scc(a, b)), float(scc(a, ~b))
     (1.0, -1.0)
     """
-    check_alike(a, b, names=("length",))
+    check_alike(a, b, polarity=False)
     both = stream_popcount(vec_and(a.words, b.words))
     return _scc(both, stream_popcount(a.words), stream_popcount(b.words), a.length)
 

@@ -200,8 +200,12 @@ class AtOnce:
             self.terminal.write_line(f"\nFAILED {report.nodeid} ({report.when})\n{report.longreprtext}")
 
 
-def pytest_addoption(parser):
+def pytest_addoption(parser, pluginmanager):
     parser.addoption("--run-slow", action="store_true", help="run the tests marked slow too")
+    if not pluginmanager.hasplugin("xdist"):  # Its options in pyproject.toml are then taken and left alone.
+        for option in ("--numprocesses", "--maxprocesses", "--dist"):
+            parser.addoption(option, help="of pytest-xdist, which is not installed")
+        parser.addoption("--no-loadscope-reorder", action="store_true", help="of pytest-xdist, which is not installed")
 
 
 @pytest.hookimpl(trylast=True)

@@ -18,8 +18,9 @@ from slow import slow
 
 from scdask import SCMLP, BitstreamError, SchedulerError
 from scdask.cli import main
-from scdask.cli.running import make_folder, printing, stoppable
-from scdask.cluster import as_place, open_scheduler, warm_up
+from scdask.cli.running import Stopwatch, make_folder, printing, stoppable
+from scdask.cluster import Place, as_place, open_scheduler, warm_up
+from scdask.computing import cpu_seconds_here
 from scdask.jobs.digits import load_digits, train_perceptron
 
 pytestmark = pytest.mark.component("apps")
@@ -66,6 +67,10 @@ def test_infer_digits(tmp_path):
     for two in by_length:
         assert f"{np.mean(two):.4f} ± {np.std(two, ddof=1):.4f}" in result.output
     assert f"{written['float_accuracy']:.4f}" in result.output
+    assert written["wall_seconds"] > sum(entry["seconds"] for entry in written["results"])
+    assert (written["cpu_seconds"] > 0, written["cpu_seconds_of"]) == (True, "all processes")
+    took = f"The whole job took {written['wall_seconds']:.1f} s, {written['cpu_seconds']:.1f} CPU s."
+    assert result.stdout.endswith(f"{took}\n")
 
 
 # Of the table in which a competent program's accuracies are written down. A standard deviation is about .008 here.
@@ -232,6 +237,45 @@ def test_a_scheduler_that_is_running(tmp_path, cluster):
         run("infer", "digits", "--scheduler", scheduler, "--out", out, "--sng", "sobol", "--length", "64", "--quiet")
         assert report(out)["results"][0]["accuracy"] >= 0.966
         assert report(out)["scheduler"] == str(scheduler)
+        assert report(out)["cpu_seconds_of"] == "client"  # The workers may serve others too.
+
+
+def test_cpu_seconds_are_those_of_all_processes_that_a_job_started(monkeypatch):
+    def compute(seconds):
+        start = time.process_time()
+        while time.process_time() < start + seconds:
+            sum(range(1000))
+
+    watch = Stopwatch()
+    with open_scheduler("local", workers=1, threads=2) as place:
+        before = place.cpu_seconds_elsewhere()
+        place.run_everywhere(lambda: compute(0.3))
+        assert 0.3 <= place.cpu_seconds_elsewhere() - before < 3
+        compute(0.1)
+        spent = watch.spent(place)
+        assert spent.cpu_seconds >= before + 0.4
+        assert spent.cpu_seconds <= time.process_time() + place.cpu_seconds_elsewhere()
+        assert str(spent) == f"{spent.wall_seconds:.1f} s, {spent.cpu_seconds:.1f} CPU s"
+        alone = watch.spent(place, ask=False)
+        assert alone.cpu_seconds <= spent.cpu_seconds - before
+        assert str(alone).endswith(" CPU s here, those of the workers not counted")
+        before, here = place.cpu_seconds_elsewhere(), cpu_seconds_here()
+        (worker,) = place.client.run(os.getpid).values()
+        monkeypatch.setattr("scdask.computing.ASK_SECONDS", 0.5)
+        os.kill(worker, signal.SIGSTOP)
+        assert place.cpu_seconds_elsewhere() is None
+        os.kill(worker, signal.SIGCONT)
+    assert cpu_seconds_here() - here >= before  # The worker has ended.
+    assert place.cpu_seconds_elsewhere() is None
+
+
+def test_a_process_is_counted_once():
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(1, processes=False, dashboard_address=None) as cluster, Client(cluster) as client:
+        place = Place("client", 1, client=client, own=True)
+        assert place.cpu_seconds_elsewhere() == 0
+        assert as_place(client).cpu_seconds_elsewhere() is None
 
 
 def test_a_worker_with_another_version(cluster, monkeypatch):

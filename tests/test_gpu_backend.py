@@ -507,10 +507,10 @@ def test_the_cuda_scheduler_starts_a_cluster_of_gpu_workers(cupy, rng, monkeypat
 
     def cluster(**options):
         asked.append(dict(options))
-        options["preload"] = [*options["preload"], ON_HOST]
+        options["preload"] = [*options["preload"], *([] if conftest.HAS_GPU else [ON_HOST])]
         return LocalCluster(**options)
 
-    if not conftest.HAS_GPU:
+    if not conftest.HAS_GPU or not importlib.util.find_spec("dask_cuda"):
         monkeypatch.setitem(sys.modules, "dask_cuda", SimpleNamespace(LocalCUDACluster=cluster))
     x = rng.random((60, 8))
     model = sc.SCMLP.from_arrays([rng.normal(size=(6, 8))], [np.zeros(6)], calibration=x)
@@ -572,14 +572,41 @@ def test_the_benchmark_runs(start, tmp_path):
     import json
 
     path = tmp_path / "rows.json"
-    run(
+    printed = run(
         start
         + f"import sys; sys.modules['sc_neurocore'] = None; sys.path.insert(0, {str(TESTS.parent / 'benchmarks')!r})\n"
         f"import gpu; gpu.main(['--shrink', '1024', '--json', {str(path)!r}], standalone_mode=False)"
     )
     rows = json.loads(path.read_text())["rows"]
     assert len(rows) == 13
+    lines = printed.splitlines()[2:]
+    assert [line.partition(": ")[0] for line in lines] == [row["case"] for row in rows]
     assert all(row["seconds"] > 0 for row in rows)
+
+
+BARE = """
+import sys
+from importlib.machinery import PathFinder
+
+class Bare(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in MISSING else super().find_spec(name, path, target)
+
+sys.meta_path = [Bare if finder is PathFinder else finder for finder in sys.meta_path]
+import pytest
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+
+def test_tests_on_a_gpu_need_cupy_pytest_and_hypothesis_alone(monkeypatch):
+    missing = {*conftest.COMPONENTS.values(), "jax", "jaxlib", "matplotlib", "bokeh", "mpi4py", "cryptography", "xdist"}
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # Plugins of other packages would import them.
+    options = ["-m", "gpu", "--collect-only", "-q", "-p", "no:cacheprovider", str(TESTS)]
+    found = run(f"import sys; sys.argv[1:] = {options}; MISSING = {missing - {'cupy'}}" + BARE).strip().splitlines()
+    assert re.match(r"4\d\d/\d+ tests collected", found[-1])
+    files = {name.partition("::")[0].rpartition("/")[2] for name in found if "::" in name}
+    assert {"test_vector_ops.py", "test_encoding.py", "test_gpu_backend.py"} <= files
 
 
 def test_info_says_what_there_is(cupy):

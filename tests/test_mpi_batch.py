@@ -32,7 +32,9 @@ def test_infer(tmp_path, local_results, launch, n):
     done = launch(n, "scdask", *INFER, "--scheduler", "mpi", "--out", tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert results(tmp_path) == local_results
-    assert json.loads((tmp_path / "results.json").read_text())["scheduler"] == "mpi"
+    report = json.loads((tmp_path / "results.json").read_text())
+    assert (report["scheduler"], report["cpu_seconds_of"]) == ("mpi", "all processes")
+    assert report["cpu_seconds"] > 0
 
 
 @pytest.mark.slow

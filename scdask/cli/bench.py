@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import platform
+import math
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
+from ..errors import ScdaskError, printable
+from .options import FilePath
 from .running import plain_errors, print_wide, printing, stoppable
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..jobs.bench import Speed
+    from ..jobs.machine import Machine
     from ..limits import Limits
 
 BENCHED = ("numpy", "numba", "numkong", "simsimd", "faiss-cpu", "sc-neurocore", "sc-neurocore-engine")
@@ -34,6 +38,13 @@ BUSY = (
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--peers", is_flag=True, help="Compare with other packages too: those of the extra bench.")
 @click.option(
+    "--compare",
+    "saved",
+    type=FilePath(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Compare with what --json printed before, here or on another machine, of this version or another.",
+)
+@click.option(
     "--seconds",
     type=click.FloatRange(0.001, 60),
     default=0.6,
@@ -41,7 +52,7 @@ BUSY = (
     help="For how many seconds each kernel is timed.",
 )
 @click.option("--quiet", is_flag=True, help="Print the result alone.")
-def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
+def bench(as_json: bool, peers: bool, saved: Path | None, seconds: float, quiet: bool) -> None:
     """Time the kernels on this machine in under a minute.
 
     Each runs on one thread, in turn with NumPy doing the same, and with other packages if --peers is given (pip install
@@ -51,20 +62,27 @@ def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
     it can make, how fast it reads, and writes to new arrays, near the core (512 KiB) and far from it (256 MiB). The
     share of a kernel is the time that it would take at these limits, over the time that it takes.
 
-    The ratios to others move by a tenth from run to run, and more where caches decide. benchmarks/README.md of the
-    source tree has a table that was measured, and says how to run the rest: Dask graphs against their kernels, stores
-    larger than memory, scaling, MPI, GPUs.
+    The ratios to others move by a tenth from run to run, and more where caches decide. The speeds that --compare
+    divides are of two runs, and move more where other work runs. benchmarks/README.md of the source tree has a table
+    that was measured, and says how to run the rest: Dask graphs against their kernels, stores larger than memory,
+    scaling, MPI, GPUs.
 
     \b
     The table has a row a kernel
-      speed  Gbitop/s: 10^9 pairs of bits gated and counted a second
-             Gbit/s: 10^9 bits of the result, or counted, a second
-      share  of the limits that are named beside it; above 105 %: busy
-      times  the time of each other over ours
+      speed     Gbitop/s: 10^9 pairs of bits gated and counted a second
+                Gbit/s: 10^9 bits of the result, or counted, a second
+      share     of the limits that are named beside it; above 105 %: busy
+      times     the time of each other over ours
+      speed-up  with --compare, the speed over that in the file; kernels that
+                only one of both runs has are named below
 
     \b
     The JSON holds
-      scdask, processor, packages       what was timed where
+      scdask, packages                  what was timed
+      processor, threads, cores         where: the hyperthreads that may be used,
+                                        and their cores, or null if not known
+      level, compiled_for               of the instructions of the processor, and
+                                        of the kernels, such as x86-64-v3
       limits                            of the machine, a second: arithmetic (bit
                                         operations), digits, and bytes: read_near,
                                         read_far, write_near, write_far
@@ -75,9 +93,15 @@ def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
         seconds                         of the quickest call of each, ours first
         ratios                          the time of each other over ours
         share, limits                   the share that it reaches of these limits
+        compared                        with --compare: the speed over that in
+                                        the file, or null
+      compared                          with --compare: file, and scdask and
+                                        processor in it; kernels that are
+                                        only_here or only_there
     """
     with plain_errors(), stoppable() as exit_if_stopped:
         from ..jobs.bench import cases, measure
+        from ..jobs.machine import this_machine
         from ..limits import measure_limits
         from ..progress import bar, stderr_console
 
@@ -85,6 +109,7 @@ def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
             from ..jobs.peers import require_all
 
             require_all()
+        machine, before = this_machine(), _read(saved) if saved else None
         status = stderr_console(quiet=quiet)
         with status.status("the limits of this machine"):
             limits = measure_limits()
@@ -99,9 +124,9 @@ def bench(as_json: bool, peers: bool, seconds: float, quiet: bool) -> None:
         finally:  # What is timed is printed also if the job is stopped.
             with printing(saved=False, quiet=not speeds) as console:
                 if as_json:
-                    click.echo(json.dumps(_report(speeds, limits), indent=2))
+                    click.echo(json.dumps(_report(speeds, limits, machine, before), indent=2))
                 else:
-                    _print_speeds(console, speeds, limits)
+                    _print_speeds(console, speeds, limits, machine, before)
                     if _is_busy(speeds):
                         console.print(BUSY.format(max(speed.share for speed in speeds)), highlight=False)
 
@@ -111,18 +136,75 @@ def _is_busy(speeds: Iterable[Speed]) -> bool:
     return any(speed.share > 1.05 for speed in speeds)
 
 
-def _report(speeds: Sequence[Speed], limits: Limits) -> dict[str, Any]:
-    return {
+@dataclass(frozen=True)
+class Saved:
+    """An earlier run, as --json printed it.
+
+    Parameters
+    ----------
+    file : str
+        The name of the file.
+    scdask, processor : str
+        The version that was timed, and where.
+    rates : dict
+        The speed of each kernel.
+    """
+
+    file: str
+    scdask: str
+    processor: str
+    rates: dict[str, float]
+
+    def ratio(self, speed: Speed) -> float | None:
+        """The speed of a kernel over that of the earlier run, None if it was not timed then."""
+        return speed.rate / self.rates[speed.case] if speed.case in self.rates else None
+
+    def only_here(self, speeds: Iterable[Speed]) -> list[str]:
+        """The kernels that were not timed then."""
+        return [speed.case for speed in speeds if speed.case not in self.rates]
+
+    def only_there(self, speeds: Iterable[Speed]) -> list[str]:
+        """The kernels that were only timed then."""
+        return [name for name in self.rates if name not in {speed.case for speed in speeds}]
+
+
+def _read(path: Path) -> Saved:
+    try:
+        report = json.loads(path.read_bytes())
+        rates = {str(kernel["case"]): float(kernel["rate"]) for kernel in report["kernels"]}
+        if not rates or not all(0 < rate < math.inf for rate in rates.values()):
+            raise ValueError
+        return Saved(path.name, str(report["scdask"]), str(report["processor"]), rates)
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise ScdaskError(f"{path} holds no speeds of kernels that `scdask bench --json` printed") from error
+
+
+def _report(speeds: Sequence[Speed], limits: Limits, machine: Machine, before: Saved | None) -> dict[str, Any]:
+    report = {
         "scdask": __version__,
-        "processor": _processor(),
+        **vars(machine),
         "packages": _versions(BENCHED),
         "limits": vars(limits),
         "busy": _is_busy(speeds),
         "kernels": [vars(s) | {"rate": s.rate, "ratios": s.ratios} for s in speeds],
     }
+    if before is not None:
+        for kernel, speed in zip(report["kernels"], speeds, strict=True):
+            kernel["compared"] = before.ratio(speed)
+        report["compared"] = {
+            "file": before.file,
+            "scdask": before.scdask,
+            "processor": before.processor,
+            "only_here": before.only_here(speeds),
+            "only_there": before.only_there(speeds),
+        }
+    return report
 
 
-def _print_speeds(console: Console, speeds: Sequence[Speed], limits: Limits) -> None:
+def _print_speeds(
+    console: Console, speeds: Sequence[Speed], limits: Limits, machine: Machine, before: Saved | None
+) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from ..core.digits import DIGITS
@@ -131,20 +213,32 @@ def _print_speeds(console: Console, speeds: Sequence[Speed], limits: Limits) -> 
         f"{name.replace('_', ' ')} {rate / 1e9:.0f} GB/s" for name, rate in vars(limits).items() if "_" in name
     )
     caption = (
-        f"{_processor()}. Gbitop/s: 10^9 pairs of bits gated and counted a second; Gbit/s: 10^9 bits of the result, or "
+        f"{machine}. Gbitop/s: 10^9 pairs of bits gated and counted a second; Gbit/s: 10^9 bits of the result, or "
         "counted. Share: the time at the limits of what the kernel uses, one after the other, over its time. Limits of "
         f"a thread, measured to a few percent: arithmetic {limits.arithmetic / 1e9:.0f} Gbitop/s; random digits "
         f"{limits.digits / 1e9:.0f} 10^9/s, of which a bit takes {DIGITS:.1f}; {gigabytes}, near 512 KiB, far 256 MiB. "
         "Times: that of the other over ours."
     )
+    if before is not None:
+        caption += f" Speed-up: the speed over that in {before.file}, of scdask {before.scdask} on {before.processor}."
+        for which, names in (("here", before.only_here(speeds)), ("there", before.only_there(speeds))):
+            if names:
+                caption += f" Only {which}: {'; '.join(names)}."
+    caption = escape(printable(caption))
     table = Table(title="scdask kernels, one thread unless said", caption=caption, caption_justify="left")
     table.add_column("kernel")
     table.add_column("speed", justify="right", no_wrap=True)
     table.add_column("share")
     table.add_column("times", min_width=16)
+    if before is not None:
+        table.add_column("speed-up", justify="right", no_wrap=True)
     for speed in speeds:
         share = f"{speed.share:.0%} {', '.join(speed.limits).replace('_', ' ')}"
-        table.add_row(speed.case, f"{_short(speed.rate)} {speed.unit}", share, _ratios(speed))
+        row = [speed.case, f"{_short(speed.rate)} {speed.unit}", share, _ratios(speed)]
+        if before is not None:
+            ratio = before.ratio(speed)
+            row.append("" if ratio is None else f"{ratio:.2f}")
+        table.add_row(*row)
     print_wide(console, table)
 
 
@@ -154,17 +248,6 @@ def _ratios(speed: Speed) -> str:
 
 def _short(number: float) -> str:
     return f"{number:.1f}" if number < 10 else f"{number:,.0f}"
-
-
-def _processor() -> str:
-    from ..limits import simd
-
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()} ({', '.join(simd())})"
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:

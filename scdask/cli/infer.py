@@ -16,6 +16,7 @@ from ..errors import BitstreamError
 from ..jobs.names import SEEDLESS, SNGS
 from .options import KEEP_OPEN, QUIET, SCHEDULER, SCHEDULERS, CommaList, FilePath, out_option, seed_option, with_options
 from .running import (
+    Stopwatch,
     free_file,
     keep_open,
     make_folder,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from ..jobs.infer import Result, Results
     from ..layers import SCMLP
+    from .running import Spent
 
 
 FILES = ("results.json", "accuracy.png")
@@ -138,6 +140,11 @@ def infer(
       samples                           how many inputs were classified
       float_accuracy                    that of the same weights without streams
       settings_left                     0, or more if the job was stopped
+      wall_seconds, cpu_seconds         of the whole job, up to this file
+      cpu_seconds_of                    "all processes" or "client": without the
+                                        workers, if the scheduler was there, as
+                                        it serves others too, or if the job was
+                                        stopped
       results: for each generator, length and seed
         sng, length, seed, mode         the setting
         accuracy                        the share that was right
@@ -171,6 +178,7 @@ def infer(
     if predictions and predictions.suffix not in (".csv", ".npz"):
         raise click.UsageError(f"--predictions takes a .csv or .npz file, not {predictions}")
     refuse_ranks(scheduler)
+    watch = Stopwatch()
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
         for package in ("matplotlib", "sklearn") if dataset else ("matplotlib",):
             require(package, "apps")
@@ -196,9 +204,10 @@ def infer(
         results: list[Result] = []
         labels: dict[Any, Any] | None = {} if predictions else None
 
-        def save() -> Results:
+        def save() -> tuple[Results, Spent]:
             """Write what is done, also if the job is stopped or fails."""
             found = Results(results, exact)
+            spent = watch.spent(place, ask=len(found) == len(todo))  # Otherwise there may be little time.
             name = " ".join(Path(given).name for given in (dataset, model) if given)
             report = {
                 "scdask": __version__,
@@ -208,6 +217,7 @@ def infer(
                 "samples": len(x),
                 "float_accuracy": exact,
                 "settings_left": len(todo) - len(found),
+                **vars(spent),
                 "results": [vars(r) | {"sc_operations_per_second": r.sc_operations_per_second} for r in found],
             }
             where = make_folder(folder, FILES)  # Another job may have written there meanwhile.
@@ -217,15 +227,15 @@ def infer(
                     kind = predictions.suffix[1:]
                     write_whole(predictions, partial(save_predictions, kind=kind, y=y, predictions=labels))
                 written.append(predictions)
-            if len(found) < len(todo):  # There may be little time.
+            if len(found) < len(todo):
                 write_report(where, report)
                 say(status, f"Written ({len(found)} of {len(todo)} settings): {', '.join(map(str, written))}")
-                return found
+                return found, spent
             title = f"SC inference, {name}, {mode}"
             write_results(where, report, FILES[1], lambda: accuracy_figure(found, title))
             written.insert(1, where / FILES[1])
             say(status, f"Written: {', '.join(map(str, written))}")
-            return found
+            return found, spent
 
         exit_if_stopped()
         try:
@@ -239,9 +249,10 @@ def infer(
             if results:
                 save()
             raise
-        found = save()
+        found, spent = save()
         with printing(saved=True, quiet=quiet) as console:
             _print_table(console, found)
+            say(console, f"The whole job took {spent}.")
         if keep:
             keep_open(status, place)
 

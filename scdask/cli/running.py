@@ -8,13 +8,16 @@ import signal
 import sys
 import threading
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryFile
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..computing import cpu_seconds_here
 from ..errors import ScdaskError, printable
 from ..progress import stderr_console
 from .options import home_of
@@ -26,6 +29,33 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..computing import Place
+
+
+@dataclass(frozen=True)
+class Stopwatch:
+    """Starts with a job, and says what it has taken."""
+
+    wall: float = field(default_factory=perf_counter)
+    cpu: float = field(default_factory=cpu_seconds_here)
+
+    def spent(self, place: Place, *, ask: bool = True) -> Spent:
+        """What the job has taken, in all its processes if it started them, and unless nobody is to be asked."""
+        elsewhere = place.cpu_seconds_elsewhere() if ask or place.client is None else None
+        cpu = cpu_seconds_here() - self.cpu + (elsewhere or 0.0)
+        return Spent(perf_counter() - self.wall, cpu, "client" if elsewhere is None else "all processes")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """The wall time of a job, its CPU seconds, and which of its processes they are of: "all processes" or "client"."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    cpu_seconds_of: str
+
+    def __str__(self) -> str:
+        alone = "" if self.cpu_seconds_of == "all processes" else " here, those of the workers not counted"
+        return f"{self.wall_seconds:.1f} s, {self.cpu_seconds:.1f} CPU s{alone}"
 
 
 @contextmanager

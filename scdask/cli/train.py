@@ -13,6 +13,7 @@ from .. import __version__
 from .._extras import require
 from .options import KEEP_OPEN, QUIET, SCHEDULER, SCHEDULERS, CommaList, out_option, seed_option, with_options
 from .running import (
+    Stopwatch,
     keep_open,
     make_folder,
     opened,
@@ -105,6 +106,10 @@ def train(
       scdask, job, scheduler, threads   what ran where
       samples, test_samples             images to train on, and to test with
       seconds, resumed_from             how long it took, from which epoch on
+      wall_seconds, cpu_seconds         of the whole job, up to this file
+      cpu_seconds_of                    "all processes" or "client": without the
+                                        workers, if the scheduler was there, as
+                                        it serves others too
       test_accuracy                     after the last epoch
       losses                            means over each epoch, in nats
       train_accuracies                  over each epoch
@@ -118,6 +123,7 @@ def train(
     It needs pip install "scdask[apps,jax]". In Python it is `scdask.snn`.
     """
     refuse_ranks(scheduler)
+    watch = Stopwatch()
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
         for package, extra in {"matplotlib": "apps", "sklearn": "apps", "jax": "jax", "optax": "jax"}.items():
             require(package, extra)
@@ -156,6 +162,7 @@ def train(
         seconds = perf_counter() - start
         exit_if_stopped()
         assert state is not None
+        spent = watch.spent(place)
         report = {
             "scdask": __version__,
             "job": f"train {dataset}",
@@ -165,6 +172,7 @@ def train(
             "test_samples": len(digits.x_test),
             "seconds": seconds,
             "resumed_from": resumed,
+            **vars(spent),
         } | job.report(state, settings)
         sizes = (state.weights[0].shape[1], *map(len, state.weights))
         title = f"Spiking network, {dataset}, {'-'.join(map(str, sizes))}"
@@ -175,7 +183,7 @@ def train(
         with printing(saved=True, quiet=quiet) as console:
             last = (
                 f"Test accuracy {state.test_accuracies[-1]:.4f} after {state.epoch} epochs, "
-                f"{state.epoch - resumed} of them in {seconds:.1f} s"
+                f"{state.epoch - resumed} of them in {seconds:.1f} s; the whole job took {spent}"
             )
             say(console, last)
         if keep:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
+STARTED = ("local", "cuda", "mpi", "slurm")  # clusters that begin and end with the block
+
 
 @contextmanager
 def open_scheduler(
@@ -74,7 +76,7 @@ def open_scheduler(
         warming = on_every_worker(client, partial(warm_up, gpu))
         cores = sum(client.nthreads().values())
         page = page_of(client, dashboard and dashboard.partition(" ")[0])
-        yield Place(scheduler, cores, dashboard, warming, client, gpu, page)
+        yield Place(scheduler, cores, dashboard, warming, client, gpu, page, own=scheduler in STARTED)
 
 
 def _checked(scheduler: Any, workers: Any, threads: Any, interface: Any) -> str:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 UINT64 = np.dtype(np.uint64)
+# They stand here because `a | b` in an `isinstance`, and `get_args`, would be made anew in each call.
+INTEGERS, NUMPY_TYPES = (int, np.integer), (np.ndarray, np.generic)
+POLARITIES, MODES, MAC_GATES = get_args(Polarity), get_args(Mode), get_args(MacGate)
 TABLES = ("pandas", "polars")  # libraries whose columns are NumPy arrays with more around them
 
 
@@ -29,8 +32,9 @@ def as_numpy(values: Any, name: str) -> NDArray[Any]:
     Masked arrays, whose mask would be lost, and arrays of other libraries, which would be computed, are refused.
     """
     for part in values if isinstance(values, list | tuple) else [values]:
-        plain = not hasattr(part, "dtype") or isinstance(part, np.ndarray | np.generic) or library_of(part) in TABLES
-        if not plain or isinstance(part, np.ma.MaskedArray):
+        if not hasattr(part, "dtype"):
+            continue
+        if not (isinstance(part, NUMPY_TYPES) or library_of(part) in TABLES) or isinstance(part, np.ma.MaskedArray):
             cls = type(part)
             raise UnsupportedArrayError(f"{name}: a NumPy array, not {cls.__module__}.{cls.__qualname__}")
     try:
@@ -43,6 +47,8 @@ def as_array(values: Any, name: str) -> Any:
     """Plain values as a NumPy array; arrays of a library that has kernels stay as they are."""
     if type(values) is np.ndarray:
         return values
+    if not hasattr(values, "dtype"):
+        return as_numpy(values, name)
     backend = None if library_of(values) in TABLES else backend_of(values, name)
     return as_numpy(values, name) if backend is None or backend.name == "numpy" else values
 
@@ -76,7 +82,7 @@ def as_bits(bitstream: Any) -> Any:
 
 def as_words(packed: Any) -> Any:
     """The words as native uint64, once they are known to be uint64 with an axis of words."""
-    words = as_array(packed, "packed words")
+    words = packed if type(packed) is np.ndarray else as_array(packed, "packed words")
     if words.dtype is not UINT64:
         if kind_of(words) != "u" or words.dtype.itemsize != 8:
             cut = words.dtype == np.uint32 and backend_of(words) is BACKENDS["jax"]
@@ -95,12 +101,13 @@ def as_words(packed: Any) -> Any:
 
 def check_length(length: Any, n_words: int) -> int:
     """The length as an int, if a stream of so many bits fills exactly `n_words` words."""
-    if isinstance(length, bool) or not isinstance(length, int | np.integer):
+    if isinstance(length, bool) or not isinstance(length, INTEGERS):
         raise BitstreamError(f"the length of a stream is an integer, not {length!r}")
-    if length < 0 or words_for(int(length)) != n_words:
+    bits = int(length)
+    if bits < 0 or words_for(bits) != n_words:
         low = WORD * (n_words - 1) + 1 if n_words else 0
         raise BitstreamError(f"{n_words} words hold {low} to {WORD * n_words} bits of a stream, not {length}")
-    return int(length)
+    return bits
 
 
 def unpacked_shape(
@@ -122,7 +129,11 @@ def unpacked_shape(
 
 def check_operands(*operands: Any) -> None:
     """Raise unless all operands have the same number of words a stream, and leading axes that broadcast."""
-    if len({words.shape for words in operands}) == 1:
+    shape = operands[0].shape
+    for words in operands:
+        if words.shape != shape:
+            break
+    else:
         return
     counts = [words.shape[-1] for words in operands]
     if len(set(counts)) > 1:
@@ -137,7 +148,7 @@ def check_operands(*operands: Any) -> None:
 
 def check_mac(weights: Any, inputs: Any, gate: str, length: int | None) -> int | None:
     """The length as an int, if the operands of a MAC fit each other and its gate."""
-    check_choice("the gate of a MAC", gate, get_args(MacGate))
+    check_choice("the gate of a MAC", gate, MAC_GATES)
     if weights.ndim != 3 or inputs.ndim not in (2, 3) or weights.shape[1:] != inputs.shape[-2:]:
         raise BitstreamError(
             "a MAC takes weights (n_neurons, n_inputs, n_words) and inputs (n_inputs, n_words) or "
@@ -170,7 +181,7 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 def check_polarity(polarity: Any) -> None:
     """Raise unless the polarity is "unipolar" or "bipolar"."""
-    check_choice("the polarity of a stream", polarity, get_args(Polarity))
+    check_choice("the polarity of a stream", polarity, POLARITIES)
 
 
 def check_generator(sng: Any) -> None:
@@ -187,7 +198,7 @@ def check_encoding(length: Any, *generators: Any) -> int:
     """The length as an int, if each generator can make streams of so many bits."""
     for sng in generators:
         check_generator(sng)
-        if isinstance(length, bool) or not isinstance(length, int | np.integer) or not 1 <= length <= sng.longest:
+        if isinstance(length, bool) or not isinstance(length, INTEGERS) or not 1 <= length <= sng.longest:
             raise BitstreamError(
                 f"the length of a stream of {sng} is an integer from 1 to {sng.longest}, not {length!r}"
             )
@@ -196,7 +207,7 @@ def check_encoding(length: Any, *generators: Any) -> int:
 
 def check_mode(mode: Any) -> None:
     """Raise unless the mode is "split" or "bipolar"."""
-    check_choice("the mode of a product", mode, get_args(Mode))
+    check_choice("the mode of a product", mode, MODES)
 
 
 def check_product(weights: Any, inputs: Any) -> None:

@@ -184,12 +184,16 @@ def _operation(
 
     @wraps(declared)
     def call(*args: P.args, **kwargs: P.kwargs) -> Any:
-        found = {_OF_TYPE.get(type(arg), _UNSEEN) for arg in args}
-        if kwargs or _UNSEEN in found:
-            found = {backend_of(arg, name) for arg in (*args, *kwargs.values())}
-        found.discard(None)
-        backend = found.pop() if len(found) == 1 else _join(found, name)
-        kernel = kernels.get(backend) or find(backend)
+        given = (*args, *kwargs.values()) if kwargs else args
+        backend = None
+        for arg in given:
+            found = _OF_TYPE.get(type(arg), _UNSEEN)
+            if found is not None and found is not backend:
+                if backend is not None or found is _UNSEEN:
+                    backend = _join(given, name)
+                    break
+                backend = found
+        kernel = kernels.get(backend or NUMPY) or find(backend or NUMPY)
         if work is not None and (worker := worker_of_this_task()) is not None:
             return measured(worker, work, kernel, args, kwargs, computed_by)
         return kernel(*args, **kwargs)
@@ -199,14 +203,14 @@ def _operation(
     return call
 
 
-def _join(found: set[Backend], name: str) -> Backend:
+def _join(args: Iterable[Any], name: str) -> Backend | None:
     """The backend for arrays of several: NumPy arrays join those of another library, and all join Dask's."""
-    if DASK in found or not found:
-        return DASK if found else NUMPY
-    found.discard(NUMPY)
+    found = {backend_of(arg, name) for arg in args} - {None, NUMPY}
+    if DASK in found:
+        return DASK
     if len(found) > 1:
         raise MixedArrayError(f"{name} was given arrays of several libraries; move them to one first")
-    return found.pop()
+    return found.pop() if found else NUMPY
 
 
 def computed_by(results: Iterable[Any]) -> Backend | None:

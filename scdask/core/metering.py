@@ -48,8 +48,11 @@ class Work:
 def worker_of_this_task() -> Any:
     """The Dask worker that runs this thread's task, or None."""
     module = sys.modules.get("distributed.worker")
+    if module is None:
+        return None
     try:
-        return module and module.get_worker()
+        # Where the process has no worker, nothing raises an error that would say so.
+        return module.get_worker() if module.Worker._instances else None
     except (ValueError, AttributeError):  # There is no task, or distributed is still being imported.
         return None
 

@@ -7,6 +7,7 @@ if they are told the length of a stream; the others cannot set it. So counts of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Literal
 
 import numpy as np
@@ -37,10 +38,12 @@ def words_for(length: int) -> int:
     return -(-length // WORD)
 
 
+_TAILS = (ONES, *(np.uint64(2**used - 1) for used in range(1, WORD)))
+
+
 def tail_mask(length: int) -> np.uint64:
     """The bits of the last word that belong to a stream of `length` bits."""
-    used = length % WORD
-    return np.uint64(2**used - 1) if used else ONES
+    return _TAILS[length % WORD]
 
 
 def bits_in(first: int, last: int, length: int) -> int:
@@ -48,7 +51,7 @@ def bits_in(first: int, last: int, length: int) -> int:
     return int(min(WORD * last, length) - min(WORD * first, length))
 
 
-@dataclass(frozen=True)
+@dataclass  # Setting the fields of a frozen one takes as long as a small kernel.
 class Part:
     """Some words of some streams of an array.
 
@@ -70,7 +73,7 @@ class Part:
     @classmethod
     def all_of(cls, shape: tuple[int, ...], length: int) -> Part:
         """All words of all streams of `length` bits."""
-        return cls(tuple(slice(0, n) for n in shape), shape, 0, words_for(length))
+        return cls(tuple(map(slice, repeat(0), shape)), shape, 0, words_for(length))
 
     def block(self, region: Region, words: slice) -> Part:
         """The part that a block of this part is; the block is said by where it begins and ends within this part."""

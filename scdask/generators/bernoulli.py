@@ -63,9 +63,10 @@ class Bernoulli(SNG):
 
     def key(self) -> tuple[np.uint64, np.uint64] | None:
         """The Threefry key, if each element has its own stream."""
-        return None if self.shared else (np.uint64(self.seed), np.uint64(0))
+        return None if self.shared else (np.uint64(self.seed), _ZERO)
 
 
+_ZERO = np.uint64(0)
 _threefry, _state_of, _sfc64 = compiled(threefry), compiled(state_of), compiled(sfc64)
 
 

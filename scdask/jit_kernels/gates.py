@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..core import contract
 from ..core.gates import GATES
 from ..core.llvm import compiled_ufunc
@@ -14,15 +16,17 @@ from .device import implements
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
+
+_TAILS = tuple(np.array([tail_mask(length) for length in range(WORD)])[:, None])  # NumPy masks by an array sooner.
 
 
 @implements(contract.gate)
 def gate(kind: str, *operands: NDArray[np.uint64], length: int | None = None) -> NDArray[np.uint64]:
     words: NDArray[np.uint64] = _function(kind)(*operands)
     if length is not None and length % WORD:
-        words[..., -1] &= tail_mask(length)
+        last = words[..., -1:]
+        last &= _TAILS[length % WORD]
     return words
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.digits import DIGITS
+from ..core.llvm import empty_words
 from ..core.words import WORD, tail_mask
 from ..encoding import encode
 from ..errors import ScdaskError
@@ -232,6 +233,11 @@ def _encoding(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
         numbers = sng.numbers(length, 0, length)
         runs = {"scdask": partial(_encode, p, length, sng), "NumPy": partial(_numpy_compare, p, numbers)}
         yield Case(f"encode {type(sng).__name__}, N = 1024", runs, bits, {"write_near": bits / 8})
+    for length in (64, 256, 1024, 4096):
+        p = rng.random(2**22 // length)
+        runs = {"scdask": partial(_encode, p, length, Sobol()), "memset": partial(_memset, 2**19)}
+        case = f"encode Sobol, N = {length}, {_size(2**19)}"
+        yield Case(case, runs, p.size * length, {"write_near": 2**19}, comparable=False)
     many = rng.random(2**21)
     runs = {"scdask": partial(_encode, many, length, Sobol())}
     yield Case("encode Sobol, N = 1024, 256 MiB", runs, many.size * length, {"write_far": many.size * length / 8})
@@ -240,6 +246,11 @@ def _encoding(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
 def _encode(p: NDArray[np.float64], length: int, sng: SNG) -> NDArray[np.uint64]:
     words: NDArray[np.uint64] = encode(p, length, sng=sng).words
     return words
+
+
+def _memset(size: int) -> None:
+    """Fill a new array, as encoding does, by what libraries take for the quickest way."""
+    empty_words((size // 8,)).view(np.uint8).fill(0)
 
 
 def _numpy_compare(p: NDArray[np.float64], numbers: NDArray[np.float64]) -> NDArray[np.uint64]:

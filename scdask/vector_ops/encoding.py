@@ -51,8 +51,10 @@ def encode_words(values: Any, sng: SNG, length: int, polarity: Polarity = "unipo
 def table_spans(streams: int, length: int, part: Part) -> Iterator[tuple[int, int]]:
     """The bits that each look-up table serves: fewer where a table would cost more than the few look-ups in it."""
     segment = min(SEGMENT, max(SEGMENT // 8, 1 << streams.bit_length()))
-    last = min(WORD * part.last, length)
-    return ((start, min(start + segment, last)) for start in range(WORD * part.first, last, segment))
+    start, last = WORD * part.first, min(WORD * part.last, length)
+    while start < last:
+        yield start, min(start + segment, last)
+        start += segment
 
 
 def own_tiles(sng: SNG, length: int, part: Part) -> Iterator[tuple[tuple[slice, slice], Any]]:
@@ -71,10 +73,13 @@ def own_tiles(sng: SNG, length: int, part: Part) -> Iterator[tuple[tuple[slice, 
 
 def stream_numbers(part: Part, xp: Any = np) -> Any:
     """The numbers of the streams of a part, in C order of all streams, as uint64 of the library xp."""
-    numbers = xp.zeros((1,) * len(part.region), np.uint64)
+    if not part.region:
+        return xp.zeros((), np.uint64)
+    *outer, last = part.region
+    numbers = xp.arange(last.start, last.stop, dtype=np.uint64)
     stride = 1
-    for axis, along in reversed(list(enumerate(part.region))):
+    for along, below in zip(reversed(outer), reversed(part.shape), strict=False):
+        stride *= below
         steps = xp.arange(along.start, along.stop, dtype=np.uint64) * np.uint64(stride)
-        numbers = numbers + steps.reshape(-1, *[1] * (len(part.region) - axis - 1))
-        stride *= part.shape[axis]
+        numbers = numbers + steps.reshape(-1, *[1] * numbers.ndim)
     return numbers

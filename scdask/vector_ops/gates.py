@@ -28,10 +28,11 @@ def gate(kind: str, *packed: Any, length: int | None = None) -> Any:
     -------
     array of uint64
     """
-    if not isinstance(kind, str) or kind not in GATES or len(packed) != len(GATES[kind].inputs):
+    row = GATES.get(kind) if isinstance(kind, str) else None
+    if row is None or len(packed) != len(row.inputs):
         known = ", ".join(f"{name} of {len(row.inputs)}" for name, row in GATES.items())
         raise BitstreamError(f"the gates are {known}, not {kind!r} of {len(packed)} operands")
-    operands = tuple([as_words(operand) for operand in packed])
+    operands = tuple(map(as_words, packed))
     check_operands(*operands)
     if length is None:
         return contract.gate(kind, *operands)
