@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from llvmlite import binding, ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .core.digits import DIGITS
 from .core.llvm import (
+    I64,
+    LANES,
     V8,
-    carry,
+    add_by_tree,
+    add_looked_up,
+    address_of,
     compiled,
     constant,
     empty_words,
     lane_ones,
     load,
     prefetch,
+    register_lanes,
+    seeded_vectors,
+    sfc64_vectors,
+    shuffled_bytes,
     splat,
+    sum_bytes,
     sum_of,
-    threefry_vectors,
 )
 from .core.words import WORD
 
@@ -33,7 +43,7 @@ if TYPE_CHECKING:
 
 NEAR = 2**19  # bytes that stay in a second-level cache
 FAR = 2**28  # bytes that mostly lie in memory
-CELLS = 8  # accumulators of the arithmetic
+DRAWN = math.ceil(DIGITS)  # digits of a word
 SIMD = ("sse4.2", "popcnt", "avx2", "avx512f", "avx512bw", "avx512vpopcntdq", "neon", "sve")
 
 
@@ -45,12 +55,14 @@ def simd() -> list[str]:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a thread can do in a second: bit operations (AND, popcount and add, no loads), random digits, bytes.
+    """What a thread can do in a second: bit operations (AND, popcount and add), random digits, bytes.
 
-    Bytes are written to a new array, as the results of our functions are.
+    Bit operations are those of the quickest `form` that is known, on words in the first-level cache; bytes are written
+    to a new array, as the results of our functions are.
     """
 
     arithmetic: float
+    form: str
     digits: float
     read_near: float
     read_far: float
@@ -58,45 +70,117 @@ class Limits:
     write_far: float
 
 
-@intrinsic
-def _arithmetic(typing_context, n):
-    """The arithmetic of a MAC tile on registers: two products a cell and step."""
+def _tree(depth: int, beside: int) -> tuple[Any, int]:
+    """A form of gate and count, and the bits that a step of it takes: trees of carry-save adders in two registers.
 
-    def codegen(context, builder, signature, args):
-        state = [[cgutils.alloca_once_value(builder, splat(builder, i + 1)) for i in range(CELLS)] for _ in range(2)]
-        with cgutils.for_range(builder, args[0]) as loop:
-            a = splat(builder, loop.index)
-            b = builder.add(a, splat(builder, 7))
-            for ones, carries in zip(*state, strict=True):
-                before = builder.load(ones)
-                t = builder.xor(before, a)
-                s = builder.xor(t, b)
-                counted = lane_ones(builder, carry(context, builder, t, s, before))
-                builder.store(s, ones)
-                builder.store(builder.add(builder.load(carries), counted), carries)
-        total = splat(builder, 0)
-        for ones, carries in zip(*state, strict=True):
-            total = builder.add(total, builder.add(builder.load(ones), builder.load(carries)))
-        return sum_of(builder, total)
+    `beside` words of each step are counted by the scalar instruction, which other units than those of vectors run.
+    """
+    lanes = register_lanes()
+    kind = ir.VectorType(I64, lanes)
 
-    return types.int64(types.intp), codegen
+    @intrinsic
+    def run(typing_context, address, n):
+        def codegen(context, builder, signature, args):
+            zero = splat(builder, 0, lanes)
+            kept = [[cgutils.alloca_once_value(builder, zero) for _ in range(depth)] for _ in range(2)]
+            totals = [cgutils.alloca_once_value(builder, zero) for _ in range(2)]
+            scalar = cgutils.alloca_once_value(builder, constant(0))
+            with cgutils.for_range(builder, args[1]) as loop:
+                here = builder.add(args[0], builder.shl(builder.and_(loop.index, constant(7)), constant(6)))
+                other = builder.add(here, constant(1024))
+                for cell in range(2):
+                    places = [constant(8 * lanes * (2**depth * cell + i)) for i in range(2**depth)]
+                    gated = [
+                        builder.and_(*(load(builder, builder.add(row, at), kind) for row in (here, other)))
+                        for at in places
+                    ]
+                    counted = lane_ones(builder, add_by_tree(builder, kept[cell], gated) if depth else gated[0])
+                    builder.store(builder.add(builder.load(totals[cell]), counted), totals[cell])
+                for i in range(beside):
+                    at = constant(8 * i)
+                    word = builder.and_(*(load(builder, builder.add(row, at), I64) for row in (here, other)))
+                    builder.store(builder.add(builder.load(scalar), builder.ctpop(word)), scalar)
+            total = builder.load(scalar)
+            for variable in [*totals, *kept[0], *kept[1]]:
+                total = builder.add(total, sum_of(builder, builder.load(variable)))
+            return total
+
+        return types.int64(types.intp, types.intp), codegen
+
+    return run, WORD * (2 * 2**depth * lanes + beside)
+
+
+def _look_ups() -> tuple[Any, int]:
+    """A form of gate and count, and the bits that a step of it takes: look-ups of nibbles, as of `mac_tables`."""
+    size = shuffled_bytes()
+    kind = ir.VectorType(ir.IntType(8), size)
+
+    @intrinsic
+    def run(typing_context, address, n):
+        def codegen(context, builder, signature, args):
+            zero = ir.Constant(kind, [0] * size)
+            totals = [[cgutils.alloca_once_value(builder, zero) for _ in range(2)] for _ in range(4)]
+            with cgutils.for_range(builder, args[1]) as loop:
+                here = builder.add(args[0], builder.shl(builder.and_(loop.index, constant(7)), constant(6)))
+                tables = [load(builder, builder.add(here, constant(size * i)), kind) for i in range(3)]
+                for cell, variables in enumerate(totals):
+                    places = [constant(1024 + size * (3 * cell + i)) for i in range(3)]
+                    rows = [load(builder, builder.add(here, at), kind) for at in places]
+                    now = add_looked_up(builder, tables, rows, [builder.load(v) for v in variables])
+                    for variable, value in zip(variables, now, strict=True):
+                        builder.store(value, variable)
+            total = constant(0)
+            for variable in (v for variables in totals for v in variables):
+                total = builder.add(total, sum_of(builder, sum_bytes(builder, builder.load(variable))))
+            return total
+
+        return types.int64(types.intp, types.intp), codegen
+
+    return run, 4 * 3 * 4 * size * 2
+
+
+@cache
+def _forms() -> dict[str, tuple[Any, int]]:
+    """The forms of gate and count that are tried, compiled."""
+    forms = {f"tree of depth {depth}": _tree(depth, 0) for depth in range(5)}
+    forms |= {f"tree of depth {depth} and scalar": _tree(depth, 2**depth) for depth in (3, 4)}
+    if shuffled_bytes():
+        forms["look-ups"] = _look_ups()
+    return {name: (njit(nogil=True)(_caller(run)), bits) for name, (run, bits) in forms.items()}
+
+
+def _caller(run: Any) -> Any:
+    def call(address, n):
+        return run(address, n)
+
+    return call
+
+
+def arithmetic_forms(seconds: float = 0.1) -> dict[str, float]:
+    """The bit operations a second of each form of gate and count that is known, on words in the first-level cache."""
+    words = empty_words((512,))
+    words.fill(0x0F0F)
+    steps = 20_000
+    return {
+        name: best_rate(partial(run, address_of(words), steps), steps * bits, seconds)
+        for name, (run, bits) in _forms().items()
+    }
 
 
 @intrinsic
 def _digits(typing_context, n):
-    """Random digits: four vectors of Threefry counters in each step."""
+    """Random digits: of each of two registers in a step, a start, and as many digits as a word takes on average."""
 
     def codegen(context, builder, signature, args):
-        keys = [splat(builder, key) for key in (1, 2, 3)]
-        totals = [cgutils.alloca_once_value(builder, splat(builder, 0)) for _ in range(4)]
+        keys = [splat(builder, key, 2 * LANES) for key in (1, 2, 3)]
+        total = cgutils.alloca_once_value(builder, splat(builder, 0, 2 * LANES))
         with cgutils.for_range(builder, args[0]) as loop:
-            for i, total in enumerate(totals):
-                x0, x1 = threefry_vectors(builder, keys, splat(builder, i), splat(builder, loop.index))
-                builder.store(builder.xor(builder.load(total), builder.xor(x0, x1)), total)
-        total = builder.load(totals[0])
-        for other in totals[1:]:
-            total = builder.xor(total, builder.load(other))
-        return sum_of(builder, total)
+            counters = [splat(builder, value, 2 * LANES) for value in (1, loop.index)]
+            state = seeded_vectors(builder, keys, *counters)
+            for level in range(DRAWN):
+                number, state = sfc64_vectors(builder, state, splat(builder, level + 1, 2 * LANES))
+                builder.store(builder.xor(builder.load(total), number), total)
+        return sum_of(builder, builder.load(total))
 
     return types.int64(types.intp), codegen
 
@@ -126,11 +210,6 @@ def _reader(far: bool) -> Any:
 
 
 _read_near, _read_far = _reader(far=False), _reader(far=True)
-
-
-@compiled
-def arithmetic(n):
-    return _arithmetic(n)
 
 
 @compiled
@@ -164,6 +243,8 @@ def _fill_new(size: int) -> None:
 def measure_limits() -> Limits:
     """Measure the limits, which takes two seconds."""
     steps = 20_000
+    forms = arithmetic_forms()
+    best = max(forms, key=forms.__getitem__)
     rates = {}
     for distance, size in (("near", NEAR), ("far", FAR)):
         source = empty_words((size // 8,))
@@ -171,7 +252,8 @@ def measure_limits() -> Limits:
         rates[f"read_{distance}"] = best_rate(partial(read, source, distance == "far"), size)
         rates[f"write_{distance}"] = best_rate(partial(_fill_new, size), size)
     return Limits(
-        arithmetic=best_rate(partial(arithmetic, steps), steps * CELLS * 2 * 8 * WORD),
-        digits=best_rate(partial(digits, steps), steps * 4 * 2 * 8 * WORD),
+        arithmetic=forms[best],
+        form=best,
+        digits=best_rate(partial(digits, steps), steps * DRAWN * 2 * LANES * WORD),
         **rates,
     )

@@ -10,9 +10,9 @@ from scdask import ScdaskError
 from scdask.cli import main
 from scdask.jobs.bench import Case, _encoding, cases, check, measure
 from scdask.jobs.machine import LEVELS, Machine, cores_of, level, this_machine
-from scdask.limits import Limits
+from scdask.limits import Limits, arithmetic_forms
 
-LIMITS = Limits(**dict.fromkeys(Limits.__annotations__, 1e12))
+LIMITS = Limits(**dict.fromkeys(Limits.__annotations__, 1e12) | {"form": "tree"})
 
 
 def test_a_case_is_measured_against_its_runs_and_limits():
@@ -42,6 +42,7 @@ def test_bench():
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["packages"].keys() >= {"numpy", "numba"}
+    assert report["limits"].pop("form") in arithmetic_forms(0.001)
     assert all(rate > 0 for rate in report["limits"].values())
     names = [kernel["case"] for kernel in report["kernels"]]
     assert len(set(names)) == len(names) > 25

@@ -182,7 +182,7 @@ def test_a_busy_machine_is_told(monkeypatch):
     case = Case("sum", {"scdask": lambda: sum(range(1000))}, 1e4, {"read_near": 1.0})
     monkeypatch.setattr("scdask.jobs.bench.cases", lambda peers: iter([case]))
     for limit, busy in ((1e12, False), (1e-3, True)):
-        limits = Limits(**dict.fromkeys(Limits.__annotations__, limit))
+        limits = Limits(**dict.fromkeys(Limits.__annotations__, limit) | {"form": "tree"})
         monkeypatch.setattr("scdask.limits.measure_limits", lambda limits=limits: limits)
         assert (BUSY.partition(": ")[2][:40] in call("bench", "--seconds", "0.01", "--quiet")) is busy
         assert json.loads(call("bench", "--seconds", "0.01", "--json", "--quiet"))["busy"] is busy

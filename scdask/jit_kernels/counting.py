@@ -13,8 +13,9 @@ from numba.extending import intrinsic
 from ..core import contract
 from ..core.llvm import (
     I64,
+    add_by_tree,
     address_of,
-    call_llvm,
+    byte_ones,
     compiled,
     constant,
     lane_ones,
@@ -23,6 +24,7 @@ from ..core.llvm import (
     shuffled_bytes,
     splat,
     store,
+    sum_bytes,
     sum_of,
     sums_of,
 )
@@ -56,29 +58,16 @@ def _total(builder: Any, address: Any, count: Any, step: int, start: Any, add: A
     return builder.load(total)
 
 
-def _byte_ones(builder: Any, words: Any) -> Any:
-    """The ones of each byte of a register."""
-    kind = ir.VectorType(ir.IntType(8), 8 * words.type.count)
-    return call_llvm(builder, f"llvm.ctpop.v{kind.count}i8", kind, builder.bitcast(words, kind))
-
-
-def _sum_bytes(builder: Any, octets: Any) -> Any:
-    """The sum of the bytes of each word of a register."""
-    name, lanes = ("avx2.psad.bw", 4) if octets.type.count == 32 else ("sse2.psad.bw", 2)
-    zero = ir.Constant(octets.type, [0] * octets.type.count)
-    return call_llvm(builder, f"llvm.x86.{name}", ir.VectorType(I64, lanes), octets, zero)
-
-
 def _few(builder: Any, address: Any, registers: Any) -> Any:
     """The ones of up to 31 registers, of which bytes can hold the sums, in the lanes of one."""
     size = shuffled_bytes()
     kind = ir.VectorType(I64, size // 8)
 
     def add(here: Any, total: Any) -> Any:
-        return builder.add(total, _byte_ones(builder, load(builder, here, kind)))
+        return builder.add(total, byte_ones(builder, load(builder, here, kind)))
 
     start = ir.Constant(ir.VectorType(ir.IntType(8), size), [0] * size)
-    return _sum_bytes(builder, _total(builder, address, registers, 1, start, add))
+    return sum_bytes(builder, _total(builder, address, registers, 1, start, add))
 
 
 @intrinsic
@@ -107,11 +96,7 @@ def _count_rows(typing_context, address, registers, out):
 
 @intrinsic
 def _count_tree(typing_context, address, blocks):
-    """The ones of blocks of 16 registers.
-
-    Carry-save adders leave the sum bits of three registers and their carries, which are worth two; a tree of them
-    leaves one register in 16 to be counted (Harley and Seal, in Warren: Hacker's Delight, 2nd ed., 5-1).
-    """
+    """The ones of blocks of 16 registers."""
 
     def codegen(context, builder, signature, args):
         kind = ir.VectorType(I64, shuffled_bytes() // 8)
@@ -119,17 +104,7 @@ def _count_tree(typing_context, address, blocks):
         kept = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
 
         def ones(words: Any) -> Any:
-            return _sum_bytes(builder, _byte_ones(builder, words))
-
-        def carried(values: list[Any], level: int) -> Any:
-            """The carry, worth 2 ** (level + 1), of registers that are worth 2 ** level together with those kept."""
-            if len(values) > 2:
-                half = len(values) // 2
-                values = [carried(values[:half], level - 1), carried(values[half:], level - 1)]
-            before = builder.load(kept[level])
-            t = builder.xor(before, values[0])
-            builder.store(builder.xor(t, values[1]), kept[level])
-            return builder.or_(builder.and_(before, values[0]), builder.and_(t, values[1]))
+            return sum_bytes(builder, byte_ones(builder, words))
 
         def add(here: Any, total: Any) -> Any:
             registers = []
@@ -138,7 +113,7 @@ def _count_tree(typing_context, address, blocks):
                 if i * kind.count % 8 == 0:
                     prefetch(builder, at)
                 registers.append(load(builder, at, kind))
-            return builder.add(total, ones(carried(registers, 3)))
+            return builder.add(total, ones(add_by_tree(builder, kept, registers)))
 
         total = _total(builder, args[0], args[1], 16, zero, add)
         for worth in reversed(kept):

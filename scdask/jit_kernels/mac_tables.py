@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from ..core.llvm import (
     I64,
-    call_llvm,
+    add_looked_up,
     compiled,
     constant,
     empty_words,
@@ -39,7 +39,7 @@ LONGEST = 48  # words of a row that are laid out together
 ROW = LONGEST + 4  # words from row to row, which spread over the lines of the cache
 RUN = 65_535 // (4 * GROUPS) * 3 // LONGEST * LONGEST  # words until the 16-bit counts must be emptied
 LANE_ROWS, TABLE_ROWS = 512, 128  # rows whose 16-bit counts stay in the second-level cache
-PAIRS = 8  # pairs of rows whose counts stay in the first-level cache
+PAIRS = 16  # pairs of rows whose counts stay in the first-level cache
 TALL = 4  # vectors of rows in registers
 
 I8, I16 = ir.IntType(8), ir.IntType(16)
@@ -127,13 +127,6 @@ def _counter(tall: int) -> Any:
             panel, offsets, offset_stride, n_pairs, table, counts, count_stride = args
             lanes = shuffled_bytes()
             kind, wide = ir.VectorType(I8, lanes), ir.VectorType(I16, lanes // 2)
-            low = ir.Constant(kind, [15] * lanes)
-
-            def look_up(here: Any, nibble: int, r: int, chosen: Any) -> Any:
-                rows = load(builder, builder.add(here, constant(lanes * (tall * nibble + r))), kind)
-                name = "llvm.x86.avx2.pshuf.b" if lanes == 32 else "llvm.x86.ssse3.pshuf.b.128"
-                return call_llvm(builder, name, kind, chosen, rows)
-
             with cgutils.for_range(builder, n_pairs) as pair:
                 mine = builder.add(offsets, builder.mul(pair.index, offset_stride))
                 entry, body = builder.block, builder.append_basic_block("triples")
@@ -153,14 +146,10 @@ def _counter(tall: int) -> Any:
                     half = load(builder, builder.add(table, offset), ir.VectorType(I8, 16))
                     tables.append(pick_lanes(builder, half, half, [i % 16 for i in range(lanes)]))
                 for r in range(tall):
-                    both = look_up(here, 0, r, tables[0])
-                    for nibble in (1, 2):
-                        both = builder.add(both, look_up(here, nibble, r, tables[nibble]))
-                    shifted = builder.bitcast(
-                        builder.lshr(builder.bitcast(both, wide), ir.Constant(wide, [4] * (lanes // 2))), kind
-                    )
-                    for side, value in enumerate((both, shifted)):
-                        new = builder.add(totals[side][r], builder.and_(value, low))
+                    places = [constant(lanes * (tall * nibble + r)) for nibble in range(3)]
+                    rows = [load(builder, builder.add(here, place), kind) for place in places]
+                    before = [totals[side][r] for side in range(2)]
+                    for side, new in enumerate(add_looked_up(builder, tables, rows, before)):
                         totals[side][r].add_incoming(new, body)
                         totals[side][r] = new
                 next_step = builder.add(step, constant(1))

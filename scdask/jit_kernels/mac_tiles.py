@@ -67,7 +67,7 @@ def _tile(rows: int, columns: int, xor: bool) -> Any:
                     t = builder.xor(ones[cell], gate(xs[0][i], ws[0][j]))
                     s = builder.xor(t, gate(xs[1][i], ws[1][j]))
                     new_ones.append(s)
-                    carried = lane_ones(builder, carry(context, builder, t, s, ones[cell]))
+                    carried = lane_ones(builder, carry(builder, t, s, ones[cell]))
                     new_carries.append(builder.add(carries[cell], carried))
                 return new_ones, new_carries
 
