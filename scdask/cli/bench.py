@@ -60,8 +60,8 @@ def bench(as_json: bool, peers: bool, saved: Path | None, seconds: float, quiet:
 
     The limits of the machine are measured too: how many bits it can AND and count in registers, by the quickest of
     several forms (trees of carry-save adders, scalar counts beside them, look-ups), how many random digits it can make,
-    how fast it reads, and writes to new arrays, near the core (512 KiB) and far from it (256 MiB). The
-    share of a kernel is the time that it would take at these limits, over the time that it takes.
+    how fast it reads, and writes to new arrays, near the core (512 KiB) and far from it (256 MiB). The share of a
+    kernel is the time that it would take at these limits, over the time that it takes.
 
     The ratios to others move by a tenth from run to run, and more where caches decide. The speeds that --compare
     divides are of two runs, and move more where other work runs. benchmarks/README.md of the source tree has a table
@@ -216,7 +216,8 @@ def _print_speeds(
     caption = (
         f"{machine}. Gbitop/s: 10^9 pairs of bits gated and counted a second; Gbit/s: 10^9 bits of the result, or "
         "counted. Share: the time at the limits of what the kernel uses, one after the other, over its time. Limits of "
-        f"a thread, measured to a few percent: arithmetic {limits.arithmetic / 1e9:.0f} Gbitop/s, by {limits.form}, the quickest form; random digits "
+        f"a thread, measured to a few percent: arithmetic {limits.arithmetic / 1e9:.0f} Gbitop/s, by {limits.form}, "
+        "the quickest of the forms that are tried; random digits "
         f"{limits.digits / 1e9:.0f} 10^9/s, of which a bit takes {DIGITS:.1f}; {gigabytes}, near 512 KiB, far 256 MiB. "
         "Times: that of the other over ours."
     )

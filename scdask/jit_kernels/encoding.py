@@ -74,7 +74,7 @@ def encode_part(values: NDArray[Any], sng: SNG, length: int, polarity: Polarity,
 def probabilities(values: NDArray[Any], polarity: Polarity) -> NDArray[np.float64]:
     low, high = RANGES[polarity]
     p = values.astype(np.float64, copy=False)
-    if p.size and not (p.min() >= low and p.max() <= high):  # NaN is the minimum where there is one.
+    if _count_outside(readonly(p.reshape(-1)), low, high):
         slack = rounding(values.dtype)
         outside = np.argwhere(~((p >= low - slack) & (p <= high + slack)))
         if len(outside):
@@ -86,6 +86,14 @@ def probabilities(values: NDArray[Any], polarity: Polarity) -> NDArray[np.float6
             )
         p = p.clip(low, high)
     return p if polarity == "unipolar" else (p + 1) / 2
+
+
+@compiled
+def _count_outside(p, low, high):
+    outside = 0
+    for i in range(p.size):
+        outside += not (p[i] >= low and p[i] <= high)  # NaN is.
+    return outside
 
 
 @implements(contract.finite)
