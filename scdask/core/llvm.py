@@ -120,7 +120,7 @@ def readonly(array: NDArray[Any]) -> NDArray[Any]:
     if not (flags.c_contiguous and flags.aligned and array.dtype.isnative):
         array = np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
     view = array.view()
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
 
 

@@ -49,18 +49,18 @@ ROW = PANEL + 2 * LANES  # words from row to row of a panel, which leave room to
 
 @implements(contract.encode_part)
 def encode_part(values: NDArray[Any], sng: SNG, length: int, polarity: Polarity, part: Part) -> Words:
-    p = probabilities(values, polarity)
+    flat = _flat_probabilities(values, polarity)
     first, last = part.first, part.last
-    out = empty_words((*p.shape, last - first))
+    out = empty_words((*values.shape, last - first))
     if not out.size:
         return out
-    flat, rows, key = readonly(p.reshape(-1)), out.reshape(p.size, -1), sng.key()
+    rows, key = out.reshape(flat.size, -1), sng.key()
     if key is None and sng.own:
         for tile, numbers in own_tiles(sng, length, part):
             rows[tile] = contract.pack(numbers < flat[tile[0], None])
         return out
     if key is None:
-        for start, stop in table_spans(p.size, length, part):
+        for start, stop in table_spans(flat.size, length, part):
             look_up(flat, *sng.table(length, start, stop), start // WORD - first, rows)
         return out
     streams = readonly(stream_numbers(part).reshape(-1))
@@ -72,9 +72,15 @@ def encode_part(values: NDArray[Any], sng: SNG, length: int, polarity: Polarity,
 
 @implements(contract.probabilities)
 def probabilities(values: NDArray[Any], polarity: Polarity) -> NDArray[np.float64]:
+    return _flat_probabilities(values, polarity).reshape(values.shape)
+
+
+def _flat_probabilities(values: NDArray[Any], polarity: Polarity) -> NDArray[np.float64]:
+    """The probabilities of all values in C order, as kernels take them."""
     low, high = RANGES[polarity]
-    p = values.astype(np.float64, copy=False)
-    if _count_outside(readonly(p.reshape(-1)), low, high):
+    flat = readonly(values.astype(np.float64, copy=False).reshape(-1))
+    if _count_outside(flat, low, high):
+        p = flat.reshape(values.shape)
         slack = rounding(values.dtype)
         outside = np.argwhere(~((p >= low - slack) & (p <= high + slack)))
         if len(outside):
@@ -84,8 +90,8 @@ def probabilities(values: NDArray[Any], polarity: Polarity) -> NDArray[np.float6
             raise BitstreamError(
                 f"{polarity} streams encode {low:g} to {high:g}, but there is {values[index]}{at}{way}"
             )
-        p = p.clip(low, high)
-    return p if polarity == "unipolar" else (p + 1) / 2
+        flat = readonly(flat.clip(low, high))
+    return flat if polarity == "unipolar" else readonly((flat + 1) / 2)
 
 
 @compiled

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def gate_counts(weights: Words, inputs: Words, gate: MacGate, total: int | None = None) -> NDArray[np.int64]:
     batch = inputs if inputs.ndim == 3 else inputs[None]
     counts = np.zeros((len(batch), len(weights)), np.int64)
-    if counts.size and batch[0].size:
+    if counts.size and weights.size:
         mac(batch, weights, gate == "xnor", counts)
     if total is not None:
         np.subtract(total, counts, out=counts)

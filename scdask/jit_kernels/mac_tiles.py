@@ -13,6 +13,7 @@ from ..core.llvm import (
     I64,
     LANES,
     V8,
+    address_of,
     carry,
     compiled,
     constant,
@@ -227,12 +228,15 @@ def mac(x: Words, w: Words, xor: bool, out: NDArray[np.int64]) -> None:
     """
     _, n_inputs, n_words = w.shape
     width = n_inputs * n_words
-    (x_at, x_strides), (w_at, w_strides) = ((a.ctypes.data, a.strides) for a in (x, w))
-    whole_rows = all(strides[1:] == (8 * n_words, 8) for strides in (x_strides, w_strides))
+    x_at, w_at = (address_of(a) if a.flags.carray else a.ctypes.data for a in (x, w))
+    x_strides, w_strides = x.strides, w.strides
+    whole_rows = x_strides[1:] == w_strides[1:] == (8 * n_words, 8)
     if whole_rows and width >= LANES and min(len(x), len(w)) <= 12:
         _mac_uncopied(x_at, x_strides[0], w_at, w_strides[0], width, xor, out)
         return
     panel = 64 if w_strides[0] == 8 else 4  # In Fortran order neighbouring rows lie side by side.
     row = max(LANES, min(512, width)) + LANES  # The gap keeps rows from falling on the same lines of the cache.
-    x_block, w_block = empty_words((min(128, len(x)), row)), empty_words((panel, row))
+    group = min(128, len(x))
+    blocks = empty_words((group + panel, row))
+    x_block, w_block = blocks[:group], blocks[group:]
     _mac_in_blocks(x_at, x_strides, w_at, w_strides, n_words, width, xor, x_block, w_block, out)
