@@ -1,17 +1,24 @@
 import errno
 import importlib.util
 import os
+import platform
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import reference
+from hypothesis import given
+from hypothesis import strategies as st
+from llvmlite import binding
+from slow import slow
 
 from scdask.core import llvm
 from scdask.core.digits import sfc64, threefry
 from scdask.errors import BitstreamError
-from scdask.jit_kernels import jit_pack_bits, jit_vec_mac
+from scdask.jit_kernels import jit_pack_bits, jit_vec_mac, mac_tables
+from scdask.jobs.machine import LEVELS
+from scdask.vector_ops import stream_popcount, vec_mac, vec_popcount
 
 
 @pytest.fixture
@@ -249,3 +256,135 @@ def test_a_full_disk_is_one_warning(tmp_path, counted, monkeypatch):
     with pytest.warns(RuntimeWarning, match="No space left on device") as told:
         assert counted() == (3, 7)
     assert len(told) == 1
+
+
+def words(rng, *shape):
+    return rng.integers(0, 2**64, shape, dtype=np.uint64)
+
+
+def counts_of(x, w, gate):
+    x, w = (a.reshape(len(a), -1) for a in (x, w))
+    return np.stack([np.bitwise_count(gate(w, row)).sum(axis=1, dtype=np.int64) for row in x])
+
+
+STRIDES = {
+    "contiguous": lambda a: a,
+    "Fortran order": np.asfortranarray,
+    "every second word": lambda a: np.repeat(a, 2, 2)[..., ::2],
+    "backwards": lambda a: a[::-1, :, ::-1].copy()[::-1, :, ::-1],
+    "unaligned": lambda a: np.frombuffer(b"\0" + a.tobytes(), np.uint64, a.size, 1).reshape(a.shape) if a.size else a,
+}
+
+
+@pytest.mark.skipif(not llvm.shuffled_bytes(), reason="this processor counts the ones of vectors by itself")
+@given(
+    st.tuples(st.integers(1, 70), st.integers(1, 150), st.integers(1, 9), st.integers(1, 12)),
+    st.sampled_from([np.bitwise_and, np.bitwise_xor]),
+    st.tuples(st.sampled_from([*STRIDES]), st.sampled_from([*STRIDES])),
+    st.integers(0, 2**32),
+)
+def test_macs_by_tables_have_the_counts_of_numpy(shape, gate, orders, seed):
+    rows, others, n_inputs, n_words = shape
+    rng = np.random.default_rng(seed)
+    x, w = words(rng, rows, n_inputs, n_words), words(rng, others, n_inputs, n_words)
+    expected = counts_of(x, w, gate) + 5
+    x, w = (STRIDES[order](a) for order, a in zip(orders, (x, w), strict=True))
+    counts = np.full(expected.shape, 5, np.int64)
+    mac_tables.mac(x, w, gate is np.bitwise_xor, counts)
+    np.testing.assert_array_equal(counts, expected)
+
+
+@pytest.mark.skipif(not llvm.shuffled_bytes(), reason="this processor counts the ones of vectors by itself")
+@pytest.mark.parametrize(("rows", "others", "n_words"), [(3, 2, 3000), (130, 600, 50)])
+def test_macs_by_tables_do_not_overflow(rows, others, n_words):
+    """Rows of ones only: their 16-bit counts are emptied in time, and those of many rows are kept apart."""
+    x, w = np.full((rows, 1, n_words), 2**64 - 1, np.uint64), np.full((others, n_words, 1), 2**64 - 1, np.uint64)
+    w[1] = 0
+    counts = np.zeros((rows, others), np.int64)
+    mac_tables.mac(x, w.reshape(others, 1, n_words), False, counts)
+    assert (counts[:, 1] == 0).all()
+    assert (np.delete(counts, 1, axis=1) == 64 * n_words).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (40, 64, 10, 16), (20, 100, 3, 65)])
+def test_macs_choose_a_form_and_have_its_counts(rng, shape):
+    rows, others, n_inputs, n_words = shape
+    x, w = words(rng, rows, n_inputs, n_words), words(rng, others, n_inputs, n_words)
+    np.testing.assert_array_equal(vec_mac(w, x), counts_of(x, w, np.bitwise_and))
+    total = 64 * n_inputs * n_words
+    np.testing.assert_array_equal(vec_mac(w, x, "xnor", 64 * n_words), total - counts_of(x, w, np.bitwise_xor))
+
+
+@pytest.mark.parametrize("n_words", [1, 2, 3, 4, 7, 16, 31, 63, 64, 65, 130, 1000])
+def test_ones_of_rows_of_any_size(rng, n_words):
+    rows = words(rng, 7, n_words)
+    rows[0], rows[1] = 2**64 - 1, 0
+    np.testing.assert_array_equal(stream_popcount(rows), np.bitwise_count(rows).sum(axis=1, dtype=np.int64))
+    assert vec_popcount(rows) == int(np.bitwise_count(rows).sum())
+
+
+LEVELED = """
+import hashlib
+import numpy as np
+import scdask as sc
+from scdask import vector_ops
+digest = hashlib.sha256()
+p = np.linspace(0, 1, 4000).reshape(80, 50)
+for sng in (sc.Bernoulli(1), sc.Bernoulli(1, shared=True), sc.Sobol(2), sc.LFSR()):
+    for length in (64, 600, 1000):
+        stream = sc.encode(p, length, sng=sng)
+        bits = stream.unpack()
+        for array in (stream.words, stream.popcount(), bits, vector_ops.pack_bitstream(bits)):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(np.ascontiguousarray(vector_ops.vec_mac(stream.words, stream.words[:30])).tobytes())
+    digest.update(np.ascontiguousarray(vector_ops.vec_mac(stream.words[:3], stream.words[3:5], "xnor", 1000)).tobytes())
+    digest.update(np.ascontiguousarray(vector_ops.vec_xnor(stream.words, stream.words[::-1], 1000)).tobytes())
+print(digest.hexdigest())
+"""
+
+
+def at_level(level, code, **variables):
+    """Run code whose kernels are compiled for a level of instructions."""
+    known = list(LEVELS)
+    features = ",".join(f"+{feature}" for name in known[: known.index(level) + 1] for feature in LEVELS[name])
+    environment = os.environ | {"NUMBA_CPU_NAME": level, "NUMBA_CPU_FEATURES": features} | variables
+    return subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the levels are those of x86-64")
+@pytest.mark.parametrize("level", [slow("x86-64"), "x86-64-v2", slow("x86-64-v3"), slow("x86-64-v4")])
+def test_every_level_of_instructions_gives_the_same(level):
+    if not all(binding.get_host_cpu_features().get(feature) for feature in LEVELS[level]):
+        pytest.skip(f"this processor has no {level}")
+    here = subprocess.check_output([sys.executable, "-c", LEVELED], text=True)
+    assert at_level(level, LEVELED) == here
+
+
+FOR_AVX512 = """
+from numba import types as t
+from scdask.jit_kernels import counting, encoding, mac_tiles
+i, u = t.int64, t.uint64
+lines, table = (t.Array(u, n, "C", readonly=True) for n in (1, 2))
+out = t.Array(u, 2, "C")
+for func, args in (
+    (mac_tiles._add_tiles, (t.boolean, *[i] * 9)),
+    (counting._count_by_vectors, (i, i, t.Array(i, 1, "C"))),
+    (encoding.bernoulli, (lines, lines, i, u, u, out)),
+):
+    func.compile(args)
+    (code,) = func.inspect_asm().values()
+    print(func.__name__, "zmm" in code, "vpternlog" in code, "vpopcntq" in code)
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the levels are those of x86-64")
+@pytest.mark.slow
+def test_kernels_compile_for_avx_512(tmp_path):
+    code = "import os\nos.environ['NUMBA_CPU_FEATURES'] += ',+avx512vpopcntdq'\n" + FOR_AVX512
+    found = at_level("x86-64-v4", code, NUMBA_CACHE_DIR=str(tmp_path))  # What is cached has no code to look at.
+    assert [line.split()[:2] for line in found.splitlines()] == [
+        ["_add_tiles", "True"],
+        ["_count_by_vectors", "True"],
+        ["bernoulli", "True"],
+    ]
+    assert found.splitlines()[0].endswith("True True")

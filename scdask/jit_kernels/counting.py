@@ -152,17 +152,32 @@ def _popcount_at(typing_context, address):
 
 
 @compiled
-def _popcount_rows(address, n_words, size, out):
-    """Write the ones of rows; `size` is that of a register whose bytes are looked up, or 0."""
-    if n_words == 1:
-        for s in range(out.size):
-            out[s] = _popcount_at(address + 8 * s)
-        return
-    lanes = size // 8
-    blocks = n_words // (16 * lanes) if size else 0
-    few = n_words // lanes - 16 * blocks if size else 0
-    quads = 0 if size else n_words // 32
-    done = (16 * blocks + few) * lanes + 32 * quads
+def _count_words(address, out):
+    """Write the ones of rows of one word."""
+    for s in range(out.size):
+        out[s] = _popcount_at(address + 8 * s)
+
+
+@compiled
+def _count_by_vectors(address, n_words, out):
+    """Write the ones of rows."""
+    quads = n_words // 32
+    for s in range(out.size):
+        row = address + 8 * s * n_words
+        total = 0
+        if quads:
+            total = _count_vectors(row, quads)
+        for w in range(32 * quads, n_words):
+            total += _popcount_at(row + 8 * w)
+        out[s] = total
+
+
+@compiled
+def _count_by_bytes(address, n_words, lanes, out):
+    """Write the ones of rows, where registers have so many words."""
+    blocks = n_words // (16 * lanes)
+    few = n_words // lanes - 16 * blocks
+    done = (16 * blocks + few) * lanes
     first = 0
     if few and few * lanes == n_words:
         first = out.size // lanes * lanes
@@ -175,8 +190,6 @@ def _popcount_rows(address, n_words, size, out):
             total += _count_tree(row, blocks)
         if few:
             total += _count_few(row + 128 * blocks * lanes, few)
-        if quads:
-            total += _count_vectors(row, quads)
         for w in range(done, n_words):
             total += _popcount_at(row + 8 * w)
         out[s] = total
@@ -184,4 +197,10 @@ def _popcount_rows(address, n_words, size, out):
 
 def count_rows(words: NDArray[np.uint64], out: NDArray[np.int64]) -> None:
     """Write the ones of each row of contiguous words, of any alignment, to `out` (rows,)."""
-    _popcount_rows(address_of(words), words.shape[-1], shuffled_bytes(), out)
+    address, n_words, size = address_of(words), words.shape[-1], shuffled_bytes()
+    if n_words == 1:
+        _count_words(address, out)
+    elif size:
+        _count_by_bytes(address, n_words, size // 8, out)
+    else:
+        _count_by_vectors(address, n_words, out)
