@@ -8,8 +8,7 @@ as far as the numbers of the two are independent.
 generator                            numbers                                     ones of p in N bits      one sequence
                                                                                                           for
 ===================================  ==========================================  =======================  =============
-``Bernoulli(seed=0)``                random (Threefry2x64 counter), exact to     p N on average           each element
-                                     the last bit of a float64
+``Bernoulli(seed=0)``                random, of 64 binary digits                 p N on average           each element
 ``Bernoulli(seed=0, shared=True)``   the same                                    p N on average           all elements
 ``LFSR(width=16)``                   states of a Fibonacci register              about p N; see `LFSR`    all elements
 ``LFSR(width=16, spread=True)``      the same, each started elsewhere            about p N                each element

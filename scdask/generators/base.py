@@ -107,7 +107,7 @@ class SNG:
         return numbers + 0.0
 
     def key(self) -> tuple[np.uint64, np.uint64] | None:
-        """The key, if the numbers are those of Threefry, for which backends have kernels."""
+        """The key, if the numbers are those of `Bernoulli`, for which backends have kernels."""
         return None
 
     def table(self, length: int, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any], int, NDArray[Any]]:

@@ -12,7 +12,7 @@ from ..core import contract
 from ..core.digits import sfc64, state_of, threefry
 from ..core.words import WORD, tail_mask
 from ..vector_ops.encoding import SEGMENT, own_tiles, stream_numbers
-from .device import implements, jitted, jnp, known, lax, to_jax, varying_as
+from .device import implements, jitted, jnp, known, lax, to_jax
 
 if TYPE_CHECKING:
     from ..core.words import Part, Polarity
@@ -134,8 +134,7 @@ def _bernoulli(p: Any, streams: Any, first: Any, key: Any, n_words: int) -> Any:
         _, _, digits, undecided, _ = carried
         return ((undecided != 0) & (digits != 0)).any()
 
-    level = varying_as(jnp.uint64(1), p, streams)
-    return lax.while_loop(going_on, draw, (level, state, digits, ~certain, certain))[-1]
+    return lax.while_loop(going_on, draw, (np.uint64(1), state, digits, ~certain, certain))[-1]
 
 
 def _digits_of(p: Any) -> Any:
