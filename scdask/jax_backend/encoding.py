@@ -117,7 +117,7 @@ def _below(p: Any, numbers: Any) -> Any:
 def _rows_on_cpu(p: Any, numbers: Any, guide: Any, stride: Any, table: Any, rows: Any) -> None:
     table, rows = (words.reshape(-1, words.shape[-1]) for words in (table, rows))
     numbers, p = (bits.reshape(-1).view(np.float64) for bits in (numbers, p))
-    look_up(p, numbers, guide.reshape(-1), int(stride.item()), table, 0, rows)
+    look_up(readonly(p), numbers, guide.reshape(-1), int(stride.item()), table, 0, rows)
 
 
 def _pays_rows(p: Any, numbers: Any, guide: Any, stride: Any, table: Any) -> bool:
@@ -139,9 +139,11 @@ def _independent_on_cpu(p: Any, streams: Any, options: Any, words: Any) -> None:
     first, *key, kept = options.reshape(-1).tolist()
     streams, p = (readonly(a.reshape(-1)) for a in (np.broadcast_to(streams, p.shape), p))
     rows = words.reshape(-1, words.shape[-1])
-    spread(
-        lambda part: bernoulli(p[part], streams[part], first, *key, rows[part]), len(rows), PART // rows.shape[1] + 1
-    )
+
+    def draw(part: slice) -> None:
+        bernoulli(p[part], streams[part], first, *key, rows[part])
+
+    spread(draw, len(rows), PART // rows.shape[1] + 1)
     rows[:, -1] &= np.uint64(kept)
 
 

@@ -32,7 +32,7 @@ VERSION = 0, 1  # the oldest one that has this call frame, so that XLA takes it 
 METADATA = 1  # the extension of the call that asks for the version
 INTERNAL = 13  # the code of an error that is none of the caller's
 TYPES = {1: "?", 2: "i1", 5: "i8", 6: "u1", 9: "u8"}  # XLA's numbers of the types that kernels take and give
-READ, WRITE = 0x100, 0x200
+WRITE = 0x200  # the flag of memory that may be written to
 
 _handler = CFUNCTYPE(c_void_p, c_void_p)
 _memory = pythonapi.PyMemoryView_FromMemory
@@ -102,9 +102,7 @@ def _sharded(array: Any) -> bool:
 def _taken(target: str, handle: Any) -> bool:
     """Give XLA a handler, and say whether it takes it."""
     try:
-        jax.devices(
-            "cpu"
-        )  # Before there are CPU devices, XLA would keep the handler, and fail to make them because of it.
+        jax.devices("cpu")  # XLA would keep a handler until it has these devices, and then have none because of it.
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(handle), platform="cpu")
     except RuntimeError as error:
         warn(f"XLA computes by itself, and more slowly, what kernels of scdask would: {error}", RuntimeWarning, 2)
@@ -114,33 +112,33 @@ def _taken(target: str, handle: Any) -> bool:
 
 def _run(kernel: Callable[..., None], frame: int) -> int | None:
     """Answer a call of XLA; return the address of an error, if there is one."""
-    _, extension, api, _, _, *arrays = _numbers(frame, 15)
+    _, extension, api, _, _, _, _, n_arrays, _, arrays, _, _, n_results, _, results = _numbers(frame, 15)
     if extension and _numbers(extension, 2)[1] % 2**32 == METADATA:
-        version = _numbers(extension, 4)[3] + 24
-        (c_int32 * 2).from_address(version)[:] = VERSION
+        metadata = _numbers(extension, 4)[3]
+        (c_int32 * 2).from_address(metadata + 24)[:] = list(VERSION)
         return None
     try:
-        given, results = _arrays(*arrays[2:5], READ), _arrays(*arrays[7:10], WRITE)
-        if all(result.size for result in results):
-            kernel(*given, *results)
-    except BaseException as error:  # Python would print it, and XLA go on with what the results hold by chance.
+        filled = _arrays(results, n_results)
+        if all(array.size for array in filled):
+            kernel(*_arrays(arrays, n_arrays), *filled)
+    except BaseException as error:  # Python would only print it, and XLA take the results as they are.
         return _error(api, f"{type(error).__name__}: {error}")
     return None
 
 
 def _numbers(address: int, count: int) -> list[int]:
-    return (c_int64 * count).from_address(address)[:]  # type: ignore[return-value]
+    return (c_int64 * count).from_address(address)[:]
 
 
-def _arrays(count: int, _: int, addresses: int, access: int) -> list[NDArray[Any]]:
-    return [_array(buffer, access) for buffer in _numbers(addresses, count)]
+def _arrays(addresses: int, count: int) -> list[NDArray[Any]]:
+    return list(map(_array, _numbers(addresses, count)))
 
 
-def _array(buffer: int, access: int) -> NDArray[Any]:
+def _array(buffer: int) -> NDArray[Any]:
     _, _, kind, data, rank, dims = _numbers(buffer, 6)
     shape, dtype = _numbers(dims, rank), np.dtype(TYPES[kind % 2**32])
     size = prod(shape) * dtype.itemsize
-    return np.ndarray(shape, dtype, _memory(data, size, access) if size else None)
+    return np.ndarray(shape, dtype, _memory(data, size, WRITE) if size else None)
 
 
 def _error(api: int, message: str) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..core import contract
+from ..core.llvm import readonly
 from ..core.words import WORD, tail_mask, words_for
 from ..jit_kernels.packing import pack_rows, unpack_rows
 from .device import implements, jitted, jnp, known, uncut
@@ -32,7 +33,7 @@ def _in_bytes(bits: Any) -> Any:
 
 
 def _pack_on_cpu(bits: Any, words: Any, other: Any) -> None:
-    rows = bits.view(np.uint8).reshape(-1, bits.shape[-1])
+    rows = readonly(bits.view(np.uint8).reshape(-1, bits.shape[-1]))
     other[...] = pack_rows(rows, words.reshape(len(rows), -1)) > 1
 
 
@@ -51,7 +52,7 @@ def _pack(bits: Any) -> tuple[Any, Any]:
 
 
 def _unpack_on_cpu(words: Any, bits: Any) -> None:
-    rows = words.reshape(-1, words.shape[-1])
+    rows = readonly(words.reshape(-1, words.shape[-1]))
     unpack_rows(rows, bits.reshape(len(rows), -1))
 
 
