@@ -19,13 +19,10 @@ from .core.llvm import (
     I64,
     LANES,
     V8,
-    add_by_tree,
-    add_looked_up,
     address_of,
     compiled,
     constant,
     empty_words,
-    lane_ones,
     load,
     prefetch,
     register_lanes,
@@ -33,9 +30,9 @@ from .core.llvm import (
     sfc64_vectors,
     shuffled_bytes,
     splat,
-    sum_bytes,
     sum_of,
 )
+from .core.ones import add_by_tree, add_looked_up, lane_ones, sum_bytes
 from .core.words import WORD
 
 if TYPE_CHECKING:

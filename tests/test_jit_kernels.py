@@ -367,7 +367,7 @@ i, u = t.int64, t.uint64
 lines, table = (t.Array(u, n, "C", readonly=True) for n in (1, 2))
 out = t.Array(u, 2, "C")
 for func, args in (
-    (mac_tiles._add_tiles, (t.boolean, *[i] * 9)),
+    (mac_tiles.add_tiles, (t.boolean, *[i] * 9)),
     (counting._count_by_vectors, (i, i, t.Array(i, 1, "C"))),
     (encoding.bernoulli, (lines, lines, i, u, u, out)),
 ):
@@ -383,7 +383,7 @@ def test_kernels_compile_for_avx_512(tmp_path):
     code = "import os\nos.environ['NUMBA_CPU_FEATURES'] += ',+avx512vpopcntdq'\n" + FOR_AVX512
     found = at_level("x86-64-v4", code, NUMBA_CACHE_DIR=str(tmp_path))  # What is cached has no code to look at.
     assert [line.split()[:2] for line in found.splitlines()] == [
-        ["_add_tiles", "True"],
+        ["add_tiles", "True"],
         ["_count_by_vectors", "True"],
         ["bernoulli", "True"],
     ]

@@ -12,7 +12,8 @@ import numpy as np
 from numba import uint64
 
 from ..core.checks import check_choice
-from ..core.llvm import compiled, popcount_word
+from ..core.llvm import compiled
+from ..core.ones import popcount_word
 from ..errors import BitstreamError, ScdaskWarning
 from .base import SNG, flag, integer
 

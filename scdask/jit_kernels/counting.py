@@ -13,21 +13,18 @@ from numba.extending import intrinsic
 from ..core import contract
 from ..core.llvm import (
     I64,
-    add_by_tree,
     address_of,
-    byte_ones,
     compiled,
     constant,
-    lane_ones,
     load,
     prefetch,
     shuffled_bytes,
     splat,
     store,
-    sum_bytes,
     sum_of,
     sums_of,
 )
+from ..core.ones import add_by_tree, byte_ones, lane_ones, sum_bytes
 from .device import implements
 
 if TYPE_CHECKING:

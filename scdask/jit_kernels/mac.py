@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core import contract
 from ..core.llvm import shuffled_bytes
-from . import mac_tables, mac_tiles
+from . import mac_blocks, mac_tables
 from .device import implements
 
 if TYPE_CHECKING:
@@ -34,5 +34,5 @@ def mac(x: Words, w: Words, xor: bool, out: NDArray[np.int64]) -> None:
 
     The operands may have any strides, and any alignment, like arrays that Dask receives from another worker.
     """
-    by = mac_tables if shuffled_bytes() and mac_tables.pays(len(x), len(w), x[0].size) else mac_tiles
+    by = mac_tables if shuffled_bytes() and mac_tables.pays(len(x), len(w), x[0].size) else mac_blocks
     by.mac(x, w, xor, out)

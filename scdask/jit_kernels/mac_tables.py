@@ -18,7 +18,6 @@ from numba.extending import intrinsic
 
 from ..core.llvm import (
     I64,
-    add_looked_up,
     compiled,
     constant,
     empty_words,
@@ -27,7 +26,8 @@ from ..core.llvm import (
     shuffled_bytes,
     store,
 )
-from .mac_tiles import gather
+from ..core.ones import add_looked_up
+from .mac_blocks import gather
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

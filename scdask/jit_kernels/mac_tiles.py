@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 from itertools import chain, product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llvmlite import ir
-from numba import int64, types
-from numba.core import cgutils
+from numba import types
 from numba.extending import intrinsic
 
 from ..core.llvm import (
     I64,
     LANES,
     V8,
-    add_by_tree,
-    address_of,
-    carry,
     compiled,
     constant,
-    copy_far_words,
-    copy_word,
-    empty_words,
-    lane_ones,
     load,
     pick_lanes,
     prefetch,
-    register_lanes,
-    shuffled_bytes,
     splat,
     store,
-    sum_of,
     sums_of,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from ..core.llvm import Words
+from ..core.ones import carry, lane_ones
 
 
 def _tile(rows: int, columns: int, xor: bool) -> Any:
@@ -131,67 +115,8 @@ _and24, _and14, _and21, _and11 = (_tile(r, c, xor=False) for r, c in ((2, 4), (1
 _xor24, _xor14, _xor21, _xor11 = (_tile(r, c, xor=True) for r, c in ((2, 4), (1, 4), (2, 1), (1, 1)))
 
 
-def _pair(xor: bool) -> Any:
-    """The kernel for a pair of rows, where registers are too few for a tile, or have no count of their ones."""
-
-    @intrinsic
-    def pair(typing_context, x, w, out, width):
-        """Out += ones of gate(x, w) over `width` words."""
-
-        def codegen(context, builder, signature, args):
-            x, w, out, width = args
-            lanes = register_lanes()
-            kind, zero = ir.VectorType(I64, lanes), splat(builder, 0, lanes)
-            kept = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
-            total = cgutils.alloca_once_value(builder, zero)
-            scalar = cgutils.alloca_once_value(builder, constant(0))
-
-            def gated(at: Any, kind: Any) -> Any:
-                rows = (load(builder, builder.add(row, builder.shl(at, constant(3))), kind) for row in (x, w))
-                return (builder.xor if xor else builder.and_)(*rows)
-
-            def add(variable: Any, ones: Any) -> None:
-                builder.store(builder.add(builder.load(variable), ones), variable)
-
-            whole, most = (builder.and_(width, constant(-size)) for size in (16 * lanes, lanes))
-            with cgutils.for_range_slice(builder, constant(0), whole, constant(16 * lanes), I64) as (at, _):
-                for line in range(0, 16 * lanes, 8):
-                    prefetch(builder, builder.add(w, builder.shl(builder.add(at, constant(line)), constant(3))))
-                vectors = [gated(builder.add(at, constant(lanes * i)), kind) for i in range(16)]
-                add(total, lane_ones(builder, add_by_tree(builder, kept, vectors)))
-            for variable in reversed(kept):
-                double = builder.shl(builder.load(total), splat(builder, 1, lanes))
-                builder.store(builder.add(double, lane_ones(builder, builder.load(variable))), total)
-            with cgutils.for_range_slice(builder, whole, most, constant(lanes), I64) as (at, _):
-                add(total, lane_ones(builder, gated(at, kind)))
-            with cgutils.for_range_slice(builder, most, width, constant(1), I64) as (at, _):
-                add(scalar, builder.ctpop(gated(at, I64)))
-            ones = builder.add(builder.load(scalar), sum_of(builder, builder.load(total)))
-            store(builder, builder.add(load(builder, out, I64), ones), out)
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 4), codegen
-
-    return pair
-
-
-_and_pair, _xor_pair = _pair(xor=False), _pair(xor=True)
-
-
 @compiled
-def _add_pairs(xor, x, x_row, rows, w, w_row, columns, width, out, out_row):
-    """What `_add_tiles` does, a pair of rows at a time."""
-    for n in range(columns):
-        for b in range(rows):
-            xb, wn, here = x + b * x_row, w + n * w_row, out + b * out_row + 8 * n
-            if xor:
-                _xor_pair(xb, wn, here, width)
-            else:
-                _and_pair(xb, wn, here, width)
-
-
-@compiled
-def _add_tiles(xor, x, x_row, rows, w, w_row, columns, width, out, out_row):
+def add_tiles(xor, x, x_row, rows, w, w_row, columns, width, out, out_row):
     """out[b, n] += ones of gate(x[b], w[n]), given the addresses of the first row of each and the bytes of a row."""
     n = 0
     while n < columns:
@@ -219,87 +144,3 @@ def _add_tiles(xor, x, x_row, rows, w, w_row, columns, width, out, out_row):
                 _and11(xb, wn, here, width, x_row, w_row, out_row)
             b += 2 if tall else 1
         n += 4 if wide else 1
-
-
-@compiled
-def gather(source, strides, rows, n_words, first, size, block, filled):
-    """Copy `size` words, from `first` on, of rows of any strides to rows of a block, with 0 up to `filled` words."""
-    block_row = 8 * block.shape[1]
-    if size >= LANES and strides[2] == 8 and strides[1] == 8 * n_words:
-        for r in range(rows):
-            copy_far_words(block.ctypes.data + r * block_row, source + r * strides[0] + 8 * first, size)
-    else:
-        for start in range(0, rows, 64):
-            target = block.ctypes.data + start * block_row
-            here = source + start * strides[0]
-            some = min(64, rows - start)
-            for j in range(first, first + size):
-                word = here + j // n_words * strides[1] + j % n_words * strides[2]
-                for r in range(some):
-                    copy_word(target + r * block_row, word + r * strides[0])
-                target += 8
-    for r in range(rows):
-        for j in range(size, filled):
-            block[r, j] = 0
-
-
-@compiled
-def _mac_uncopied(tiles, x, x_row, w, w_row, width, xor, out):
-    batch, neurons = out.shape
-    longest = 8192 if tiles else 1024
-    first = 0
-    while first < width:
-        size = min(longest, width - first)
-        if width - first - size < LANES:  # A tile takes at least eight words.
-            size = width - first
-        here, xb, wn = int64(out.ctypes.data), x + 8 * first, w + 8 * first
-        if tiles:
-            _add_tiles(xor, xb, x_row, batch, wn, w_row, neurons, size, here, 8 * neurons)
-        else:
-            _add_pairs(xor, xb, x_row, batch, wn, w_row, neurons, size, here, 8 * neurons)
-        first += size
-
-
-@compiled
-def _mac_in_blocks(tiles, x, x_strides, w, w_strides, n_words, width, xor, x_block, w_block, out):
-    batch, neurons = out.shape
-    group, panel, longest = len(x_block), len(w_block), x_block.shape[1] - LANES
-    x_row, w_row = 8 * x_block.shape[1], 8 * w_block.shape[1]
-    for b in range(0, batch, group):
-        rows = min(group, batch - b)
-        for first in range(0, width, longest):
-            size = min(longest, width - first)
-            gather(x + b * x_strides[0], x_strides, rows, n_words, first, size, x_block, LANES)
-            for n in range(0, neurons, panel):
-                columns = min(panel, neurons - n)
-                gather(w + n * w_strides[0], w_strides, columns, n_words, first, size, w_block, LANES)
-                xb, wn, most = int64(x_block.ctypes.data), int64(w_block.ctypes.data), max(size, LANES)
-                here = int64(out.ctypes.data) + 8 * (b * neurons + n)
-                if tiles:
-                    _add_tiles(xor, xb, x_row, rows, wn, w_row, columns, most, here, 8 * neurons)
-                else:
-                    _add_pairs(xor, xb, x_row, rows, wn, w_row, columns, most, here, 8 * neurons)
-
-
-def mac(x: Words, w: Words, xor: bool, out: NDArray[np.int64]) -> None:
-    """out[b, n] += ones of x[b] AND (or XOR) w[n]; x (batch, inputs, words), w (neurons, inputs, words).
-
-    The operands may have any strides, and any alignment, like arrays that Dask receives from another worker. Blocks of
-    them are copied, so that tiles find them aligned and in the first-level cache. Where one operand has few rows they
-    are not, because copying would cost more than it saves.
-    """
-    _, n_inputs, n_words = w.shape
-    width = n_inputs * n_words
-    x_at, w_at = (address_of(a) if a.flags.carray else a.ctypes.data for a in (x, w))
-    x_strides, w_strides = x.strides, w.strides
-    tiles = not shuffled_bytes()
-    whole_rows = x_strides[1:] == w_strides[1:] == (8 * n_words, 8)
-    if whole_rows and width >= LANES and min(len(x), len(w)) <= 12:
-        _mac_uncopied(tiles, x_at, x_strides[0], w_at, w_strides[0], width, xor, out)
-        return
-    panel = 64 if w_strides[0] == 8 else 4  # In Fortran order neighbouring rows lie side by side.
-    row = max(LANES, min(512, width)) + LANES  # The gap keeps rows from falling on the same lines of the cache.
-    group = min(128, len(x))
-    blocks = empty_words((group + panel, row))
-    x_block, w_block = blocks[:group], blocks[group:]
-    _mac_in_blocks(tiles, x_at, x_strides, w_at, w_strides, n_words, width, xor, x_block, w_block, out)
