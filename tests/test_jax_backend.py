@@ -15,7 +15,7 @@ from slow import slow
 import scdask as sc
 from scdask import Bernoulli, Bitstream, BitstreamError, Sobol, vector_ops
 from scdask import jax_backend as backend
-from scdask.jax_backend import to_host, to_jax
+from scdask.jax_backend import encoding, ffi, mac, packing, to_host, to_jax
 
 
 @pytest.fixture
@@ -25,6 +25,22 @@ def rng():
 
 def words_of(rng, *shape):
     return rng.integers(0, 2**64, shape, dtype=np.uint64)
+
+
+@pytest.fixture
+def by_kernels(monkeypatch):
+    """Have them serve arrays of any size, with three threads that share the work."""
+    for family in (encoding, mac, packing):
+        monkeypatch.setattr(family, "MANY", 1)
+        monkeypatch.setattr(family, "PART", 1, raising=False)
+    monkeypatch.setattr(encoding, "MANY_ROWS", 1)
+    monkeypatch.setattr(ffi, "CPU_COUNT", 3)
+
+
+@pytest.fixture(params=[False, True], ids=["XLA", "kernels"])
+def by_either(request):
+    if request.param:
+        request.getfixturevalue("by_kernels")
 
 
 # moving arrays
@@ -294,6 +310,7 @@ def test_long_streams_compile_quickly(rng):
     assert lowered.count("\n") < 2000
 
 
+@pytest.mark.usefixtures("by_either")
 def test_values_that_cannot_be_looked_at_are_taken_into_range():
     p = np.array([-1, 2, np.nan, -np.nan, np.inf, -np.inf, -0.0, 0.5])
     for sng in (Bernoulli(1), Sobol(1)):
@@ -305,6 +322,7 @@ def test_values_that_cannot_be_looked_at_are_taken_into_range():
 # values and types
 
 
+@pytest.mark.usefixtures("by_either")
 def test_small_floats_are_not_taken_for_zero():
     for dtype, values in [
         ("f4", [1e-45, 1e-40, 0, 2.0**-126]),
@@ -408,6 +426,137 @@ def test_no_product_is_stored(batch):
         memory = jax.jit(vector_ops.vec_mac).lower(w, x).compile().memory_analysis()
     products = 64 * batch * 256 * 16 * 8
     assert memory.temp_size_in_bytes < products / 10
+
+
+# kernels for NumPy arrays in the programs that XLA runs on CPUs
+
+
+SERVED = {
+    "pack": (vector_ops.pack_bitstream, ("u1", 5, 100)),
+    "pack integers": (vector_ops.pack_bitstream, ("i4", 5, 100)),
+    "pack bool": (vector_ops.pack_bitstream, ("?", 100)),
+    "unpack": (lambda words: vector_ops.unpack_bitstream(words, 100), ("u8", 5, 2)),
+    "MAC": (vector_ops.vec_mac, ("u8", 5, 7, 2), ("u8", 4, 7, 2)),
+    "MAC of one input": (vector_ops.vec_mac, ("u8", 5, 7, 2), ("u8", 7, 2)),
+    "MAC of XNOR": (lambda w, x: vector_ops.vec_mac(w, x, "xnor", 128), ("u8", 5, 7, 2), ("u8", 4, 7, 2)),
+    "Bernoulli": (lambda p: vector_ops.encode_words(p, Bernoulli(3), 100), ("f8", 5)),
+    "Bernoulli, bipolar": (lambda p: vector_ops.encode_words(p, Bernoulli(3), 128, "bipolar"), ("f4", 2, 3)),
+    "Sobol": (lambda p: vector_ops.encode_words(p, Sobol(1), 1000), ("f8", 5)),
+}
+
+
+def operands(rng, *lead, types):
+    for dtype, *shape in types:
+        shape = (*lead, *shape)
+        if dtype == "u8":
+            yield words_of(rng, *shape)
+        else:
+            yield (rng.random(shape) if dtype[0] == "f" else rng.integers(0, 2, shape)).astype(dtype)
+
+
+@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.usefixtures("by_kernels")
+def test_kernels_give_the_same_eagerly_under_jit_and_vmap(rng, name):
+    func, *types = SERVED[name]
+    arrays = list(operands(rng, 2, 3, types=types))
+    expected = np.stack([[func(*(a[i, j] for a in arrays)) for j in range(3)] for i in range(2)])
+    one, several, every = ([to_jax(a[at]) for a in arrays] for at in ((0, 0), 0, ...))
+    traced = jax.jit(func).trace(*one)
+    for platform in ("cpu", "cuda", "tpu"):
+        assert ("@scdask_" in traced.lower(lowering_platforms=(platform,)).as_text()) == (platform == "cpu")
+    for run in (func, jax.jit(func)):
+        found = run(*one)
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(to_host(found), expected[0, 0])
+    turned = [to_jax(np.moveaxis(a[0], 0, 1)) for a in arrays]
+    np.testing.assert_array_equal(to_host(jax.vmap(func, in_axes=1)(*turned)), expected[0])
+    np.testing.assert_array_equal(to_host(jax.jit(jax.vmap(jax.vmap(func)))(*every)), expected)
+    scanned = jax.jit(lambda *arrays: jax.lax.scan(lambda _, row: (0, func(*row)), 0, arrays)[1])(*several)
+    np.testing.assert_array_equal(to_host(scanned), expected[0])
+    none = [to_jax(a[0, :0]) for a in arrays]
+    assert jax.vmap(func)(*none).shape == (0, *expected.shape[2:])
+
+
+@pytest.mark.usefixtures("by_kernels")
+@pytest.mark.parametrize("shape", [(4, 7, 2), (7, 2)])
+def test_a_mac_under_vmap_along_either_operand(rng, shape):
+    w, x = words_of(rng, 3, 5, 7, 2), words_of(rng, 2, *shape)
+    mac_of = vector_ops.vec_mac
+    for in_axes, given, expected in [
+        ((None, 0), (w[0], x), [mac_of(w[0], b) for b in x]),
+        ((0, None), (w, x[0]), [mac_of(a, x[0]) for a in w]),
+    ]:
+        np.testing.assert_array_equal(to_host(jax.vmap(mac_of, in_axes)(*map(to_jax, given))), expected)
+    every = jax.vmap(jax.vmap(mac_of, (None, 0)), (0, None))(to_jax(w), to_jax(x))
+    np.testing.assert_array_equal(to_host(every), [[mac_of(a, b) for b in x] for a in w])
+
+
+@pytest.mark.usefixtures("by_kernels")
+def test_kernels_on_two_devices(rng):
+    p, w, x = rng.random(8), words_of(rng, 5, 7, 2), words_of(rng, 8, 7, 2)
+    expected = vector_ops.vec_mac(w, x)
+    split, whole = jax.sharding.PartitionSpec("rows"), jax.sharding.PartitionSpec()
+
+    def multiplied(w, x):
+        counts = vector_ops.vec_mac(w, x)
+        return counts, jax.lax.psum(counts.sum(dtype=np.int64), "rows")
+
+    mapped = jax.shard_map(multiplied, mesh=rows().mesh, in_specs=(whole, split), out_specs=(split, whole))
+    with jax.enable_x64(True):
+        for _ in range(5):
+            counts, total = jax.jit(mapped)(to_jax(w), to_jax(x))
+            np.testing.assert_array_equal(counts, expected)
+            assert total == expected.sum()
+    drawn = jax.shard_map(SERVED["Bernoulli"][0], mesh=rows().mesh, in_specs=split, out_specs=split)
+    halves = [SERVED["Bernoulli"][0](half) for half in np.split(p, 2)]
+    np.testing.assert_array_equal(to_host(drawn(to_jax(p))), np.concatenate(halves))
+    for device in (rows(), jax.devices()[1]):
+        for func in (vector_ops.vec_mac, jax.jit(vector_ops.vec_mac)):
+            found = (
+                func(to_jax(w), to_jax(x, device)) if device == rows() else func(to_jax(w, device), to_jax(x, device))
+            )
+            np.testing.assert_array_equal(to_host(found), expected)
+            assert found.sharding.device_set == (set(jax.devices()) if device == rows() else {device})
+
+
+@pytest.mark.usefixtures("by_kernels")
+def test_kernels_and_values_that_are_none_of_a_stream(rng):
+    bits = np.zeros((3, 100), np.uint8)
+    bits[1, 70] = 7
+    with pytest.raises(BitstreamError, match=r"there is 7 at \(1, 70\)"):
+        vector_ops.pack_bitstream(to_jax(bits))
+    with pytest.raises(BitstreamError, match=r"0 to 1, but there is 1.5 at \(0,\)"):
+        sc.encode(to_jax(np.array([1.5, 0.5])), 64)
+    np.testing.assert_array_equal(
+        to_host(jax.jit(vector_ops.pack_bitstream)(to_jax(bits))), vector_ops.pack_bitstream(bits != 0)
+    )
+    assert to_host(jax.vmap(vector_ops.pack_bitstream)(jnp.array([[2, 0, -1]]))).tolist() == [[5]]
+
+
+@pytest.mark.usefixtures("by_kernels")
+def test_bits_do_not_vary_with_the_probabilities_that_they_were_drawn_for():
+    with jax.enable_x64(True):
+        for sng in (Bernoulli(1), Sobol(1)):
+            mean = lambda p, sng=sng: sc.encode(p, 64, sng=sng).decode().mean()  # noqa: E731
+            assert not jax.grad(mean)(jnp.full(4, 0.5)).any()
+
+
+def test_small_arrays_are_left_to_xla(rng):
+    words = to_jax(words_of(rng, 4))
+    assert "scdask" not in jax.jit(lambda w: vector_ops.unpack_bitstream(w, 256)).lower(words).as_text()
+
+
+def test_an_error_in_a_kernel_is_one_of_jax():
+    fails = ffi.on_cpus("fails", lambda array, result: 1 / 0, lambda array: True)(lambda array: array + 1)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="ZeroDivisionError: division by zero"):
+        jax.block_until_ready(fails(to_jax(np.zeros(3, np.uint8))))
+
+
+def test_a_version_of_xla_without_these_calls_computes_by_itself(monkeypatch):
+    monkeypatch.setattr(ffi, "VERSION", (0, 0))
+    added = ffi.on_cpus("of_old", lambda array, result: 1 / 0, lambda array: True)(lambda array: array + 1)
+    with pytest.warns(RuntimeWarning, match=r"XLA computes by itself.*API version \(0\.0\)"):
+        assert added(to_jax(np.zeros(3, np.uint8))).tolist() == [1, 1, 1]
 
 
 # streams of JAX words

@@ -9,57 +9,75 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import contract
+from ..core.llvm import readonly
 from ..core.threefry import PAIR_BITS, threefry
-from ..core.words import WORD, tail_mask
-from ..vector_ops.encoding import SEGMENT, own_tiles, stream_numbers
+from ..core.words import ONES, WORD, tail_mask, words_for
+from ..jit_kernels.encoding import bernoulli, look_up
+from ..vector_ops.encoding import SEGMENT, own_tiles, stream_numbers, table_spans
 from .device import implements, jitted, jnp, known, lax, to_jax, varying_as
+from .ffi import on_cpus, spread
 
 if TYPE_CHECKING:
     from ..core.words import Part, Polarity
     from ..generators import SNG
 
 LEVELS = 8  # binary digits that a step of the Bernoulli encoder draws; it must be even
+MANY, MANY_ROWS = 2**16, 2**20  # bits from which on drawing them, or looking them up, pays a call of Python
+PART = 2**14  # words that a thread draws at least
 FEW_STREAMS = 1024  # Up to this many long streams are compared with all numbers; others are looked up in tables.
 
 
 @implements(contract.encode_part)
 def encode_part(values: Any, sng: SNG, length: int, polarity: Polarity, part: Part) -> Any:
-    p = _sortable(probabilities(values, polarity)).reshape(-1)
+    p = _checked(values, polarity)[1]
     first, last = part.first, part.last
     key = sng.key()
     if not p.size or first == last:
-        flat = jnp.broadcast_to(p[:, None], (p.size, last - first))
-    elif key is None and sng.own:
+        return jnp.broadcast_to(p[..., None], (*p.shape, last - first))
+    if key is not None:
+        options = np.array([first, *key, tail_mask(length) if last == words_for(length) else ONES], np.uint64)
+        return _independent(p, stream_numbers(part), options, n_words=last - first)
+    if sng.own:
+        p = p.reshape(-1)
         flat = jnp.broadcast_to((p & np.uint64(0))[:, None], (p.size, last - first))
         for tile, numbers in own_tiles(sng, length, part):
             flat = flat.at[tile].set(contract.pack(numbers.view(np.uint64) < p[tile[0], None]))
-    elif key is None:
-        bits = WORD * first, min(WORD * last, length)
-        long = bits[1] - bits[0] > 4 * SEGMENT
-        flat = (_compare if long and p.size <= FEW_STREAMS else _look_up)(p, sng, length, *bits)
-    else:
-        streams = stream_numbers(part).reshape(-1)
-        flat = _bernoulli(p, streams, np.uint64(first), tuple(map(np.uint64, key)), last - first)
-        if WORD * last > length:
-            flat = flat.at[:, -1].set(flat[:, -1] & tail_mask(length))
-    return flat.reshape(*values.shape, last - first)
+        return flat.reshape(*values.shape, last - first)
+    bits = WORD * first, min(WORD * last, length)
+    if bits[1] - bits[0] > 4 * SEGMENT and p.size <= FEW_STREAMS:
+        return _compare(p, sng, length, *bits)
+    rows = []
+    for span in table_spans(p.size, length, part):
+        numbers, guide, stride, table = sng.table(length, *span)
+        rows.append(_rows_below(p, numbers.view(np.uint64), guide, np.int64(stride), table))
+    return rows[0] if len(rows) == 1 else _side_by_side(rows)
 
 
 @implements(contract.probabilities)
 def probabilities(values: Any, polarity: Polarity) -> Any:
-    p = _as_float64(values)
-    if known(_outside(p, polarity)):
+    return _checked(values, polarity)[0]
+
+
+def _checked(values: Any, polarity: Polarity) -> tuple[Any, Any]:
+    """The probabilities, and the same as `_sortable` integers."""
+    p, bits, outside = _probabilities(values, polarity)
+    if known(outside):
         # This raises an error that says where, unless all are in the range but for rounding.
-        return to_jax(contract.probabilities(np.asarray(values), polarity), values.sharding)
-    return p if polarity == "unipolar" else (p + 1) / 2
+        p = to_jax(contract.probabilities(np.asarray(values), polarity), values.sharding)
+        bits = _sortable(p)
+    return p, bits
 
 
 @partial(jitted, static_argnums=1)
-def _outside(p: Any, polarity: Polarity) -> Any:
-    """Whether a value is outside its range, decided by its bits: XLA takes a subnormal below 0 for 0."""
+def _probabilities(values: Any, polarity: Polarity) -> tuple[Any, Any, Any]:
+    """The probabilities in both forms, and whether a value is outside its range."""
+    p = _as_float64(values)
+    # Its bits decide, because XLA takes a subnormal below 0 for 0.
     bits = lax.bitcast_convert_type(p, np.uint64)
     size = bits & np.uint64(2**63 - 1)
-    return ((size > _ONE) | ((bits != size) & (size > 0) & (polarity == "unipolar"))).any()
+    outside = (size > _ONE) | ((bits != size) & (size > 0) & (polarity == "unipolar"))
+    p = p if polarity == "unipolar" else (p + 1) / 2
+    return p, _sortable(p), outside.any()
 
 
 @jitted
@@ -74,6 +92,7 @@ def _as_float64(values: Any) -> Any:
     return jnp.where(size < 2**23, jnp.where(bits > size, -subnormal, subnormal), single.astype(np.float64))
 
 
+@jitted
 def _sortable(p: Any) -> Any:
     """The bits of probabilities, as unsigned integers in their order; below 0 and NaN become 0, above 1 becomes 1."""
     bits = lax.bitcast_convert_type(p, np.uint64)
@@ -91,22 +110,53 @@ def _compare(p: Any, sng: SNG, length: int, start: int, stop: int) -> Any:
 
 @jitted
 def _below(p: Any, numbers: Any) -> Any:
-    ones = [(numbers[:, i] < p[:, None]).astype(np.uint64) << np.uint64(i) for i in range(WORD)]
+    ones = [(numbers[:, i] < p[..., None]).astype(np.uint64) << np.uint64(i) for i in range(WORD)]
     return reduce(operator.or_, ones)
 
 
-def _look_up(p: Any, sng: SNG, length: int, start: int, stop: int) -> Any:
-    rows = []
-    for first in range(start, stop, SEGMENT):
-        last = min(first + SEGMENT, stop)
-        ranked, _, _, table = sng.table(length, first, last)
-        rows.append(_rows_below(p, ranked[: last - first].view(np.uint64), table))
-    return jnp.concatenate(rows, axis=1)
+def _rows_on_cpu(p: Any, numbers: Any, guide: Any, stride: Any, table: Any, rows: Any) -> None:
+    table, rows = (words.reshape(-1, words.shape[-1]) for words in (table, rows))
+    numbers, p = (bits.reshape(-1).view(np.float64) for bits in (numbers, p))
+    look_up(readonly(p), numbers, guide.reshape(-1), int(stride.item()), table, 0, rows)
+
+
+def _pays_rows(p: Any, numbers: Any, guide: Any, stride: Any, table: Any) -> bool:
+    return bool(WORD * p.size * table.shape[-1] >= MANY_ROWS)
+
+
+@on_cpus("rows", _rows_on_cpu, _pays_rows)
+def _rows_below(p: Any, numbers: Any, guide: Any, stride: Any, table: Any) -> Any:
+    """The rows of a table of `SNG.table`, whose numbers are given by their bits."""
+    return table[jnp.searchsorted(numbers[: len(table) - 1], p)]
 
 
 @jitted
-def _rows_below(p: Any, ranked: Any, rows: Any) -> Any:
-    return rows[jnp.searchsorted(ranked, p)]
+def _side_by_side(rows: list[Any]) -> Any:
+    return jnp.concatenate(rows, axis=-1)
+
+
+def _independent_on_cpu(p: Any, streams: Any, options: Any, words: Any) -> None:
+    first, *key, kept = options.reshape(-1).tolist()
+    streams, p = (readonly(a.reshape(-1)) for a in (np.broadcast_to(streams, p.shape), p))
+    rows = words.reshape(-1, words.shape[-1])
+
+    def draw(part: slice) -> None:
+        bernoulli(p[part], streams[part], first, *key, rows[part])
+
+    spread(draw, len(rows), PART // rows.shape[1] + 1)
+    rows[:, -1] &= np.uint64(kept)
+
+
+def _pays(p: Any, streams: Any, options: Any, n_words: int) -> bool:
+    return bool(WORD * n_words * p.size >= MANY)
+
+
+@on_cpus("independent", _independent_on_cpu, _pays)
+def _independent(p: Any, streams: Any, options: Any, *, n_words: int) -> Any:
+    """Streams with random numbers of their own; the options are the first word, the key, and a mask of the last."""
+    first, *key, kept = options
+    flat = _bernoulli(p.reshape(-1), streams.reshape(-1), first, tuple(key), n_words)
+    return flat.at[:, -1].set(flat[:, -1] & kept).reshape(*p.shape, n_words)
 
 
 @partial(jitted, static_argnums=4)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import operator
 from functools import partial, reduce
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core import contract
+from ..jit_kernels.mac import mac
 from .counting import ones_along
-from .device import as_jax, implements, jitted, jnp, lax, varying_as
+from .device import as_jax, implements, jnp, lax, varying_as
+from .ffi import on_cpus, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,20 +22,52 @@ if TYPE_CHECKING:
 
 UNROLL = 16  # words that a step of a MAC counts: more would spill registers, fewer would wait for sums in memory
 FEW_ROWS = 2  # With up to this many rows, a MAC sums along the words; with more, it sums across the rows.
+PART = 2**22  # pairs of words that a thread counts at least
+MANY = 2**18  # pairs of words from which on counting them pays a call of Python
 
 
 @implements(contract.gate_counts)
 def gate_counts(weights: Any, inputs: Any, gate: MacGate, total: int | None = None) -> Any:
-    counts = _mac(as_jax(weights), as_jax(inputs), gate == "xnor")
+    counts = (_xor if gate == "xnor" else _and)(as_jax(weights), as_jax(inputs))
     return counts if total is None else total - counts
 
 
-@partial(jitted, static_argnums=2)
-def _mac(weights: Any, inputs: Any, xor: bool) -> Any:
-    """The counts of AND or XOR of all pairs of rows."""
+def _mac_on_cpu(xor: bool, weights: Any, inputs: Any, counts: Any) -> None:
+    counts[...] = 0
+    lead = weights.ndim - 3
+    if inputs.ndim == lead + 2:
+        inputs, counts = inputs[..., None, :, :], counts[..., None, :]
+    if prod(weights.shape[:lead]) == 1:
+        x, w = inputs.reshape(-1, *inputs.shape[-2:]), weights.reshape(weights.shape[-3:])
+        out = counts.reshape(len(x), len(w))
+        if len(x) > 1:
+            spread(lambda part: mac(x[part], w, xor, out[part]), len(x), PART // w.size + 1)
+        else:
+            spread(lambda part: mac(x, w[part], xor, out[:, part]), len(w), PART // x.size + 1)
+        return
+    weights, inputs = (np.broadcast_to(a, counts.shape[:lead] + a.shape[lead:]) for a in (weights, inputs))
+    for at in np.ndindex(counts.shape[:lead]):
+        mac(inputs[at], weights[at], xor, counts[at])
+
+
+def _pays(weights: Any, inputs: Any) -> bool:
+    return bool(weights.size * prod(inputs.shape[:-2]) >= MANY)
+
+
+@on_cpus("mac_and", partial(_mac_on_cpu, False), _pays)
+def _and(weights: Any, inputs: Any) -> Any:
+    return _mac(weights, inputs, lax.bitwise_and)
+
+
+@on_cpus("mac_xor", partial(_mac_on_cpu, True), _pays)
+def _xor(weights: Any, inputs: Any) -> Any:
+    return _mac(weights, inputs, lax.bitwise_xor)
+
+
+def _mac(weights: Any, inputs: Any, gate: Callable[..., Any]) -> Any:
+    """The counts of a gate of all pairs of rows."""
     size = weights.shape[1] * weights.shape[2]
     w, x = (words.reshape(*words.shape[:-2], size) for words in (weights, inputs))
-    gate = lax.bitwise_xor if xor else lax.bitwise_and
 
     def one(row: Any, rows: Any) -> Any:
         return ones_along(jnp.broadcast_to(row, rows.shape), rows, gate=gate)
