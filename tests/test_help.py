@@ -43,7 +43,7 @@ PAGES = {
         "jax_forward_pass(",
         "tested on CPUs only",
         "jax_enable_x64",
-        "30 times for packing",
+        "XLA calls the kernels for NumPy arrays",
     ),
     "scdask.jit_kernels": ("jit_vec_mac(", "NUMBA_CACHE_DIR", "3 to 5 seconds", "Fortran"),
     "scdask.layers": ("matmul(", "class SCSequential", "class SCMLP", "weights_0", "calibration inputs"),

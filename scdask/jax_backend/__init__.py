@@ -40,8 +40,12 @@ Under `jax.jit`, `jax.vmap` and `jax.shard_map` the values of traced arrays cann
 differently in the last bit. Under `vmap` and `shard_map` the streams of each part are numbered from 0, as they are
 where the part is encoded alone, so that `Bernoulli` gives all parts the same random numbers.
 
-On a CPU the kernels for NumPy arrays are faster than XLA: on one thread up to 3 times its two for a MAC, 4 to 12 times
-for unpacking, counting and encoding, 30 times for packing. Take JAX where streams are part of a JAX program.
+On a CPU, XLA calls the kernels for NumPy arrays to pack, unpack, encode and multiply large arrays, also under
+`jax.jit`, `jax.vmap`, `jax.lax.scan` and `jax.shard_map`; large MACs and Bernoulli streams take all cores. A call takes
+about 0.03 ms more than a function that XLA has compiled, so small arrays are left to XLA. Arrays that are sharded over
+several CPU devices are left to it too. Under `jax.jit` alone their shards cannot be seen, and XLA gathers them for the
+kernels: `jax.shard_map` keeps them apart. `jax.export` takes the kernels' calls, whose names begin with `scdask_`, only
+if its `disabled_checks` allow each.
 
 The names of `sc_neurocore.accel.jax_backend` are here too. `HAS_JAX` says whether JAX is installed. Without it the
 package can be imported all the same: `jnp` is NumPy, `to_jax` leaves arrays on the host and warns once, so that the

@@ -1,4 +1,4 @@
-"""Multiply-accumulate: XLA fuses gate, popcount and sum, so that no product is stored."""
+"""Multiply-accumulate. Where XLA compiles it, gate, popcount and sum are fused, so that no product is stored."""
 
 from __future__ import annotations
 
