@@ -103,6 +103,9 @@ def _taken(target: str, handle: Any) -> bool:
     """Give XLA a handler, and say whether it takes it."""
     try:
         jax.devices("cpu")  # XLA would keep a handler until it has these devices, and then have none because of it.
+    except RuntimeError:
+        return False  # JAX was told to do without CPUs.
+    try:
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(handle), platform="cpu")
     except RuntimeError as error:
         warn(f"XLA computes by itself, and more slowly, what kernels of scdask would: {error}", RuntimeWarning, 2)
