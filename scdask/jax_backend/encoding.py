@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from ..generators import SNG
 
 STEP = 8  # binary digits that a step of the Bernoulli encoder draws
-MANY, MANY_ROWS = 2**16, 2**20  # bits from which on drawing them, or looking them up, pays a call of Python
+MANY, MANY_ROWS = 2**16, 2**23  # bits from which on drawing them, or looking them up, pays a call of Python
 PART = 2**14  # words that a thread draws at least
+TABLES = 16  # tables that are looked up in together, as many as are kept
 FEW_STREAMS = 1024  # Up to this many long streams are compared with all numbers; others are looked up in tables.
 
 
@@ -46,10 +47,8 @@ def encode_part(values: Any, sng: SNG, length: int, polarity: Polarity, part: Pa
     bits = WORD * first, min(WORD * last, length)
     if bits[1] - bits[0] > 4 * SEGMENT and p.size <= FEW_STREAMS:
         return _compare(p, sng, length, *bits)
-    rows = []
-    for span in table_spans(p.size, length, part):
-        numbers, guide, stride, table = sng.table(length, *span)
-        rows.append(_rows_below(p, numbers.view(np.uint64), guide, np.int64(stride), table))
+    spans = list(table_spans(p.size, length, part))
+    rows = [_looked_up(p, sng, length, spans[i : i + TABLES]) for i in range(0, len(spans), TABLES)]
     return rows[0] if len(rows) == 1 else _side_by_side(rows)
 
 
@@ -114,20 +113,35 @@ def _below(p: Any, numbers: Any) -> Any:
     return reduce(operator.or_, ones)
 
 
-def _rows_on_cpu(p: Any, numbers: Any, guide: Any, stride: Any, table: Any, rows: Any) -> None:
-    table, rows = (words.reshape(-1, words.shape[-1]) for words in (table, rows))
-    numbers, p = (bits.reshape(-1).view(np.float64) for bits in (numbers, p))
-    look_up(readonly(p), numbers, guide.reshape(-1), int(stride.item()), table, 0, rows)
+def _looked_up(p: Any, sng: SNG, length: int, spans: list[tuple[int, int]]) -> Any:
+    tables = (sng.table(length, *span) for span in spans)
+    return _rows_below(p, *(array for numbers, *others in tables for array in (numbers.view(np.uint64), *others)))
 
 
-def _pays_rows(p: Any, numbers: Any, guide: Any, stride: Any, table: Any) -> bool:
-    return bool(WORD * p.size * table.shape[-1] >= MANY_ROWS)
+def _rows_on_cpu(p: Any, *rest: Any) -> None:
+    *tables, rows = rest
+    p, rows = readonly(p.reshape(-1).view(np.float64)), rows.reshape(-1, rows.shape[-1])
+    first = 0
+    for numbers, guide, stride, table in _by_table(tables):
+        n_words = table.shape[-1]
+        ranked = numbers.reshape(-1).view(np.float64)
+        look_up(p, ranked, guide.reshape(-1), int(stride.item()), table.reshape(-1, n_words), first, rows)
+        first += n_words
+
+
+def _pays_rows(p: Any, *tables: Any) -> bool:
+    return bool(WORD * p.size * sum(table.shape[-1] for *_, table in _by_table(tables)) >= MANY_ROWS)
 
 
 @on_cpus("rows", _rows_on_cpu, _pays_rows)
-def _rows_below(p: Any, numbers: Any, guide: Any, stride: Any, table: Any) -> Any:
-    """The rows of a table of `SNG.table`, whose numbers are given by their bits."""
-    return table[jnp.searchsorted(numbers[: len(table) - 1], p)]
+def _rows_below(p: Any, *tables: Any) -> Any:
+    """The rows of tables, side by side; each is four arrays, those of `SNG.table`, its numbers given by their bits."""
+    rows = [table[jnp.searchsorted(numbers[: len(table) - 1], p)] for numbers, _, _, table in _by_table(tables)]
+    return _side_by_side(rows)
+
+
+def _by_table(tables: Any) -> Any:
+    return zip(*[iter(tables)] * 4, strict=True)
 
 
 @jitted
