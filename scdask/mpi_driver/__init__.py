@@ -42,7 +42,7 @@ same lines. Here is a world of one rank; under `mpiexec -n 4` there are 12 strea
 ...     mine = mpi.local(y)  # the rows of this rank
 ...     mpi.barrier()  # waits for the ranks, and for rank 0's graphs
 >>> int(total), mine
-(753, Bitstream(shape=(3,), length=1024, polarity='unipolar'))
+(769, Bitstream(shape=(3,), length=1024, polarity='unipolar'))
 
 - `from_blocks` copies nothing. The blocks are chunks that stay on their ranks, and so do the tasks that only need them.
 - `scatter` sends the rows over MPI. If the array is lazy, they are computed, and go straight from the workers to their
