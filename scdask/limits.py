@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from time import perf_counter
@@ -54,11 +55,13 @@ def simd() -> list[str]:
 class Limits:
     """What a thread can do in a second: bit operations (AND, popcount and add), random digits, bytes.
 
-    Bit operations are those of the quickest `form` that is known, on words in the first-level cache; bytes are written
-    to a new array, as the results of our functions are.
+    Bit operations are those of the quickest `form` that is known, on words in the first-level cache, and
+    `arithmetic_of_two` are those of two threads at once: less than twice as many where they share a core. Bytes are
+    written to a new array, as the results of our functions are.
     """
 
     arithmetic: float
+    arithmetic_of_two: float
     form: str
     digits: float
     read_near: float
@@ -155,13 +158,22 @@ def _caller(run: Any) -> Any:
 
 def arithmetic_forms(seconds: float = 0.1) -> dict[str, float]:
     """The bit operations a second of each form of gate and count that is known, on words in the first-level cache."""
+    return {name: _form_rate(name, 1, seconds) for name in _forms()}
+
+
+def _form_rate(name: str, threads: int, seconds: float) -> float:
+    """The bit operations a second of a form on so many threads at once."""
+    run, bits = _forms()[name]
     words = empty_words((512,))
     words.fill(0x0F0F)
-    steps = 20_000
-    return {
-        name: best_rate(partial(run, address_of(words), steps), steps * bits, seconds)
-        for name, (run, bits) in _forms().items()
-    }
+    address, steps = address_of(words), 200_000
+    with ThreadPoolExecutor(threads) as pool:
+
+        def run_all() -> None:
+            for _ in pool.map(run, [address] * threads, [steps] * threads):
+                pass
+
+        return best_rate(run_all, threads * steps * bits, seconds)
 
 
 @intrinsic
@@ -250,6 +262,7 @@ def measure_limits() -> Limits:
         rates[f"write_{distance}"] = best_rate(partial(_fill_new, size), size)
     return Limits(
         arithmetic=forms[best],
+        arithmetic_of_two=_form_rate(best, 2, 0.2),
         form=best,
         digits=best_rate(partial(digits, steps), steps * DRAWN * 2 * LANES * WORD),
         **rates,

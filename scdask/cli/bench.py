@@ -84,9 +84,10 @@ def bench(as_json: bool, peers: bool, saved: Path | None, seconds: float, quiet:
                                         and their cores, or null if not known
       level, compiled_for               of the instructions of the processor, and
                                         of the kernels, such as x86-64-v3
-      limits                            of the machine, a second: arithmetic (bit
-                                        operations, by a form), digits, and bytes:
-                                        read_near, read_far, write_near, write_far
+      limits                            of the machine, a second: arithmetic and
+                                        arithmetic_of_two (threads; bit operations,
+                                        by a form), digits, and bytes: read_near,
+                                        read_far, write_near, write_far
       busy                              whether a share is over 105 %: then other
                                         work has slowed the limits
       kernels: of each
@@ -211,13 +212,15 @@ def _print_speeds(
     from ..core.digits import DIGITS
 
     gigabytes = ", ".join(
-        f"{name.replace('_', ' ')} {rate / 1e9:.0f} GB/s" for name, rate in vars(limits).items() if "_" in name
+        f"{name.replace('_', ' ')} {rate / 1e9:.0f} GB/s"
+        for name, rate in vars(limits).items()
+        if name.startswith(("read", "write"))
     )
     caption = (
         f"{machine}. Gbitop/s: 10^9 pairs of bits gated and counted a second; Gbit/s: 10^9 bits of the result, or "
         "counted. Share: the time at the limits of what the kernel uses, one after the other, over its time. Limits of "
         f"a thread, measured to a few percent: arithmetic {limits.arithmetic / 1e9:.0f} Gbitop/s, by {limits.form}, "
-        "the quickest of the forms that are tried; random digits "
+        f"the quickest of the forms that are tried, on two threads {limits.arithmetic_of_two / 1e9:.0f}; random digits "
         f"{limits.digits / 1e9:.0f} 10^9/s, of which a bit takes {DIGITS:.1f}; {gigabytes}, near 512 KiB, far 256 MiB. "
         "Times: that of the other over ours."
     )
