@@ -135,7 +135,7 @@ def _macs(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
 
 def _halves(w: NDArray[np.uint64], x: NDArray[np.uint64], threads: int) -> NDArray[np.int64]:
     with ThreadPoolExecutor(threads) as pool:
-        return np.concatenate(list(pool.map(partial(vec_mac, w), np.split(x, 2))))
+        return np.concatenate(list(pool.map(lambda half: vec_mac(half, x), np.split(w, 2))), axis=1)
 
 
 def _single_macs(rng: np.random.Generator, peers: bool) -> Iterator[Case]:
