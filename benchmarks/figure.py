@@ -40,7 +40,7 @@ def main(report, figure):
     axes.set_xticks([0.01, 0.1, 1], ["0.01", "0.1", "1"])
     axes.axvline(1, color="#0072B2", linewidth=3, zorder=0, label="scdask")
     axes.grid(axis="both", color="0.93", zorder=0)
-    axes.set_title(f"Kernels on one thread, {measured['processor'].partition(' (')[0]}", fontsize="medium")
+    axes.set_title(f"Kernels on one thread, {measured['processor']}, {measured['level']}", fontsize="medium")
     fig.legend(loc="outside lower center", ncols=7, fontsize="small", frameon=False)
     fig.savefig(figure, dpi=90)
     click.echo(f"Written: {figure}")
