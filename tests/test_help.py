@@ -45,7 +45,7 @@ PAGES = {
         "jax_enable_x64",
         "XLA calls the kernels for NumPy arrays",
     ),
-    "scdask.jit_kernels": ("jit_vec_mac(", "NUMBA_CACHE_DIR", "3 to 5 seconds", "Fortran"),
+    "scdask.jit_kernels": ("jit_vec_mac(", "NUMBA_CACHE_DIR", "about ten seconds", "Fortran"),
     "scdask.layers": ("matmul(", "class SCSequential", "class SCMLP", "weights_0", "calibration inputs"),
     "scdask.manipulation": ("stack(", "concatenate(", "where(", "-1 is the last of them", "stream.bits[start:stop]"),
     "scdask.mpi_driver": ("class MPIDriver", "mpi_session(", "mpiexec -n 4", "TLS", "Several hosts have never"),
