@@ -85,9 +85,10 @@ def bench(as_json: bool, peers: bool, saved: Path | None, seconds: float, quiet:
       level, compiled_for               of the instructions of the processor, and
                                         of the kernels, such as x86-64-v3
       limits                            of the machine, a second: arithmetic and
-                                        arithmetic_of_two (threads; bit operations,
-                                        by a form), digits, and bytes: read_near,
-                                        read_far, write_near, write_far
+                                        arithmetic_of_two (bit operations on one
+                                        thread and on two, by a form), digits, and
+                                        bytes: read_near, read_far, write_near,
+                                        write_far
       busy                              whether a share is over 105 %: then other
                                         work has slowed the limits
       kernels: of each
