@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import scdask as sc
-from scdask import LFSR, Bernoulli, BitstreamError, Halton, Sobol, Thermometer, VanDerCorput
+from scdask import LFSR, Bernoulli, BitstreamError, Halton, Sobol, Thermometer, VanDerCorput, vector_ops
 from scdask.core import contract
 from scdask.core.words import Part
 
@@ -41,6 +41,15 @@ probability = st.floats(0, 1) | st.sampled_from([0.0, 1.0, 0.5, 2.0**-11, 2.0**-
 def test_shared_sequences_are_compared_bit_by_bit(sng, length):
     numbers, p = numbers_and_values(sng, length)
     np.testing.assert_array_equal(sc.encode(p, length, sng=sng).unpack(), numbers < p[:, None])
+
+
+def test_the_last_two_numbers_of_a_sequence_may_lie_half_apart():
+    sng, length = Sobol(47), 194
+    numbers = sng.numbers(length, 192, length)
+    assert abs(numbers[1] - numbers[0]) == pytest.approx(0.5)
+    p = np.nextafter(numbers, 1)
+    found = contract.encode_part(p, sng, length, "unipolar", Part((slice(0, 2),), (2,), 3, 4))
+    np.testing.assert_array_equal(vector_ops.unpack_bitstream(found, 2), numbers < p[:, None])
 
 
 @pytest.mark.parametrize(("sng", "length"), [(Sobol(3), 1), (Sobol(3), 9000), (SHARED[8], 1000)], ids=repr)

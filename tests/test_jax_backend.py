@@ -541,6 +541,13 @@ def test_bits_do_not_vary_with_the_probabilities_that_they_were_drawn_for():
             assert not jax.grad(mean)(jnp.full(4, 0.5)).any()
 
 
+@pytest.mark.parametrize("seed", [2**53 + 1, 2**63, 2**64 - 1])
+@pytest.mark.usefixtures("by_kernels")
+def test_kernels_take_seeds_of_64_bits(seed):
+    p, sng = np.array([0.3, 0.5]), Bernoulli(seed)
+    np.testing.assert_array_equal(to_host(sc.encode(to_jax(p), 100, sng=sng).words), sc.encode(p, 100, sng=sng).words)
+
+
 def test_small_arrays_are_left_to_xla(rng):
     words = to_jax(words_of(rng, 4))
     assert "scdask" not in jax.jit(lambda w: vector_ops.unpack_bitstream(w, 256)).lower(words).as_text()

@@ -130,7 +130,8 @@ def _table(sng: SNG, length: int, start: int, stop: int) -> tuple[NDArray[Any], 
     _fill_table(order, rows)
     cells = 2 << n.bit_length()
     guide = np.searchsorted(ranked, np.arange(cells + 1) / cells)
-    if n.bit_count() == 1 and (ranked == ranked[0] + np.arange(n) / n).all():
+    dyadic = n.bit_count() == 1 and (ranked[0] * 2.0**53).is_integer()
+    if dyadic and (ranked == ranked[0] + np.arange(n) / n).all():
         return ranked, guide, 0, rows
     stride = 1 << int(np.diff(guide).max()).bit_length() - 1
     return np.append(ranked, np.full(2 * stride, 2.0)), guide, stride, rows

@@ -150,15 +150,15 @@ def _side_by_side(rows: list[Any]) -> Any:
 
 
 def _independent_on_cpu(p: Any, streams: Any, options: Any, words: Any) -> None:
-    first, *key, kept = options.reshape(-1).tolist()
+    first, *key, kept = options.reshape(-1)
     streams, p = (readonly(a.reshape(-1)) for a in (np.broadcast_to(streams, p.shape), p))
     rows = words.reshape(-1, words.shape[-1])
 
     def draw(part: slice) -> None:
-        bernoulli(p[part], streams[part], first, *key, rows[part])
+        bernoulli(p[part], streams[part], int(first), *key, rows[part])
 
     spread(draw, len(rows), PART // rows.shape[1] + 1)
-    rows[:, -1] &= np.uint64(kept)
+    rows[:, -1] &= kept
 
 
 def _pays(p: Any, streams: Any, options: Any, n_words: int) -> bool:

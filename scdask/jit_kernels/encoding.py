@@ -249,7 +249,7 @@ def digits_of(p_bits):
     """The 64 binary digits of a probability given by the bits of its double, rounded up; those of 1 are all ones."""
     if p_bits == _ONE:
         return ~uint64(0)
-    exponent = int64(p_bits >> uint64(52))
+    exponent = int64(p_bits >> uint64(52)) & 2047  # -0 has a sign above it.
     mantissa = p_bits & uint64(2**52 - 1)
     if exponent:
         mantissa |= uint64(2**52)
@@ -336,10 +336,10 @@ def _find_rows(p, numbers, guide, stride, rows):
 def look_up(p, numbers, guide, stride, table, first, out):
     """out[s, first : first + table words] = the row of `table` for the count of numbers < p[s].
 
-    `numbers` are sorted. If `stride` is 0 they are a + i / n, and n is a power of two, so that p n - a n is exact where
-    it matters. Otherwise guide[j] is the count of those below j / (len(guide) - 1), where a binary search for p
-    starts in steps of `stride`, a power of two. At most 2 * stride - 1 numbers lie between two of these counts, and at
-    the end at least as many above 1.
+    `numbers` are sorted. If `stride` is 0 they are a + i / n, where n is a power of two and a a multiple of 2**-53, so
+    that p n - a n is exact for p above a. Otherwise guide[j] is the count of those below j / (len(guide) - 1), where a
+    binary search for p starts in steps of `stride`, a power of two. At most 2 * stride - 1 numbers lie between two of
+    these counts, and at the end at least as many above 1.
     """
     n_words = table.shape[1]
     found = np.empty(PANEL, np.int32)
