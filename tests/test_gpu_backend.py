@@ -439,7 +439,7 @@ def test_old_gpus_do_without_tensor_cores(cupy, rng, monkeypatch):
     np.testing.assert_array_equal(to_host(vector_ops.vec_mac(to_device(w), to_device(x))), vector_ops.vec_mac(w, x))
 
 
-TINY = [0.0, 5e-324, 1e-310, 2.0**-60, 0.1, 1 / 3, 0.5, np.nextafter(1, 0), 1.0]
+TINY = [0.0, -0.0, 5e-324, 1e-310, 2.0**-60, 0.1, 1 / 3, 0.5, np.nextafter(1, 0), 1.0]
 
 
 @pytest.mark.parametrize("length", [1, 64, 1000])

@@ -174,7 +174,7 @@ __device__ inline void threefry(word key0, word key1, word &x0, word &x1) {
 
 // The 64 binary digits, rounded up, of a probability below 1 whose double has the bits `p`.
 __device__ inline word digits_of(word p) {
-  int exponent = (int)(p >> 52);
+  int exponent = (int)(p >> 52) & 2047;  // -0 has a sign above it.
   word mantissa = (p & 0xfffffffffffffull) | (exponent ? 1ull << 52 : 0);
   int shift = 1011 - (exponent ? exponent : 1);
   if (shift <= 0) return mantissa << -shift;
