@@ -153,6 +153,7 @@ def test_a_report_of_0_1_0_can_be_compared(bench):
         b'{"scdask": "1", "processor": "X", "kernels": [{"case": "sum", "rate": 0}]}',
         b'{"scdask": "1", "processor": "X", "kernels": [{"case": "sum", "rate": NaN}]}',
         b'{"scdask": "1", "processor": "X", "kernels": [{"case": "sum", "rate": "fast"}]}',
+        b'{"scdask": "1", "processor": "X", "kernels": [{"case": "sum", "rate": 1%s}]}' % (b"0" * 400),
         b'{"processor": "X", "kernels": [{"case": "sum", "rate": 1}]}',
     ],
 )

@@ -178,7 +178,7 @@ def _read(path: Path) -> Saved:
         if not rates or not all(0 < rate < math.inf for rate in rates.values()):
             raise ValueError
         return Saved(path.name, str(report["scdask"]), str(report["processor"]), rates)
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         raise ScdaskError(f"{path} holds no speeds of kernels that `scdask bench --json` printed") from error
 
 
