@@ -69,8 +69,8 @@ def test_infer_digits(tmp_path):
     assert f"{written['float_accuracy']:.4f}" in result.output
     assert written["wall_seconds"] > sum(entry["seconds"] for entry in written["results"])
     assert (written["cpu_seconds"] > 0, written["cpu_seconds_of"]) == (True, "all processes")
-    took = f"The whole job took {written['wall_seconds']:.1f} s, {written['cpu_seconds']:.1f} CPU s."
-    assert result.stdout.endswith(f"{took}\n")
+    took = f"the job took {written['wall_seconds']:.1f} s, {written['cpu_seconds']:.1f} CPU s."
+    assert result.stdout.endswith(f"From its start to its results, {took}\n")
 
 
 # Of the table in which a competent program's accuracies are written down. A standard deviation is about .008 here.

@@ -45,7 +45,7 @@ PAGES = {
         "jax_enable_x64",
         "XLA calls the kernels for NumPy arrays",
     ),
-    "scdask.jit_kernels": ("jit_vec_mac(", "NUMBA_CACHE_DIR", "about ten seconds", "Fortran"),
+    "scdask.jit_kernels": ("jit_vec_mac(", "NUMBA_CACHE_DIR", "10 to 15 seconds", "Fortran"),
     "scdask.layers": ("matmul(", "class SCSequential", "class SCMLP", "weights_0", "calibration inputs"),
     "scdask.manipulation": ("stack(", "concatenate(", "where(", "-1 is the last of them", "stream.bits[start:stop]"),
     "scdask.mpi_driver": ("class MPIDriver", "mpi_session(", "mpiexec -n 4", "TLS", "Several hosts have never"),
@@ -122,7 +122,7 @@ SAID = {
     "scdask train": ("checkpoint.npz", "0.976", "Schedulers:", "same to the last bit"),
     "scdask mpi-run": ("mpiexec -n 4", "rank 0 is the scheduler", "TLS"),
     "scdask sbatch": ("--submit", "A minute before the time limit"),
-    "scdask bench": ("in under a minute", "NumPy doing the same", "benchmarks/README.md"),
+    "scdask bench": ("in about a minute", "NumPy doing the same", "benchmarks/README.md"),
     "scdask info": ("what works",),
 }
 

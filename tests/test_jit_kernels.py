@@ -388,3 +388,18 @@ def test_kernels_compile_for_avx_512(tmp_path):
         ["bernoulli", "True"],
     ]
     assert found.splitlines()[0].endswith("True True")
+
+
+WARMED = """
+from scdask.cluster import warm_up
+from scdask.core.llvm import shuffled_bytes
+from scdask.jit_kernels import encoding, mac_blocks, mac_tables
+warm_up()
+used = [encoding.bernoulli, encoding.look_up, mac_blocks._mac_uncopied, mac_blocks._mac_in_blocks]
+used += [mac_tables._mac] * (shuffled_bytes() > 0)
+print([func.__name__ for func in used if not func.signatures])
+"""
+
+
+def test_workers_warm_up_each_form_of_a_mac():
+    assert subprocess.check_output([sys.executable, "-c", WARMED], text=True) == "[]\n"

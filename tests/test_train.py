@@ -51,7 +51,7 @@ def test_train_digits(three_epochs):
     assert (written["seconds"] > 0, written["resumed_from"]) == (True, 0)
     assert written["wall_seconds"] > written["seconds"]
     assert (written["cpu_seconds"] > 0, written["cpu_seconds_of"]) == (True, "all processes")
-    took = f"the whole job took {written['wall_seconds']:.1f} s, {written['cpu_seconds']:.1f} CPU s"
+    took = f"the job took {written['wall_seconds']:.1f} s, {written['cpu_seconds']:.1f} CPU s"
     assert result.stdout.endswith(f"{took}\n")
     assert written["test_accuracy"] == written["test_accuracies"][-1] > 0.85
     for name in ("losses", "train_accuracies", "test_accuracies"):

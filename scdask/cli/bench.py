@@ -53,7 +53,7 @@ BUSY = (
 )
 @click.option("--quiet", is_flag=True, help="Print the result alone.")
 def bench(as_json: bool, peers: bool, saved: Path | None, seconds: float, quiet: bool) -> None:
-    """Time the kernels on this machine in under a minute.
+    """Time the kernels on this machine in about a minute.
 
     Each runs on one thread, in turn with NumPy doing the same, and with other packages if --peers is given (pip install
     "scdask[bench]"). Runs that are to give the same bits are compared before they are timed.

@@ -140,7 +140,7 @@ def infer(
       samples                           how many inputs were classified
       float_accuracy                    that of the same weights without streams
       settings_left                     0, or more if the job was stopped
-      wall_seconds, cpu_seconds         of the whole job, up to this file
+      wall_seconds, cpu_seconds         of the job, from its start to its results
       cpu_seconds_of                    "all processes" or "client": without the
                                         workers, if the scheduler was there, as
                                         it serves others too, or if the job was
@@ -252,7 +252,7 @@ def infer(
         found, spent = save()
         with printing(saved=True, quiet=quiet) as console:
             _print_table(console, found)
-            say(console, f"The whole job took {spent}.")
+            say(console, f"From its start to its results, the job took {spent}.")
         if keep:
             keep_open(status, place)
 

@@ -106,7 +106,7 @@ def train(
       scdask, job, scheduler, threads   what ran where
       samples, test_samples             images to train on, and to test with
       seconds, resumed_from             how long it took, from which epoch on
-      wall_seconds, cpu_seconds         of the whole job, up to this file
+      wall_seconds, cpu_seconds         of the job, from its start to its results
       cpu_seconds_of                    "all processes" or "client": without the
                                         workers, if the scheduler was there, as
                                         it serves others too
@@ -183,7 +183,8 @@ def train(
         with printing(saved=True, quiet=quiet) as console:
             last = (
                 f"Test accuracy {state.test_accuracies[-1]:.4f} after {state.epoch} epochs, "
-                f"{state.epoch - resumed} of them in {seconds:.1f} s; the whole job took {spent}"
+                f"{state.epoch - resumed} of them in {seconds:.1f} s; from its start to its results, the job took "
+                f"{spent}"
             )
             say(console, last)
         if keep:

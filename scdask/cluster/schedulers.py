@@ -132,8 +132,8 @@ warm_up.__module__ = "scdask.cluster"
 
 def _run_kernels(gpu: bool) -> None:
     for x_sng, w_sng in ((Sobol(1), Sobol(2)), (Bernoulli(1), Bernoulli(2))):
-        for rows in (1, 16):  # Different kernels multiply few rows and many.
-            inputs: Any = [[0.5] * 8] * rows
+        for rows, width in ((1, 8), (16, 8), (128, 64)):  # Different kernels multiply few rows, more, and many.
+            inputs: Any = [[0.5] * width] * rows
             if gpu:
                 inputs = BACKENDS["cupy"].from_numpy(inputs)
-            matmul(inputs, [[1.0] * 8] * 8, 64, x_sng=x_sng, w_sng=w_sng)
+            matmul(inputs, [[1.0] * width] * width, 64, x_sng=x_sng, w_sng=w_sng)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Bernoulli(SNG):
     """Independent random bits: each compares the probability with a uniform number of 64 binary digits of its own.
 
-    A bit is 1 with the probability p, rounded up to a multiple of 2**-64, which is p itself from 2**-11 on. The digits
+    A bit is 1 with the probability p, rounded up to a multiple of 2**-64; from 2**-12 on that is p itself. The digits
     of the numbers of 64 neighbouring bits are words of SFC64 [2]_, a quick generator, which each word of a stream
     starts anew from two words of Threefry2x64-13, a counter-based one [1]_: its key is (seed, shared), its counter the
     number of the stream and of the word. So every bit is a pure function of (seed, stream, position), whatever the

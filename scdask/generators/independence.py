@@ -47,7 +47,7 @@ def product_error(a: SNG, b: SNG, length: int = 256) -> float:
 
     Examples
     --------
-    >>> from scdask import Sobol, VanDerCorput
+    >>> from scdask.generators import Sobol, VanDerCorput, product_error
     >>> [round(product_error(a, Sobol(2)), 3) for a in (Sobol(1), VanDerCorput(), Sobol(2))]
     [0.001, 0.081, 0.102]
     """

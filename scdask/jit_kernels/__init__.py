@@ -5,7 +5,7 @@ Kernels take words of the machine's byte order: `mac.mac` takes words of any str
 compiled once, for read-only arrays, because any array can be viewed as one.
 
 Compilation
-    Kernels are compiled at their first call, all of them in about ten seconds, and kept on disk: beside scdask, or in
+    Kernels are compiled at their first call, all of them in 10 to 15 seconds, and kept on disk: beside scdask, or in
     your cache folder where that is read-only, or in the folder that the environment variable NUMBA_CACHE_DIR names.
     Only where none of these can be written to does each process compile for itself.
 Strides
