@@ -602,6 +602,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 def test_tests_on_a_gpu_need_cupy_pytest_and_hypothesis_alone(monkeypatch):
     missing = {*conftest.COMPONENTS.values(), "jax", "jaxlib", "matplotlib", "bokeh", "mpi4py", "cryptography", "xdist"}
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # Plugins of other packages would import them.
+    monkeypatch.delenv("SCDASK_REQUIRE", raising=False)
     options = ["-m", "gpu", "--collect-only", "-q", "-p", "no:cacheprovider", str(TESTS)]
     found = run(f"import sys; sys.argv[1:] = {options}; MISSING = {missing - {'cupy'}}" + BARE).strip().splitlines()
     assert re.match(r"4\d\d/\d+ tests collected", found[-1])
