@@ -15,6 +15,7 @@ encoding       `encode`, `decode`: numbers to streams and back
 generators     the numbers that `encode` compares with; which of them go together
 bitstream      `Bitstream`, its gates, `mux`, `multiply`, `xnor`, chunks, Zarr
 manipulation   `stack`, `concatenate`, `reshape`, `broadcast_to`, `where`; parts in time
+machines       `Machine`, `run`, `map_time`: circuits with memory
 correlation    `scc`, `scc_matrix`
 layers         `matmul`, `SCDense`, `SCMLP`, `SCSequential`: networks
 snn            spiking networks and their training
@@ -44,8 +45,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
         "bitstream", "chunked", "cluster", "computing", "correlation", "dashboard", "encoding", "errors",
-        "generators", "gpu_backend", "jax_backend", "jit_kernels", "layers", "manipulation", "mpi_driver", "plotting",
-        "progress", "snn", "vector_ops",
+        "generators", "gpu_backend", "jax_backend", "jit_kernels", "layers", "machines", "manipulation", "mpi_driver",
+        "plotting", "progress", "snn", "vector_ops",
     ],
     submod_attrs={
         "bitstream": ["Bitstream", "multiply", "mux", "open_zarr", "xnor"],
@@ -58,6 +59,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "generators": ["LFSR", "SNG", "Bernoulli", "Halton", "Sobol", "Thermometer", "VanDerCorput", "independent"],
         "layers": ["SCMLP", "SCDense", "SCSequential", "matmul"],
+        "machines": ["Machine", "map_time", "run"],
         "manipulation": ["broadcast_to", "concatenate", "reshape", "stack", "where"],
         "mpi_driver": ["MPIDriver", "mpi_session"],
     },

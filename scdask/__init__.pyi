@@ -11,6 +11,7 @@ from . import gpu_backend as gpu_backend
 from . import jax_backend as jax_backend
 from . import jit_kernels as jit_kernels
 from . import layers as layers
+from . import machines as machines
 from . import manipulation as manipulation
 from . import mpi_driver as mpi_driver
 from . import plotting as plotting
@@ -48,6 +49,9 @@ from .layers import SCMLP as SCMLP
 from .layers import SCDense as SCDense
 from .layers import SCSequential as SCSequential
 from .layers import matmul as matmul
+from .machines import Machine as Machine
+from .machines import map_time as map_time
+from .machines import run as run
 from .manipulation import broadcast_to as broadcast_to
 from .manipulation import concatenate as concatenate
 from .manipulation import reshape as reshape

@@ -15,6 +15,7 @@ from .dispatch import primitive
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .machines import Machine
     from .words import MacGate, Part, Polarity
 
 
@@ -64,6 +65,15 @@ def encode_part(values: Any, sng: Any, length: int, polarity: Polarity, part: Pa
 
     A value that is past the range of its polarity by `core.words.rounding` is taken as its end; where one is outside,
     a BitstreamError says.
+    """
+
+
+@primitive(work=metering.stepping)
+def run_machine(machine: Machine, start: Any, *words: Any, length: int) -> Any:
+    """Run a machine over operands that broadcast, from the states `start`, integers that broadcast to the streams.
+
+    The words of its outputs, whose padding is 0, and the states after bit `length`, uint8, of the streams' shape. A
+    BitstreamError says which start is no state.
     """
 
 

@@ -30,9 +30,9 @@ class Work:
     Parameters
     ----------
     operation : str
-        "encode", "gate", "mac", "popcount", or "pack", which unpacking is too.
+        "encode", "gate", "mac", "machine", "popcount", or "pack", which unpacking is too.
     bitops : int
-        Bits generated, gated, counted or packed; for a MAC pairs of bits, gated and counted.
+        Bits generated, gated, counted or packed, or steps of machines; for a MAC pairs of bits, gated and counted.
     uses : dict
         Bit operations, digits and bytes that it takes, each by the name of the limit in `limits.Limits`.
     streams : int
@@ -115,6 +115,13 @@ def accumulating(counts: Any, weights: Any, inputs: Any, gate: str, total: int |
     batch = math.prod(inputs.shape[:-2])
     bitops = WORD * batch * weights.size
     return Work("mac", bitops, {"arithmetic": bitops} if batch >= READ_BATCH else _moved(read=weights.nbytes))
+
+
+def stepping(results: Any, machine: Any, start: Any, *words: Any, length: int) -> Work:
+    """The work of `contract.run_machine`."""
+    *outputs, states = results
+    read = sum(operand.nbytes for operand in words)
+    return Work("machine", length * states.size, _moved(read=read, write=sum(output.nbytes for output in outputs)))
 
 
 def encoding(packed: Any, values: Any, sng: Any, length: int, polarity: str, part: Part) -> Work:

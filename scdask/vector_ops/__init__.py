@@ -33,15 +33,18 @@ from .counting import popcount, stream_popcount, vec_popcount
 from .encoding import encode_words
 from .gates import vec_and, vec_mux, vec_not, vec_or, vec_xnor, vec_xor
 from .mac import vec_mac
+from .machines import map_words, run_machine
 from .numbers import divide, largest, to_host
 from .packing import check_tail, mask_tail, pack_bitstream, unpack_bitstream
 from .products import as_weights, encode_mac
 
 __all__ = [
     "check_tail",
+    "map_words",
     "mask_tail",
     "pack_bitstream",
     "popcount",
+    "run_machine",
     "stream_popcount",
     "unpack_bitstream",
     "vec_and",
