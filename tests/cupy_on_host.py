@@ -254,7 +254,7 @@ class cuda:  # noqa: N801
 
 
 SCALARS = {"i64": np.int64, "word": np.uint64, "int": np.int32}
-ITEMS = {"word": 8, "double": 8, "int": 4, "unsigned char": None}
+ITEMS = {"unsigned": 4, "i64": 8, "word": 8, "double": 8, "int": 4, "unsigned char": None}
 
 
 class RawModule:

@@ -188,9 +188,9 @@ class Machine:
 
     @cached_property
     def polynomials(self) -> NDArray[np.uint64]:
-        """A machine of two states in polynomials over its inputs, for kernels: uint64 (2 + 2 m, 2**k), 0 or all ones.
+        """A machine of two states in polynomials over its inputs, for kernels: uint64 (2 + 2 m) * 2**k, 0 or all ones.
 
-        With the state q as a bit, a step makes it (keep & q) ^ set, and output j is (with_j & q) ^ without_j. The rows
+        With the state q as a bit, a step makes it (keep & q) ^ set, and output j is (with_j & q) ^ without_j. Rows
         are keep, set, with_0, without_0 and so on. AND multiplies, XOR adds, and coefficient i of a row is that of the
         product of the inputs whose bits are set in i.
         """
@@ -200,7 +200,7 @@ class Machine:
         for i in range(self.inputs):
             rows = rows.reshape(len(rows), -1, 2, 2**i)
             rows[:, :, 1] ^= rows[:, :, 0]
-        return np.uint64(0) - rows.reshape(len(rows), -1)
+        return np.uint64(0) - rows.reshape(-1)
 
     @cached_property
     def shifts(self) -> NDArray[np.int64] | None:

@@ -63,7 +63,8 @@ def measured(
     """Call a kernel in a task, and tell the worker what the kernel did and how long that took."""
     start = perf_counter()
     result = kernel(*args, **kwargs)
-    backend = computed_by(chain([result], args, kwargs.values()))
+    results = result if isinstance(result, tuple) else (result,)
+    backend = computed_by(chain(results, args, kwargs.values()))
     if backend is not None:
         backend.wait(result)
         _tell(worker, backend.name, work(result, *args, **kwargs), perf_counter() - start)

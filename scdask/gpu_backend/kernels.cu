@@ -152,6 +152,41 @@ extern "C" __global__ void popcount_streams(const word *words, i64 rows, i64 n_w
   }
 }
 
+// Machines
+
+// Run a machine over streams, each in a thread, from `states`, which become the last ones. The tables are those of
+// core/machines.py. Operands have k words at a time, each from the row that its rows say, as they may be broadcast.
+extern "C" __global__ void run_machine(const unsigned *look_ups, const unsigned *single_steps, int k, int m,
+                                       const word *x, const i64 *x_rows, const word *y, const i64 *y_rows,
+                                       const word *z, const i64 *z_rows, i64 rows, i64 length, i64 n_words,
+                                       unsigned char *states, word *out0, word *out1) {
+  int n = k == 1 ? 8 : k == 2 ? 4 : 2;
+  i64 whole = length / WORD;
+  int rest = (int)(length % WORD);
+  for (i64 row = thread_number(); row < rows; row += thread_count()) {
+    const word *operands[3] = {x + x_rows[row] * n_words, k > 1 ? y + y_rows[row] * n_words : x,
+                               k > 2 ? z + z_rows[row] * n_words : x};
+    unsigned state = states[row];
+    for (i64 w = 0; w < whole + (rest > 0); w++) {
+      int at_once = w < whole ? n : 1, steps = w < whole ? WORD : rest;
+      const unsigned *table = w < whole ? look_ups : single_steps;
+      word given[3], low = (1ull << at_once) - 1, first = 0, second = 0;
+      for (int i = 0; i < 3; i++) given[i] = i < k ? operands[i][w] : 0;
+      for (int t = 0; t < steps; t += at_once) {
+        unsigned entry_at = state << (at_once * k);
+        for (int i = 0; i < 3; i++) entry_at |= i < k ? (unsigned)(given[i] >> t & low) << (at_once * i) : 0;
+        unsigned entry = table[entry_at];
+        first |= (entry & low) << t;
+        second |= (entry >> at_once & low) << t;
+        state = entry >> (16 + at_once * k);
+      }
+      out0[row * n_words + w] = first;
+      if (m == 2) out1[row * n_words + w] = second;
+    }
+    states[row] = (unsigned char)state;
+  }
+}
+
 // Encoding
 
 // Threefry2x64 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3. SC 2011).

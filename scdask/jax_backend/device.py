@@ -198,8 +198,8 @@ def _from_jax(array: Any) -> Any:
 
 
 def wait(result: Any) -> None:
-    """Wait until an array is computed."""
-    result.block_until_ready()
+    """Wait until an array, or each of several, is computed."""
+    jax.block_until_ready(result)
 
 
 def works() -> str:
