@@ -174,7 +174,7 @@ def test_unknown_numbers_of_streams():
     whole, ends = sc.run(COUNTER, x, return_states=True)
     np.testing.assert_array_equal(y.compute().words, whole.words[::3])
     np.testing.assert_array_equal(states.compute(), ends[::3])
-    with pytest.raises(BitstreamError, match="chunks of .* streams do not combine"):
+    with pytest.raises(BitstreamError, match=r"chunks of .* streams do not combine"):
         sc.run(
             HOLD, Bitstream(chosen, 300), Bitstream(x.rechunk((4, 2)).words[da.arange(8, chunks=4) > 3], 300)
         ).compute()
