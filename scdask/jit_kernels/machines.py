@@ -1,6 +1,6 @@
-"""Machines: several steps a look-up, or, where there are two states, all 64 bits of a word at once.
+"""Machines: several steps a look-up; or many streams a look-up (`machine_shuffles`); or all bits of a word at once.
 
-A state of two is a bit, and a step makes it (keep & q) ^ set, whatever the machine. Such steps compose to another one,
+The last is for machines of two states. A state is then a bit, and a step makes it (keep & q) ^ set, whatever the machine. Such steps compose to another one,
 so that log2(64) shifts give all states in a word, as in an adder with carry look-ahead.
 """
 
@@ -19,7 +19,9 @@ from ..core import contract
 from ..core.llvm import I64, address_of, compiled, constant, empty_words, load, readonly, register_lanes, splat, store
 from ..core.machines import AT_ONCE
 from ..core.words import WORD
+from . import machine_shuffles
 from .device import implements
+from .machine_shuffles import run_shuffles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +47,9 @@ def run_machine(
 
 def constants(machine: Machine) -> tuple[NDArray[Any], ...]:
     """What the kernels know of a machine."""
-    return (machine.polynomials,) if machine.states == 2 else (machine.look_ups, machine.single_steps)
+    if machine.states == 2:
+        return (machine.polynomials,)
+    return machine.look_ups, machine.single_steps, machine_shuffles.tables(machine)
 
 
 def run_streams(
@@ -61,11 +65,13 @@ def run_streams(
     operands = [readonly(operand) for operand in words]
     places = readonly(np.array([_rows(operand, states.shape) for operand in (*operands, *outputs)]))
     inputs, written, flat = (0,) * len(words), (0,) * len(outputs), states.reshape(-1)
-    tables = map(readonly, constants)
-    if len(constants) == 1:
+    tables = tuple(map(readonly, constants))
+    if len(tables) == 1:
         _run_two_states(*tables, places, inputs, written, flat, length)
-    else:
-        _run_look_ups(*tables, places, inputs, written, flat, length)
+        return
+    *look_ups, shuffles = tables
+    first = run_shuffles(shuffles, places, inputs, written, flat, length // WORD) if shuffles.size else 0
+    _run_look_ups(*look_ups, places, inputs, written, flat, length, first)
 
 
 def _rows(words: NDArray[np.uint64], lead: tuple[int, ...]) -> NDArray[np.int64]:
@@ -156,11 +162,11 @@ def _put_word(typing_context, word, address):
 
 
 @compiled
-def _run_look_ups(table, single_steps, places, inputs, outputs, states, length):
-    """Run a machine of any number of states."""
+def _run_look_ups(table, single_steps, places, inputs, outputs, states, length, first):
+    """Run a machine of any number of states, of which rows below `first` have run, but for their last bits."""
     size, n_words, rest = states.size, length // WORD, length % WORD
     k, m = len(inputs), len(outputs)
-    for r in range(0, size, TOGETHER):
+    for r in range(first, size, TOGETHER):
         rows = (r, min(r + 1, size - 1), min(r + 2, size - 1), min(r + 3, size - 1))
         _look_up(table.ctypes.data, places.ctypes.data, size, rows, inputs, outputs, states.ctypes.data, n_words)
     if rest == 0:
