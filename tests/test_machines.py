@@ -86,6 +86,19 @@ def test_long_streams(states, length):
     check(sc.run(machine, *streams, return_states=True), *expected(machine, None, bits))
 
 
+@pytest.mark.parametrize(("states", "inputs"), [(2, 2), (3, 2), (8, 1), (16, 1), (13, 2), (8, 3), (40, 1), (200, 2)])
+def test_many_streams(states, inputs):
+    """Kernels take 32 streams at a time, 16, 4 or 1, and 8 words at a time: here none of these divides."""
+    rng = np.random.default_rng(states)
+    for outputs, rows, length in ((1, 71, 64 * 9), (2, 41, 64 * 11 + 13), (1, 9, 7)):
+        machine = some_machine(rng, states, inputs, outputs)
+        words = rng.integers(0, 2**64, (inputs, rows, -(-length // 64)), dtype=np.uint64)
+        streams = [Bitstream(vector_ops.mask_tail(each, length), length) for each in words]
+        start = rng.integers(0, states, rows)
+        bits = [stream.unpack() for stream in streams]
+        check(sc.run(machine, *streams, start=start, return_states=True), *expected(machine, start, bits))
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_every_library_gives_the_same_bits(backend, seed):
     rng = np.random.default_rng(seed)

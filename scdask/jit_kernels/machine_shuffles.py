@@ -77,11 +77,11 @@ def _transpose(builder: Any, words: list[Any]) -> list[Any]:
 def _across(builder: Any, vectors: list[Any]) -> list[Any]:
     """As many vectors as each has words, transposed."""
     if LANES == 2:
-        return [pick_lanes(builder, *vectors, (i, i + 2)) for i in range(2)]
-    a, b, c, d = vectors
-    evens = [pick_lanes(builder, *pair, (0, 4, 2, 6)) for pair in ((a, b), (c, d))]
-    odds = [pick_lanes(builder, *pair, (1, 5, 3, 7)) for pair in ((a, b), (c, d))]
-    return [pick_lanes(builder, *pair, lanes) for lanes in ((0, 1, 4, 5), (2, 3, 6, 7)) for pair in (evens, odds)]
+        a, b = vectors
+        return [pick_lanes(builder, a, b, (i, i + 2)) for i in range(2)]
+    pairs = (vectors[:2], vectors[2:])
+    halves = [[pick_lanes(builder, a, b, lanes) for a, b in pairs] for lanes in ((0, 4, 2, 6), (1, 5, 3, 7))]
+    return [pick_lanes(builder, a, b, lanes) for lanes in ((0, 1, 4, 5), (2, 3, 6, 7)) for a, b in halves]
 
 
 def _shuffler(several: bool) -> Any:

@@ -1,7 +1,8 @@
 """Machines: several steps a look-up; or many streams a look-up (`machine_shuffles`); or all bits of a word at once.
 
-The last is for machines of two states. A state is then a bit, and a step makes it (keep & q) ^ set, whatever the machine. Such steps compose to another one,
-so that log2(64) shifts give all states in a word, as in an adder with carry look-ahead.
+The last is for machines of two states. A state is then a bit, and a step makes it (keep & q) ^ set, whatever the
+machine. Such steps compose to another one, so that log2(64) shifts give all states in a word, as in an adder with carry
+look-ahead.
 """
 
 from __future__ import annotations
