@@ -13,10 +13,10 @@ What the page shows
 
 What is counted
     The kernels count themselves, exactly: a MAC is batch x neurons x inputs x words x 64 bit operations, a
-    split-unipolar layer twice that, for W+ and W-; a machine a bit operation a step of each stream. Only tasks of a Dask worker are counted, and no calls within
-    `jax.jit`. What a worker does after its last heartbeat, half a second apart on small clusters, is lost when it
-    leaves. Times are those of the clock, so that a thread which waits for a core looks slow. Counting takes 4 to 7 µs
-    a kernel, less than 0.2 % of a task of 20 ms.
+    split-unipolar layer twice that, for W+ and W-; a machine is an operation for each stream and step. Only tasks of a
+    Dask worker are counted, and no calls within `jax.jit`. What a worker does after its last heartbeat, half a second
+    apart on small clusters, is lost when it leaves. Times are those of the clock, so that a thread which waits for a
+    core looks slow. Counting takes 4 to 7 µs a kernel, less than 0.2 % of a task of 20 ms.
 
 The limits
     While somebody has the page open, each worker that has computed something measures its limits, once, for two

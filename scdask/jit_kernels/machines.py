@@ -7,7 +7,6 @@ look-ahead.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..core import contract
-from ..core.llvm import I64, address_of, compiled, constant, empty_words, load, readonly, register_lanes, splat, store
+from ..core.llvm import I64, compiled, constant, empty_words, load, readonly, register_lanes, splat, store
 from ..core.machines import AT_ONCE
 from ..core.words import WORD
 from . import machine_shuffles
@@ -63,7 +62,7 @@ def run_streams(
     """Run a machine from contiguous `states`, which become the final ones, and write its outputs, contiguous too."""
     if not outputs[0].size:
         return
-    operands = [readonly(operand) for operand in words]
+    operands = [_with_whole_rows(operand) for operand in words]
     places = readonly(np.array([_rows(operand, states.shape) for operand in (*operands, *outputs)]))
     inputs, written, flat = (0,) * len(words), (0,) * len(outputs), states.reshape(-1)
     tables = tuple(map(readonly, constants))
@@ -75,10 +74,16 @@ def run_streams(
     _run_look_ups(*look_ups, places, inputs, written, flat, length, first)
 
 
+def _with_whole_rows(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The words, copied only if those of a stream do not follow one another."""
+    return words if words.strides[-1] == words.itemsize else np.ascontiguousarray(words)
+
+
 def _rows(words: NDArray[np.uint64], lead: tuple[int, ...]) -> NDArray[np.int64]:
     """The addresses of the streams, repeated where they broadcast to `lead`."""
-    own = words.shape[:-1]
-    rows = np.arange(math.prod(own)).reshape(own) * (8 * words.shape[-1]) + address_of(words)
+    rows: Any = words.__array_interface__["data"][0]
+    for n, stride in zip(words.shape[:-1], words.strides[:-1], strict=True):
+        rows = np.expand_dims(rows, -1) + np.arange(n) * stride
     return np.broadcast_to(rows, lead).reshape(-1)
 
 
