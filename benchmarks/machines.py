@@ -159,7 +159,10 @@ def lazy_cases():
     """Yield the same of Dask graphs on threads, over chunks in memory, against the kernel on as many."""
     rows = sc.encode(np.broadcast_to(0.5, 10**6), LENGTH, chunks="auto").chunks[0][0]
     machine, x = counter(8), random_words(6 * rows, LENGTH // 64)
-    for name, chunks in (("6 chunks as by default", (rows, -1)), ("2 x 4 chunks, 4 of time", (3 * rows, LENGTH // 256))):
+    for name, chunks in (
+        ("6 chunks as by default", (rows, -1)),
+        ("2 x 4 chunks, 4 of time", (3 * rows, LENGTH // 256)),
+    ):
         ones = sc.run(machine, chunked(x, chunks)).popcount()
         run = partial(ones.compute, scheduler="threads", num_workers=THREADS)
         yield f"stanh over Dask, {name}", x.size * 64, {"ours": run, "kernel": partial(ones_on_threads, machine, x)}
