@@ -46,6 +46,7 @@ PAGES = {
         "XLA calls the kernels for NumPy arrays",
     ),
     "scdask.jit_kernels": ("jit_vec_mac(", "NUMBA_CACHE_DIR", "10 to 15 seconds", "Fortran"),
+    "scdask.machines": ("class Machine", "run(", "map_time(", "begin anew", "fewer rows of chunks than threads"),
     "scdask.layers": ("matmul(", "class SCSequential", "class SCMLP", "weights_0", "calibration inputs"),
     "scdask.manipulation": ("stack(", "concatenate(", "where(", "-1 is the last of them", "stream.bits[start:stop]"),
     "scdask.mpi_driver": ("class MPIDriver", "mpi_session(", "mpiexec -n 4", "TLS", "Several hosts have never"),
