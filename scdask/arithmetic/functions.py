@@ -132,7 +132,7 @@ def sexp(x: Bitstream, states: int = 16, gain: int = 2) -> Bitstream:
     --------
     >>> from scdask import Bernoulli, encode
     >>> x = encode(0.25, 2**16, polarity="bipolar", sng=Bernoulli(1))
-    >>> round(float(sexp(x, states=16, gain=2).decode()), 2)  # 0.358 in the long run
+    >>> round(float(sexp(x, states=16, gain=2).decode()), 2)  # 0.360 in the long run
     0.35
     """
     return _of_bipolar(sexp_machine(states, gain), x, "unipolar")
