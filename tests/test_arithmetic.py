@@ -255,7 +255,7 @@ def test_every_library_has_the_same_bits(backend):
     streams, _ = operands((UNI,) * 7, (2, 3), 200, seed=1)
     given = [stream.map_words(backend.array) for stream in streams]
     # Machines of JAX and CuPy arrays have tests of their own, and each takes a compilation.
-    few = ["cordiv", "subtract, bipolar", "polynomial", "sort, axis 1", "median, axis 1"]
+    few = ["polynomial", "sort, axis 1", "median, axis 1"]
     for name in few if backend.jax or backend.cupy else NAMES:
         found = backend.host(result(name, given).words)
         np.testing.assert_array_equal(found, result(name, streams).words, err_msg=name)
@@ -275,7 +275,7 @@ CHUNKS = st.tuples(chunks_of(2), chunks_of(3), chunks_of(4))
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(CHUNKS, CHUNKS)
 def test_chunks_along_all_axes_and_time_change_no_bit(name, chunks, others):
     streams, _ = operands((UNI,) * 7, (2, 3), 230, seed=2)
