@@ -528,7 +528,7 @@ def test_minimum_warns_of_nothing(recwarn):
     assert not recwarn.list
 
 
-def test_a_synchroniser_makes_extrema_of_any_streams():
+def test_a_synchronizer_makes_extrema_of_any_streams():
     a, b = (sc.encode(np.tile(BYTES[::8, None], (1, 33)), 1024, sng=Bernoulli(seed)) for seed in (1, 2))
     b = sc.Bitstream(b.words.swapaxes(0, 1).copy(), 1024)
     larger, smaller = np.maximum(a.decode(), b.decode()), np.minimum(a.decode(), b.decode())

@@ -8,7 +8,7 @@ SCC that each needs, that of its result, and the error to expect at N = 256.
 function              circuit                          SCC that it needs           SCC that it gives      RMSE
 ====================  ===============================  ==========================  =====================  ============
 `divide`              CORDIV: a flip-flop that holds   +1                          unknown                0.02 Sobol
-`divide`, "iscbdiv"   the same behind a synchroniser   any                         unknown                0.01 Sobol
+`divide`, "iscbdiv"   the same behind a synchronizer   any                         unknown                0.01 Sobol
 `jk_divide`           JK flip-flop: a / (a + b)        0, random bits              unknown                0.03 random
 `sqrt`                counter, shift register          one stream                  unknown                0.03 Sobol
 `stanh`               saturating counter               one stream, random bits     unknown                0.13 random

@@ -29,7 +29,7 @@ def divide(a: Bitstream, b: Bitstream, circuit: str = "cordiv") -> Bitstream:
     unipolar streams, as encoded with one generator: then the ones of `a` are among those of `b`, of which they are the
     share a / b.
 
-    "iscbdiv" [2]_ divides streams of any correlation. A synchroniser in front of the same divider keeps ones of `a`
+    "iscbdiv" [2]_ divides streams of any correlation. A synchronizer in front of the same divider keeps ones of `a`
     that come where `b` is 0, up to 3 of them, for ones of `b` that come alone. Where `b` is 0, the divider gives the
     last and the last but one quotient bit in turn. Of bipolar streams, counters part the signs from the magnitudes
     (`magnitude_machine`); the quotient of the magnitudes is made bipolar again, and gets the signs by XOR.
@@ -210,7 +210,7 @@ def iscbdiv_machine(depth: int = 3) -> Machine:
         Of 8 (depth + 1) states: the ones that wait, the last two quotient bits where the divisor was 1, which are 1
         and 0 at first, and which of them is next.
     """
-    waits = integer("the depth of a synchroniser", depth, 0, 31) + 1
+    waits = integer("the depth of a synchronizer", depth, 0, 31) + 1
 
     def step(state: int, a: int, b: int) -> tuple[int, int]:
         rest, waiting = divmod(state, waits)

@@ -24,7 +24,7 @@ def maximum(a: Bitstream, b: Bitstream, depth: int | None = None) -> Bitstream:
     a, b : Bitstream
         Of one length and polarity, and at SCC = +1, as those of one generator; shapes broadcast.
     depth : int, optional
-        For streams that do not correlate so: the ones that a synchroniser in front of the gate makes wait for each
+        For streams that do not correlate so: the ones that a synchronizer in front of the gate makes wait for each
         other, at most. A value moves by `depth` / N at most, and what SCC lacks of +1 is an error.
 
     Returns
@@ -112,7 +112,7 @@ def subtract(a: Bitstream, b: Bitstream, select: Bitstream | None = None) -> Bit
 @cache
 def _synchronizer(depth: int) -> Machine:
     """The machine that makes a one which comes alone wait for its partner (Lee, Alaghi, Ceze, DATE 2018)."""
-    depth = integer("the depth of a synchroniser", depth, 1, 127)
+    depth = integer("the depth of a synchronizer", depth, 1, 127)
 
     def step(state: int, a: int, b: int) -> tuple[int, int, int]:
         waiting = state - depth  # ones of a if positive, of b if negative
@@ -128,7 +128,7 @@ def _synchronizer(depth: int) -> Machine:
 
 
 def _together(a: Bitstream, b: Bitstream, depth: int | None) -> tuple[Bitstream, Bitstream]:
-    """The streams as they come, or behind a synchroniser."""
+    """The streams as they come, or behind a synchronizer."""
     check_alike(a, b)
     if depth is None:
         return a, b

@@ -174,7 +174,7 @@ def bernstein(function: Callable[[NDArray[np.float64]], ArrayLike], degree: int)
     basis = np.stack([comb(n, k) * nodes**k * (1 - nodes) ** (n - k) for k in range(n + 1)], axis=1)
     root = np.sqrt(weights)
     found = lsq_linear(basis * root[:, None], values * root, (0, 1), method="bvls", tol=1e-15)
-    return np.clip(found.x, 0, 1)
+    return np.clip(np.asarray(found.x, np.float64), 0, 1)
 
 
 def _quadrature() -> tuple[NDArray[np.float64], NDArray[np.float64]]:

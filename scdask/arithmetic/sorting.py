@@ -10,7 +10,7 @@ import numpy as np
 from ..bitstream import check_alike, wrap_words
 from ..core import contract
 from ..errors import BitstreamError
-from ..manipulation import checked_axis
+from ..manipulation import number_of_axis
 from ..vector_ops.numbers import along, concatenate
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _median(network: Network, words: Any, axis: int) -> Any:
 def _checked(streams: Bitstream, axis: int) -> tuple[int, int]:
     """The axis, counted from the first, and its length."""
     check_alike(streams)
-    at = checked_axis(axis, streams.ndim)
+    at = number_of_axis(axis, streams.ndim)
     n = streams.shape[at]
     if np.isnan(n):
         raise BitstreamError("the number of streams is not known: call words.compute_chunk_sizes() first")
