@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scdask as sc
-from scdask import Bernoulli, Bitstream, BitstreamError, Sobol, correlation, vector_ops
+from scdask import Bernoulli, Bitstream, BitstreamError, Sobol, vector_ops
+from scdask.correlation import measures
 
 
 def stream(*bits, backend=None):
@@ -107,14 +108,14 @@ def test_scc_under_jit():
 
 @given(st.data())
 def test_counts_of_the_longest_streams(data):
-    n = correlation.LONGEST
+    n = measures.LONGEST
     x, y = (data.draw(st.integers(0, n)) for _ in "xy")
     both = data.draw(st.integers(max(0, x + y - n), min(x, y)))
     counts = [np.array([count]) for count in (both, x, y)]
     numerator = both * n - x * y
     worst = n * min(x, y) - x * y if numerator > 0 else x * y - n * max(x + y - n, 0)
     expected = float(Fraction(numerator, worst)) if numerator else 0.0
-    (found,) = correlation._from_counts(*counts, length=n)
+    (found,) = measures._from_counts(*counts, length=n)
     assert found == pytest.approx(expected, rel=1e-15, abs=0)
 
 
@@ -130,7 +131,7 @@ def test_what_does_not_correlate():
         with pytest.raises(BitstreamError, match=message):
             sc.scc_matrix(wrong)
     with pytest.raises(BitstreamError, match="4294967296 bits"):
-        correlation._scc(np.array([1]), np.array([1]), np.array([1]), 2**32 + 1)
+        measures._measure(measures._from_counts, *3 * [np.array([1])], 2**32 + 1)
 
 
 def test_no_streams():
