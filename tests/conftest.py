@@ -36,13 +36,16 @@ COMPONENTS = {
     "slurm": "dask_jobqueue",
     "notebooks": "nbclient",
     "browser": "playwright",
+    "iverilog": None,
 }
-PROGRAMS = {"mpi": "mpiexec", "slurm": "slurmctld", "browser": "chromium"}  # that a component needs beside its package
+# What a component needs beside its package, if it has one.
+PROGRAMS = {"mpi": "mpiexec", "slurm": "slurmctld", "browser": "chromium", "iverilog": "iverilog"}
 SEARCHED = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])
 INSTALLED = {
     name
     for name, module in COMPONENTS.items()
-    if importlib.util.find_spec(module) and (name not in PROGRAMS or shutil.which(PROGRAMS[name], path=SEARCHED))
+    if (module is None or importlib.util.find_spec(module))
+    and (name not in PROGRAMS or shutil.which(PROGRAMS[name], path=SEARCHED))
 }
 
 collect_ignore = ["mpi", "worlds.py"]  # programs that tests run

@@ -163,7 +163,20 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
     T = property(lambda self: ndarray._of(self._host.T))
 
 
-for _name in ("reshape", "ravel", "astype", "sum", "any", "all", "clip", "copy", "transpose", "argmax", "view"):
+for _name in [
+    "reshape",
+    "ravel",
+    "astype",
+    "sum",
+    "cumsum",
+    "any",
+    "all",
+    "clip",
+    "copy",
+    "transpose",
+    "argmax",
+    "view",
+]:
     setattr(ndarray, _name, _wrapped(getattr(np.ndarray, _name)))
 
 

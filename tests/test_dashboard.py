@@ -53,6 +53,10 @@ def totals_after(client, *collections):
     return {operation: total for (operation, _), total in monitor.totals().items()}
 
 
+TOGGLE = sc.Machine([[0, 1], [1, 0]], [[0, 0], [0, 1]])
+MACHINE = {"gate": 12 * WORDS * 64, "machine": 12 * LENGTH}
+
+
 def fetch(address):
     # The link of a cluster within a process names the machine, but the server listens as it was told.
     local = urlsplit(address)._replace(netloc=f"127.0.0.1:{urlsplit(address).port}").geturl()
@@ -83,6 +87,7 @@ def test_a_mac_counts_each_pair_of_bits(client):
         (lambda a, b: vector_ops.popcount(a), {"popcount": 12 * WORDS * 64}),
         (lambda a, b: vector_ops.stream_popcount(a), {"popcount": 12 * WORDS * 64}),
         (lambda a, b: vector_ops.vec_popcount(a), {"popcount": 12 * WORDS * 64}),
+        (lambda a, b: vector_ops.run_machine(TOGGLE, vector_ops.mask_tail(a, LENGTH), length=LENGTH)[0], MACHINE),
         (lambda a, b: vector_ops.unpack_bitstream(a, LENGTH), {"pack": 12 * LENGTH}),
         (lambda a, b: vector_ops.pack_bitstream(da.ones((4, 70), chunks=2, dtype=np.uint8)), {"pack": 4 * 70}),
         (
@@ -91,7 +96,19 @@ def test_a_mac_counts_each_pair_of_bits(client):
             {"encode": 2 * 3 * 8 * 200 + 6 * 8 * 200, "mac": 6 * 2 * 3 * 8 * 4 * 64},
         ),
     ],
-    ids=["encode", "and", "mux", "not", "popcount", "stream_popcount", "vec_popcount", "unpack", "pack", "matmul"],
+    ids=[
+        "encode",
+        "and",
+        "mux",
+        "not",
+        "popcount",
+        "stream_popcount",
+        "vec_popcount",
+        "machine",
+        "unpack",
+        "pack",
+        "matmul",
+    ],
 )
 def test_operations_count_their_bits(client, make, expected):
     dashboard.install(client)

@@ -328,6 +328,7 @@ import hashlib
 import numpy as np
 import scdask as sc
 from scdask import vector_ops
+from scdask.vector_ops.umul import umul_words
 digest = hashlib.sha256()
 p = np.linspace(0, 1, 4000).reshape(80, 50)
 for sng in (sc.Bernoulli(1), sc.Bernoulli(1, shared=True), sc.Sobol(2), sc.LFSR()):
@@ -339,6 +340,12 @@ for sng in (sc.Bernoulli(1), sc.Bernoulli(1, shared=True), sc.Sobol(2), sc.LFSR(
     digest.update(np.ascontiguousarray(vector_ops.vec_mac(stream.words, stream.words[:30])).tobytes())
     digest.update(np.ascontiguousarray(vector_ops.vec_mac(stream.words[:3], stream.words[3:5], "xnor", 1000)).tobytes())
     digest.update(np.ascontiguousarray(vector_ops.vec_xnor(stream.words, stream.words[::-1], 1000)).tobytes())
+    tables = np.random.default_rng(1)
+    for states, inputs in ((2, 2), (5, 1), (9, 2)):
+        machine = sc.Machine(*(tables.integers(0, n, (states, 2**inputs)) for n in (states, 2)))
+        for array in vector_ops.run_machine(machine, *[stream.words, stream.words[::-1]][:inputs], length=1000):
+            digest.update(array.tobytes())
+    digest.update(umul_words(stream.words, p, sng, 1000).tobytes())
 print(digest.hexdigest())
 """
 

@@ -42,7 +42,7 @@ COUNTER_COST = 1.25  # what a block takes with its map, if its streams soon forg
 def run(machine: Machine, start: Any, *words: Any, length: int) -> tuple[da.Array, ...]:
     cost = 1 + machine.states if machine.shifts is None else COUNTER_COST
     block, maps = (partial(func, machine) for func in (_run_block, _map_block))
-    return _Scan("sc-machine", block, length, machine.outputs, np.uint8, maps, cost).over(words, start)
+    return Scan("sc-machine", block, length, machine.outputs, np.uint8, maps, _next_states, cost).over(words, start)
 
 
 def _run_block(machine: Machine, *words_and_start: Any, length: int) -> Any:
@@ -63,7 +63,7 @@ def _next_states(maps: Any, states: Any) -> Any:
 def map_blocks(kernel: Callable[..., Any], *words: Any, length: int, state: Any, outputs: int) -> tuple[Any, ...]:
     name = f"sc-{getattr(kernel, '__name__', 'map').strip('<>_')}"
     dtype = getattr(state, "dtype", None)
-    return _Scan(name, partial(_kernel_block, kernel, outputs), length, outputs, dtype).over(words, state)
+    return Scan(name, partial(_kernel_block, kernel, outputs), length, outputs, dtype).over(words, state)
 
 
 def _kernel_block(kernel: Callable[..., Any], outputs: int, *words_and_state: Any, length: int) -> Any:
@@ -72,7 +72,7 @@ def _kernel_block(kernel: Callable[..., Any], outputs: int, *words_and_state: An
 
 
 @dataclass(frozen=True)
-class _Scan:
+class Scan:
     """What is done to blocks along time.
 
     Parameters
@@ -87,9 +87,13 @@ class _Scan:
     dtype : data-type
         Of the states.
     maps : callable, optional
-        maps(*blocks, length=bits) gives the state after a block for each one before it.
+        maps(*blocks, length=bits) gives what a block does to its state.
+    follow : callable, optional
+        follow(map, state) gives the state after a block.
     cost : float
         The time that a block takes with its map, over that without.
+    placed : bool
+        Whether `func` is told where a block is, as `region`.
     """
 
     name: str
@@ -98,7 +102,9 @@ class _Scan:
     outputs: int
     dtype: Any
     maps: Callable[..., Any] | None = None
+    follow: Callable[..., Any] | None = None
     cost: float = 0
+    placed: bool = False
 
     def over(self, words: tuple[Any, ...], state: Any) -> tuple[Any, ...]:
         """The outputs for words, from a state that is None, an array or a scalar, and the last states."""
@@ -123,7 +129,7 @@ class _Scan:
         if len(operands) == 0 or state is None or not state.ndim:
             operands = [*operands, (state, None)]
         region = ArraySliceDep(tuple(chunks[axis] for axis in axes)), axes
-        block = partial(_block, self.func, self.length)
+        block = partial(_block, self.func, self.length, self.placed)
         given = [x for pair in (region, *operands) for x in pair]
         sizes = {axis: chunks[axis] for axis in axes}
         both = blockwise(self.name, block, axes, *given, adjust_chunks=sizes, dtype=np.uint64)
@@ -152,11 +158,11 @@ class _Scan:
                 place["z"] = t
                 region = tuple(regions[axis][place[axis]] for axis in axes)
                 blocks = [_key(operand, place) for operand in operands]
-                graph[run, *row, t] = (partial(_block, self.func, self.length, region), *blocks, before)
+                graph[run, *row, t] = (partial(_block, self.func, self.length, self.placed, region), *blocks, before)
                 after: Any = (itemgetter(-1), (run, *row, t))
                 if maps and t + 1 < times:
-                    graph[mapped, *row, t] = (partial(_block, maps, self.length, region), *blocks)
-                    after = (_next_states, (mapped, *row, t), before)
+                    graph[mapped, *row, t] = (partial(_block, maps, self.length, False, region), *blocks)
+                    after = (self.follow, (mapped, *row, t), before)
                 before = (states, *row, t)
                 graph[before] = after
             ends[end, *row, *rest] = before
@@ -186,9 +192,10 @@ def _key(operand: tuple[da.Array, str], place: dict[str, int]) -> tuple[Any, ...
     return array.name, *(place.get(axis, 0) if n > 1 else 0 for axis, n in zip(axes, array.numblocks, strict=True))
 
 
-def _block(func: Callable[..., Any], length: int, region: tuple[slice, ...], *blocks: Any) -> Any:
+def _block(func: Callable[..., Any], length: int, placed: bool, region: tuple[slice, ...], *blocks: Any) -> Any:
     bits = bits_in(region[-1].start, region[-1].stop, length)
-    return in_chunk(func, region, *map(_alone, blocks), length=bits)
+    of_block = partial(func, length=bits, region=region) if placed else partial(func, length=bits)
+    return in_chunk(of_block, region, *map(_alone, blocks))
 
 
 def _last(both: Any) -> Any:

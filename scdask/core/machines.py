@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import _html
 from ..errors import BitstreamError
+from . import verilog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -218,6 +219,65 @@ class Machine:
             if wrong.size:
                 raise BitstreamError(f"a machine of {self.states} states has no state {wrong.flat[0]}")
         return states.astype(np.uint8, copy=False)
+
+    def to_verilog(self, name: str) -> str:
+        """Write the machine as a Verilog module, which gives the bits that `scdask.run` gives.
+
+        The state is a register, which moves at the rising edge of the clock; the outputs are combinational, and those
+        of the state and the inputs of the same cycle. Bit t of the streams is that of cycle t after a reset.
+
+        Parameters
+        ----------
+        name : str
+            Of the module.
+
+        Returns
+        -------
+        str
+            Verilog-2001, which can be synthesised. The inputs are x, y and z, as many as the machine reads; the output
+            is out, or out0 and out1; and there are clk, rst and enable.
+
+        Raises
+        ------
+        BitstreamError
+            If the name is no identifier of Verilog.
+
+        Examples
+        --------
+        A flip-flop that keeps its bit where y is 0:
+
+        >>> keep = Machine.from_step(lambda q, x, y: (x if y else q, x if y else q), states=2, inputs=2)
+        >>> print(keep.to_verilog("keep"))
+        // A finite-state machine of 2 states, which scdask wrote from its tables.
+        // Bit t of a stream is that of cycle t after a reset.
+        module keep (
+            input  wire clk,     // the state moves at its rising edge
+            input  wire rst,     // synchronous: back to the start, state 0
+            input  wire enable,  // 1: the state moves; 0: it stays
+            input  wire x,       // a bit of the first stream
+            input  wire y,       // a bit of the second stream
+            output reg  out      // the bit of this cycle, of the state and the inputs
+        );
+            reg [0:0] state;
+            reg [0:0] next;
+        <BLANKLINE>
+            always @*
+                case (state)
+                    1'd0: {next, out} = y ? (x ? {1'd1, 1'b1} : {1'd0, 1'b0}) : {1'd0, 1'b0};
+                    1'd1: {next, out} = y ? (x ? {1'd1, 1'b1} : {1'd0, 1'b0}) : {1'd1, 1'b1};
+                    default: {next, out} = {1'd0, 1'b0};
+                endcase
+        <BLANKLINE>
+            always @(posedge clk)
+                if (rst) begin
+                    state <= 1'd0;
+                end else if (enable) begin
+                    state <= next;
+                end
+        endmodule
+        <BLANKLINE>
+        """
+        return verilog.machine(name, self.next_state, self._written.tolist(), self.start)
 
     def __reduce__(self) -> Any:
         return type(self), (self.next_state, self.output, self.start)  # without what is kept for kernels

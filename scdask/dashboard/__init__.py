@@ -7,15 +7,16 @@ The command line prints its address; the bar of links on Dask's own pages leads 
 
 What the page shows
     Bit operations a second of the cluster and of each worker; which kernels and SIMD level a worker uses; streams
-    encoded, bits generated and packed words held; for each operation (encode, gate, mac, popcount, pack) its time, its
-    speed, and the share of the worker's measured limit that it reaches; the loss and accuracy of a training as it goes.
+    encoded, bits generated and packed words held; for each operation (encode, gate, mac, machine, popcount, pack) its
+    time, its speed, and the share of the worker's measured limit that it reaches; the loss and accuracy of a training
+    as it goes.
 
 What is counted
     The kernels count themselves, exactly: a MAC is batch x neurons x inputs x words x 64 bit operations, a
-    split-unipolar layer twice that, for W+ and W-. Only tasks of a Dask worker are counted, and no calls within
-    `jax.jit`. What a worker does after its last heartbeat, half a second apart on small clusters, is lost when it
-    leaves. Times are those of the clock, so that a thread which waits for a core looks slow. Counting takes 4 to 7 µs
-    a kernel, less than 0.2 % of a task of 20 ms.
+    split-unipolar layer twice that, for W+ and W-; a machine is an operation for each stream and step. Only tasks of a
+    Dask worker are counted, and no calls within `jax.jit`. What a worker does after its last heartbeat, half a second
+    apart on small clusters, is lost when it leaves. Times are those of the clock, so that a thread which waits for a
+    core looks slow. Counting takes 4 to 7 µs a kernel, less than 0.2 % of a task of 20 ms.
 
 The limits
     While somebody has the page open, each worker that has computed something measures its limits, once, for two

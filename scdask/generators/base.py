@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numba import uint64
 
+from ..core import contract, verilog
+from ..core.checks import as_host, as_real, check_encoding, check_polarity
 from ..core.llvm import compiled, empty_words
 from ..core.words import words_for
 from ..errors import BitstreamError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ..core.words import Polarity
 
 
 class SNG:
@@ -27,9 +31,10 @@ class SNG:
     (halves down): the stream of p has its ones at the K = ceil(p N - 1/2) smallest of the first N numbers. That is
     exact for k / N, and unbiased for all other p. In hardware, for N = 2**m: a register of m + 1 bits holds K (m bits
     do without p = 1), and the comparator sees the m highest bits of the sequence. (For other N, the register holds the
-    K-th smallest number itself, which is found when p is loaded; a sequence needs no more bits.) To simulate a narrower
-    register of w bits, round p to k / 2**w first. The first bits of such a stream are those of K / N, not of p: of
-    `VanDerCorput` and of `Sobol` without a seed, n = 2**i of N = 2**m bits have ceil(n K / N) ones.
+    K-th smallest number itself, which is found when p is loaded; a sequence needs no more bits.) `to_verilog` writes
+    this hardware, and `threshold` gives what the register holds. To simulate a narrower register of w bits, round p to
+    k / 2**w first. The first bits of such a stream are those of K / N, not of p: of `VanDerCorput` and of `Sobol`
+    without a seed, n = 2**i of N = 2**m bits have ceil(n K / N) ones.
 
     ``rounding="up"`` compares p itself with the sequence instead, in a register as wide as p. Then the first n bits of
     a stream of N are the stream of n bits (not for `Thermometer`, which is another sequence at each N). At N = 2**m
@@ -105,6 +110,135 @@ class SNG:
             of = "" if streams is None else f" for each of {len(streams)} elements"
             raise BitstreamError(f"{self} does not give {stop - start} numbers from 0 up to 1{of}")
         return numbers + 0.0
+
+    def to_verilog(self, name: str, length: int) -> str:
+        """Write the generator as a Verilog module, which gives the bits that `encode` gives.
+
+        It compares a threshold, which a register of yours or a constant holds, with its numbers as integers. The number
+        is an output too: streams that share the sequence need a comparator each, and one module for all.
+
+        `LFSR` is its register, `Thermometer` a counter, `VanDerCorput` a counter with its bits reversed, `Halton` one
+        with its digits reversed. `Sobol` XORs the direction number of the lowest zero bit of a counter to the point. A
+        counter has the digits that N numbers need, and begins anew after the last: for N = 2**m after N cycles.
+
+        Parameters
+        ----------
+        name : str
+            Of the module.
+        length : int
+            Bits of a stream, N.
+
+        Returns
+        -------
+        str
+            Verilog-2001, which can be synthesised, with the inputs clk, rst, enable and threshold, and the outputs
+            number and out. Bit t of a stream is out in cycle t after a reset. Where enable is 0 the number stays.
+
+        Raises
+        ------
+        BitstreamError
+            If the name is no identifier of Verilog, or the generator is another, or `LFSR` with a register for each
+            element.
+
+        See Also
+        --------
+        threshold : The integer for a probability.
+
+        Examples
+        --------
+        >>> from scdask import Sobol
+        >>> print(Sobol(2).to_verilog("sobol2", 16))
+        // The generator Sobol(dimension=2), for streams of 16 bits, which scdask wrote.
+        // Bit t of a stream is that of cycle t after a reset.
+        module sobol2 (
+            input  wire clk,              // the next number comes at its rising edge
+            input  wire rst,              // synchronous: back to the first number
+            input  wire enable,           // 1: the number moves; 0: it stays
+            input  wire [4:0] threshold,  // for p, in scdask: Sobol(dimension=2).threshold(p, 16)
+            output wire [3:0] number,     // for the comparators of more streams
+            output wire out               // the bit of this cycle
+        );
+            reg [3:0] count;
+            reg [3:0] point;
+            reg [3:0] direction;
+        <BLANKLINE>
+            always @*
+                casez (count)
+                    4'b???0: direction = 4'h8;
+                    4'b??01: direction = 4'hc;
+                    4'b?011: direction = 4'ha;
+                    default: direction = 4'hf;
+                endcase
+        <BLANKLINE>
+            always @(posedge clk)
+                if (rst) begin
+                    count <= 4'd0;
+                    point <= 4'h0;
+                end else if (enable) begin
+                    count <= count + 4'd1;
+                    point <= point ^ direction;
+                end
+        <BLANKLINE>
+            assign number = point;
+            assign out = {1'b0, number} < threshold;
+        endmodule
+        <BLANKLINE>
+        """
+        self._check_circuit()
+        length = check_encoding(length, self)
+        return verilog.generator(name, self, length, *self._circuit(length))
+
+    def threshold(self, p: Any, length: int, polarity: Polarity = "unipolar") -> NDArray[np.int64]:
+        """The integers that `to_verilog` compares with, so that its bits are those of `encode`.
+
+        For `LFSR` that is p 2**width, rounded up. For `Sobol` and `VanDerCorput` with N = 2**m bits, and `Thermometer`
+        with any, it is the number of ones, such as the integer nearest to p N. Otherwise it is the smallest of the N
+        numbers that p is not above, as an integer, or 1 more than the greatest if there is none.
+
+        Parameters
+        ----------
+        p : array_like of real numbers, any shape
+            In [0, 1] for unipolar, [-1, 1] for bipolar streams.
+        length : int
+            Bits of a stream, N, as given to `to_verilog`; at most 2**24, but for `LFSR`, where it does not matter.
+        polarity : {"unipolar", "bipolar"}
+
+        Returns
+        -------
+        array of int64, of the shape of p
+
+        Raises
+        ------
+        BitstreamError
+            Where `to_verilog` and `encode` raise it.
+
+        Examples
+        --------
+        >>> from scdask import LFSR, Sobol
+        >>> Sobol(2).threshold([0.25, 0.3, 1], 16)
+        array([ 4,  5, 16])
+        >>> int(LFSR(8).threshold(0.5, 255, "bipolar"))
+        192
+        """
+        self._check_circuit()
+        check_polarity(polarity)
+        length = check_encoding(length, self)
+        probabilities = contract.probabilities(as_real(as_host(p, "p"), "p"), polarity)
+        bits, _ = self._circuit(length)
+        return np.asarray(self._thresholds(probabilities, length, bits))
+
+    def _check_circuit(self) -> None:
+        if "_circuit" not in vars(type(self)):  # That of a base need not have the numbers of a class of one's own.
+            raise BitstreamError(
+                f"Verilog is written of LFSR, Sobol, Halton, VanDerCorput and Thermometer, and not of {self}"
+            )
+
+    def _circuit(self, length: int) -> tuple[int, list[str]]:
+        """The bits of `number`, and the lines of Verilog that drive it."""
+        raise NotImplementedError
+
+    def _thresholds(self, p: NDArray[np.float64], length: int, bits: int) -> NDArray[np.int64]:
+        raise NotImplementedError
 
     def key(self) -> tuple[np.uint64, np.uint64] | None:
         """The key, if the numbers are those of `Bernoulli`, for which backends have kernels."""

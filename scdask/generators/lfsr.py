@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 from numba import uint64
 
+from ..core import verilog
 from ..core.checks import check_choice
 from ..core.llvm import compiled
 from ..core.ones import popcount_word
@@ -148,6 +149,32 @@ class LFSR(SNG):
     def own_numbers(self, length: int, start: int, stop: int, streams: NDArray[np.uint64]) -> NDArray[np.float64]:
         """States of the registers of some elements, over 2**width."""
         return self._numbers(start, stop, streams)
+
+    def _circuit(self, length: int) -> tuple[int, list[str]]:
+        if self.spread:
+            raise BitstreamError(
+                f"{self} has a register for each element; in Verilog each is an LFSR with its first state as the seed"
+            )
+        width, left = self.width, self.shift == "left"
+        tapped = " ^ ".join(f"state[{bit}]" for bit in range(width - 1, -1, -1) if self._tap_mask() >> bit & 1)
+        return width, [
+            f"reg [{width - 1}:0] state;",
+            f"wire feedback = {tapped};",
+            "",
+            *verilog.clocked(
+                [f"state <= {width}'h{self.seed:x};"],
+                [
+                    f"state <= {{state[{width - 2}:0], feedback}};"
+                    if left
+                    else f"state <= {{feedback, state[{width - 1}:1]}};"
+                ],
+            ),
+            "",
+            "assign number = state;",
+        ]
+
+    def _thresholds(self, p: NDArray[np.float64], length: int, bits: int) -> NDArray[np.int64]:
+        return np.ceil(np.ldexp(p, bits)).astype(np.int64)
 
     def _numbers(self, start: int, stop: int, streams: NDArray[np.uint64]) -> NDArray[np.float64]:
         period = 2**self.width - 1

@@ -12,6 +12,7 @@ import numpy as np
 from numba import int64, uint32, uint64
 
 from .._locks import fork_safe
+from ..core import verilog
 from ..core.checks import check_choice
 from ..core.digits import threefry
 from ..core.llvm import compiled
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Rounding = Literal["nearest", "up"]
 
 DIGITS = 32  # binary digits of a Sobol number
+MOST_SORTED = 2**24
 
 
 class _Even(SNG):
@@ -43,6 +45,32 @@ class _Even(SNG):
     @property
     def _ranked(self) -> bool:
         return self.rounding == "nearest"
+
+    def _codes(self, length: int) -> NDArray[np.int64]:
+        """What the numbers are in Verilog: integers in the same order."""
+        raise NotImplementedError
+
+    def _thresholds(self, p: NDArray[np.float64], length: int, bits: int) -> NDArray[np.int64]:
+        integer("the length of a stream", length, 1, MOST_SORTED)
+        codes = np.sort(self._codes(length))
+        return np.append(codes, codes[-1] + 1)[np.searchsorted(np.sort(self.drawn(length, 0, length)), p)]
+
+
+def _digits(length: int, base: int = 2) -> int:
+    """How many digits the first `length` integers have, one at least."""
+    digits = 1
+    while base**digits < length:
+        digits += 1
+    return digits
+
+
+def _counter(bits: int) -> list[str]:
+    return [
+        f"reg [{bits - 1}:0] count;",
+        "",
+        *verilog.clocked([f"count <= {bits}'d0;"], [f"count <= count + {bits}'d1;"]),
+        "",
+    ]
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,6 +126,36 @@ class Sobol(_Even):
         ranks = np.empty(stop - start)
         _fill_sobol_ranks(*sequence, length, start, points, ranks)
         return (ranks + 0.5) / length
+
+    def _circuit(self, length: int) -> tuple[int, list[str]]:
+        bits = _digits(length)
+        directions = [f"{bits}'h{int(number) >> DIGITS - bits:x}" for number in _directions(self.dimension)[:bits]]
+        return bits, [
+            f"reg [{bits - 1}:0] count;",
+            f"reg [{bits - 1}:0] point;",
+            f"reg [{bits - 1}:0] direction;",
+            "",
+            "always @*",
+            "    casez (count)",
+            *(
+                f"        {bits}'b{'?' * (bits - 1 - j)}0{'1' * j}: direction = {number};"
+                for j, number in enumerate(directions[:-1])
+            ),
+            f"        default: direction = {directions[-1]};",
+            "    endcase",
+            "",
+            *verilog.clocked(
+                [f"count <= {bits}'d0;", f"point <= {bits}'h{self._shift() >> DIGITS - bits:x};"],
+                [f"count <= count + {bits}'d1;", "point <= point ^ direction;"],
+            ),
+            "",
+            "assign number = point;",
+        ]
+
+    def _codes(self, length: int) -> NDArray[np.int64]:
+        points = np.empty(length, np.uint32)
+        _fill_sobol(_directions(self.dimension), np.uint32(self._shift()), 0, points)
+        return (points >> np.uint32(DIGITS - _digits(length))).astype(np.int64)
 
 
 # SciPy 1.14 reads its table at the first Sobol sequence, and other threads would find half of it.
@@ -198,6 +256,33 @@ class Halton(_Even):
         _fill_radical_ranks(self.base, length, start, out)
         return (out + 0.5) / length
 
+    def _circuit(self, length: int) -> tuple[int, list[str]]:
+        digits, bits = _digits(length, self.base), _digits(self.base)
+        names = [f"digit{k}" for k in range(digits)]
+        last = [f"{name} == {bits}'d{self.base - 1}" for name in names]
+        return digits * bits, [
+            *(f"reg [{bits - 1}:0] {name};" for name in names),
+            *(f"wire last{k} = {'' if k == 0 else f'last{k - 1} && '}{at_end};" for k, at_end in enumerate(last[:-1])),
+            "",
+            *verilog.clocked(
+                [f"{name} <= {bits}'d0;" for name in names],
+                [
+                    f"{'' if k == 0 else f'if (last{k - 1}) '}{name} <= {at_end} ? {bits}'d0 : {name} + {bits}'d1;"
+                    for k, (name, at_end) in enumerate(zip(names, last, strict=True))
+                ],
+            ),
+            "",
+            f"assign number = {{{', '.join(names)}}};",
+        ]
+
+    def _codes(self, length: int) -> NDArray[np.int64]:
+        digits, bits = _digits(length, self.base), _digits(self.base)
+        rest, codes = np.arange(length), np.zeros(length, np.int64)
+        for _ in range(digits):
+            codes = codes << bits | rest % self.base
+            rest //= self.base
+        return codes
+
 
 @compiled
 def _fill_radical_inverses(base, start, out):
@@ -258,6 +343,14 @@ class VanDerCorput(_Even):
         """Radical inverses of `start` to `stop`, or the middles of their ranks."""
         return Halton(2, rounding=self.rounding).numbers(length, start, stop)
 
+    def _circuit(self, length: int) -> tuple[int, list[str]]:
+        bits = _digits(length)
+        reversed_bits = ", ".join(f"count[{bit}]" for bit in range(bits))
+        return bits, [*_counter(bits), f"assign number = {{{reversed_bits}}};"]
+
+    def _codes(self, length: int) -> NDArray[np.int64]:
+        return Halton(2)._codes(length)
+
 
 @dataclass(frozen=True, repr=False)
 class Thermometer(_Even):
@@ -275,6 +368,13 @@ class Thermometer(_Even):
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
         """Fractions (t + 1/2) / length for t from `start` to `stop`; rounded up, t / length."""
         return (np.arange(start, stop) + 0.5 * self._ranked) / length
+
+    def _circuit(self, length: int) -> tuple[int, list[str]]:
+        bits = _digits(length)
+        return bits, [*_counter(bits), "assign number = count;"]
+
+    def _codes(self, length: int) -> NDArray[np.int64]:
+        return np.arange(length)
 
 
 for _kind in (Sobol, Halton, VanDerCorput, Thermometer):

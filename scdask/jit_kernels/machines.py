@@ -1,12 +1,12 @@
-"""Machines: several steps a look-up, or, where there are two states, all 64 bits of a word at once.
+"""Machines: several steps a look-up; or many streams a look-up (`machine_shuffles`); or all bits of a word at once.
 
-A state of two is a bit, and a step makes it (keep & q) ^ set, whatever the machine. Such steps compose to another one,
-so that log2(64) shifts give all states in a word, as in an adder with carry look-ahead.
+The last is for machines of two states. A state is then a bit, and a step makes it (keep & q) ^ set, whatever the
+machine. Such steps compose to another one, so that log2(64) shifts give all states in a word, as in an adder with carry
+look-ahead.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +16,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..core import contract
-from ..core.llvm import I64, address_of, compiled, constant, empty_words, load, readonly, register_lanes, splat, store
+from ..core.llvm import I64, compiled, constant, empty_words, load, readonly, register_lanes, splat, store
 from ..core.machines import AT_ONCE
 from ..core.words import WORD
+from . import machine_shuffles
 from .device import implements
+from .machine_shuffles import run_shuffles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +47,9 @@ def run_machine(
 
 def constants(machine: Machine) -> tuple[NDArray[Any], ...]:
     """What the kernels know of a machine."""
-    return (machine.polynomials,) if machine.states == 2 else (machine.look_ups, machine.single_steps)
+    if machine.states == 2:
+        return (machine.polynomials,)
+    return machine.look_ups, machine.single_steps, machine_shuffles.tables(machine)
 
 
 def run_streams(
@@ -58,20 +62,28 @@ def run_streams(
     """Run a machine from contiguous `states`, which become the final ones, and write its outputs, contiguous too."""
     if not outputs[0].size:
         return
-    operands = [readonly(operand) for operand in words]
+    operands = [_with_whole_rows(operand) for operand in words]
     places = readonly(np.array([_rows(operand, states.shape) for operand in (*operands, *outputs)]))
     inputs, written, flat = (0,) * len(words), (0,) * len(outputs), states.reshape(-1)
-    tables = map(readonly, constants)
-    if len(constants) == 1:
+    tables = tuple(map(readonly, constants))
+    if len(tables) == 1:
         _run_two_states(*tables, places, inputs, written, flat, length)
-    else:
-        _run_look_ups(*tables, places, inputs, written, flat, length)
+        return
+    *look_ups, shuffles = tables
+    first = run_shuffles(shuffles, places, inputs, written, flat, length // WORD) if shuffles.size else 0
+    _run_look_ups(*look_ups, places, inputs, written, flat, length, first)
+
+
+def _with_whole_rows(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The words, copied only if those of a stream do not follow one another."""
+    return words if words.strides[-1] == words.itemsize else np.ascontiguousarray(words)
 
 
 def _rows(words: NDArray[np.uint64], lead: tuple[int, ...]) -> NDArray[np.int64]:
     """The addresses of the streams, repeated where they broadcast to `lead`."""
-    own = words.shape[:-1]
-    rows = np.arange(math.prod(own)).reshape(own) * (8 * words.shape[-1]) + address_of(words)
+    rows: Any = words.__array_interface__["data"][0]
+    for n, stride in zip(words.shape[:-1], words.strides[:-1], strict=True):
+        rows = np.expand_dims(rows, -1) + np.arange(n) * stride
     return np.broadcast_to(rows, lead).reshape(-1)
 
 
@@ -156,11 +168,11 @@ def _put_word(typing_context, word, address):
 
 
 @compiled
-def _run_look_ups(table, single_steps, places, inputs, outputs, states, length):
-    """Run a machine of any number of states."""
+def _run_look_ups(table, single_steps, places, inputs, outputs, states, length, first):
+    """Run a machine of any number of states, of which rows below `first` have run, but for their last bits."""
     size, n_words, rest = states.size, length // WORD, length % WORD
     k, m = len(inputs), len(outputs)
-    for r in range(0, size, TOGETHER):
+    for r in range(first, size, TOGETHER):
         rows = (r, min(r + 1, size - 1), min(r + 2, size - 1), min(r + 3, size - 1))
         _look_up(table.ctypes.data, places.ctypes.data, size, rows, inputs, outputs, states.ctypes.data, n_words)
     if rest == 0:
