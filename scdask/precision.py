@@ -23,7 +23,7 @@ from .core import contract
 from .core.checks import as_real
 from .errors import BitstreamError
 from .machines import map_time
-from .vector_ops.counting import watched
+from .vector_ops.counting import check_prefixes, watched
 from .vector_ops.numbers import in_64_bits
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def progressive_error(stream: Bitstream, exact: Any, lengths: Sequence[int]) -> 
     """
     check_alike(stream)
     numbers = _exact(stream, exact)
-    return contract.exactly(_difference, stream.decode(at=lengths), numbers[..., None])
+    estimates = stream.decode(at=check_prefixes(lengths, stream.length))
+    return contract.exactly(_difference, estimates, numbers[..., None])
 
 
 def stability(stream: Bitstream, exact: Any, threshold: float = 0.05) -> Any:
@@ -87,7 +88,7 @@ def stability(stream: Bitstream, exact: Any, threshold: float = 0.05) -> Any:
     Returns
     -------
     array of float64, of the shape of the streams
-        Lazy if the stream is. 0 for a NaN.
+        Lazy if the stream is. NaN where the exact number is.
 
     Raises
     ------

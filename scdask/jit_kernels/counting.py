@@ -27,6 +27,7 @@ from ..core.llvm import (
 )
 from ..core.ones import add_by_tree, byte_ones, lane_ones, popcount_word, sum_bytes
 from ..core.words import WORD
+from ..vector_ops.counting import prefix_ones as prefix_ones_of
 from ..vector_ops.counting import watched as watched_of
 from .device import implements
 
@@ -206,6 +207,30 @@ def count_rows(words: NDArray[np.uint64], out: NDArray[np.int64]) -> None:
         _count_by_bytes(address, n_words, size // 8, out)
     else:
         _count_by_vectors(address, n_words, out)
+
+
+@implements(prefix_ones_of)
+def prefix_ones(words: NDArray[np.uint64], at: tuple[int, ...]) -> NDArray[np.int64]:
+    bits = np.array(at, np.int64)
+    out = np.zeros((*words.shape[:-1], len(at)), np.int64)
+    if out.size:
+        rows = readonly(words).reshape(-1, words.shape[-1])
+        _count_prefixes(rows, bits, np.argsort(bits), out.reshape(-1, len(at)))
+    return out
+
+
+@compiled
+def _count_prefixes(words, bits, order, out):
+    for r in range(words.shape[0]):
+        ones, counted = 0, 0
+        for i in order:
+            whole, rest = bits[i] // WORD, bits[i] % WORD
+            for w in range(counted, whole):
+                ones += popcount_word(words[r, w])
+            counted = whole
+            out[r, i] = ones
+            if rest:
+                out[r, i] += popcount_word(words[r, whole] << uint64(WORD - rest))
 
 
 @implements(watched_of)
