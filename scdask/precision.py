@@ -24,7 +24,7 @@ from .core.checks import as_real
 from .errors import BitstreamError
 from .machines import map_time
 from .vector_ops.counting import check_prefixes, watched
-from .vector_ops.numbers import in_64_bits
+from .vector_ops.numbers import divide, in_64_bits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,4 +142,4 @@ def _watch(words: Any, state: Any, length: int) -> tuple[Any, Any]:
 
 
 def _settled(last: Any, length: int) -> Any:
-    return 1 - last / length
+    return divide(length - last, length)

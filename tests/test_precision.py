@@ -23,7 +23,7 @@ def stable(bits, polarity, exact, threshold):
     """By the definition, 1 - max{t: |PE_t| > threshold} / N."""
     n = len(bits)
     off = [t for t in range(1, n + 1) if abs(value(bits[:t], polarity) - exact) > threshold]
-    return 1 - max(off, default=0) / n
+    return float(1 - Fraction(max(off, default=0), n))
 
 
 def random_streams(shape, length, seed, polarity="unipolar"):
@@ -143,3 +143,18 @@ def test_what_cannot_be_read():
             function(x, 1j)
         with pytest.raises(BitstreamError, match="ndarray"):
             function(x.words, 0.5)
+
+
+@pytest.mark.component("jax")
+def test_under_jit_and_in_tiles(monkeypatch):
+    import jax
+
+    from scdask.jax_backend import to_jax
+    from scdask.vector_ops import counting
+
+    monkeypatch.setattr(counting, "TILE", 2**10)  # two words of the eight streams
+    x, _ = random_streams((2, 4), 250, 6)
+    with jax.enable_x64(True):
+        found = jax.jit(lambda x: (x.decode(at=[3, 250]), stability(x, 0.5, 0.1)))(to_jax(x))
+    np.testing.assert_array_equal(found[0], x.decode(at=[3, 250]))
+    np.testing.assert_array_equal(found[1], stability(x, 0.5, 0.1))

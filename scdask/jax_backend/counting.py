@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from functools import reduce
+from inspect import unwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..core import contract
 from ..core.words import WORD
 from ..vector_ops.counting import prefix_ones as prefix_ones_of
 from ..vector_ops.counting import total_ones as total_ones_of
-from ..vector_ops.counting import watched as watched_of
+from ..vector_ops.counting import watched_tile as watched_tile_of
 from .device import implements, jitted, lax
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def total_ones(words: Any) -> Any:
 
 
 # They are many small operations, each of which XLA would compile by itself.
-implements(prefix_ones_of)(jitted(prefix_ones_of.__wrapped__, static_argnames="at"))
-implements(watched_of)(jitted(watched_of.__wrapped__, static_argnames="length"))
+implements(prefix_ones_of)(jitted(unwrap(prefix_ones_of), static_argnames="at"))
+implements(watched_tile_of)(jitted(unwrap(watched_tile_of), static_argnames="length"))
 
 
 def ones_along(*operands: Any, gate: Callable[..., Any] = lambda words: words) -> Any:

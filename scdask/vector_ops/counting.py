@@ -112,17 +112,23 @@ def watched(words: Any, watch: Any, length: int) -> Any:
     array of float64, shape (..., 5)
         The same, after these bits.
     """
-    low, high, before, ones, last = (watch[..., i : i + 1] for i in range(5))
     n_words = words.shape[-1]
     step = max(1, TILE // (WORD * max(1, prod(words.shape[:-1]))))
     for first in range(0, n_words, step):
-        bits = contract.unpack(words[..., first : first + step], min(WORD * step, length - WORD * first))
-        seen = ones + bits.cumsum(axis=-1, dtype=np.float64)
-        places = before + (bits | 1).cumsum(axis=-1, dtype=np.float64)
-        outside = places * ~((seen >= low * places) & (seen <= high * places))
-        last = concatenate(last, outside, axis=words.ndim - 1).max(axis=-1, keepdims=True)
-        ones, before = seen[..., -1:], places[..., -1:]
-    return concatenate(low, high, before, ones, last, axis=words.ndim - 1)
+        watch = watched_tile(words[..., first : first + step], watch, min(WORD * step, length - WORD * first))
+    return watch
+
+
+@composed
+def watched_tile(words: Any, watch: Any, length: int) -> Any:
+    """`watched` of so few bits that their running counts may all be in memory."""
+    low, high, before, ones, last = (watch[..., i : i + 1] for i in range(5))
+    bits = contract.unpack(words, length)
+    seen = ones + bits.cumsum(axis=-1, dtype=np.float64)
+    places = before + (bits | 1).cumsum(axis=-1, dtype=np.float64)
+    outside = places * ~((seen >= low * places) & (seen <= high * places))
+    last = concatenate(last, outside, axis=words.ndim - 1).max(axis=-1, keepdims=True)
+    return concatenate(low, high, places[..., -1:], seen[..., -1:], last, axis=words.ndim - 1)
 
 
 def vec_popcount(packed: Any) -> Any:
