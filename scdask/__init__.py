@@ -16,8 +16,10 @@ generators     the numbers that `encode` compares with; which of them go togethe
 bitstream      `Bitstream`, its gates, `mux`, `multiply`, `xnor`, chunks, Zarr
 manipulation   `stack`, `concatenate`, `reshape`, `broadcast_to`, `where`; parts in time
 machines       `Machine`, `run`, `map_time`: circuits with memory
-correlation    `scc`, `scc_matrix`
+correlation    `scc`, `scc_matrix`, `zce`; `synchronize`, `desynchronize`, `decorrelate`, `delay`, `regenerate`
 arithmetic     division, square roots, tanh, maximum, sorting, polynomials: circuits by name
+faults         `flip`, `stuck_at`, `burst`
+precision      `progressive_error`, `stability`
 layers         `matmul`, `SCDense`, `SCMLP`, `SCSequential`: networks
 snn            spiking networks and their training
 computing      `compute`: Dask's, with a name, retries and progress
@@ -46,13 +48,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
         "arithmetic", "bitstream", "chunked", "cluster", "computing", "correlation", "dashboard", "encoding", "errors",
-        "generators", "gpu_backend", "jax_backend", "jit_kernels", "layers", "machines", "manipulation", "mpi_driver",
-        "plotting", "progress", "snn", "vector_ops",
+        "faults", "generators", "gpu_backend", "jax_backend", "jit_kernels", "layers", "machines", "manipulation",
+        "mpi_driver", "plotting", "precision", "progress", "snn", "vector_ops",
     ],
     submod_attrs={
         "bitstream": ["Bitstream", "multiply", "mux", "open_zarr", "xnor"],
         "computing": ["compute"],
-        "correlation": ["scc", "scc_matrix"],
+        "correlation": ["scc", "scc_matrix", "zce"],
         "encoding": ["decode", "encode"],
         "errors": [
             "BitstreamError", "CorrelationWarning", "MissingBackendError", "MixedArrayError", "ScdaskError",

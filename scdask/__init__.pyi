@@ -7,6 +7,7 @@ from . import correlation as correlation
 from . import dashboard as dashboard
 from . import encoding as encoding
 from . import errors as errors
+from . import faults as faults
 from . import generators as generators
 from . import gpu_backend as gpu_backend
 from . import jax_backend as jax_backend
@@ -16,6 +17,7 @@ from . import machines as machines
 from . import manipulation as manipulation
 from . import mpi_driver as mpi_driver
 from . import plotting as plotting
+from . import precision as precision
 from . import progress as progress
 from . import snn as snn
 from . import vector_ops as vector_ops
@@ -27,6 +29,7 @@ from .bitstream import xnor as xnor
 from .computing import compute as compute
 from .correlation import scc as scc
 from .correlation import scc_matrix as scc_matrix
+from .correlation import zce as zce
 from .encoding import decode as decode
 from .encoding import encode as encode
 from .errors import BitstreamError as BitstreamError

@@ -58,7 +58,7 @@ from .core.dispatch import BACKENDS, library_of, when_loaded
 from .core.gates import GATES
 from .errors import BitstreamError, UnsupportedArrayError
 from .generators.independence import tell_of_correlation
-from .vector_ops.counting import stream_popcount
+from .vector_ops.counting import check_prefixes, prefix_popcount, stream_popcount
 from .vector_ops.gates import gate as gate_words
 from .vector_ops.numbers import as_dask, divide
 from .vector_ops.numbers import broadcast_to as broadcast_words
@@ -67,7 +67,7 @@ from .vector_ops.numbers import to_host as to_host
 from .vector_ops.packing import bits_between, check_tail, unpack_bitstream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from .core.words import Polarity
     from .generators import SNG
@@ -251,9 +251,32 @@ class Bitstream:
         counts = stream_popcount(self.words)
         return counts if self.shape or self.chunks else counts[()]
 
-    def decode(self) -> Any:
-        """The numbers that the streams stand for: ones / N, or 2 * ones / N - 1 if bipolar; float64 of `shape`."""
-        return contract.exactly(_decode, self.popcount(), length=self.length, polarity=self.polarity)
+    def decode(self, at: Sequence[int] | None = None) -> Any:
+        """The numbers that the streams stand for: ones / N, or 2 * ones / N - 1 if bipolar; float64 of `shape`.
+
+        Parameters
+        ----------
+        at : sequence of int, length n, optional
+            Read the numbers after so many bits each, 1 to N, all in one pass: float64 of shape (*shape, n). So they
+            approach their value (progressive precision).
+
+        Raises
+        ------
+        BitstreamError
+            If `at` holds anything else.
+
+        Examples
+        --------
+        >>> from scdask import Sobol, encode
+        >>> encode([0.25, 0.7], 256, sng=Sobol(1)).decode(at=[4, 16, 256]).round(3)
+        array([[0.25 , 0.25 , 0.25 ],
+               [0.75 , 0.75 , 0.699]])
+        """
+        if at is None:
+            return contract.exactly(_decode, self.popcount(), length=self.length, polarity=self.polarity)
+        bits = check_prefixes(at, self.length)
+        counts = prefix_popcount(self.words, bits)
+        return contract.exactly(_decode, counts, np.array(bits), polarity=self.polarity)
 
     def unpack(self) -> Any:
         """The bits, uint8 of shape (*shape, length)."""

@@ -36,6 +36,8 @@ from .generators import LFSR, SNG, Bernoulli, Halton, Sobol, Thermometer, VanDer
 from .vector_ops.encoding import encode_words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .core.words import Polarity
 
 __all__ = [
@@ -99,7 +101,10 @@ def encode(
     return wrap_words(words, int(length), polarity, sng)
 
 
-def decode(bitstream: Bitstream) -> Any:
-    """The numbers that streams stand for: ones / N (unipolar) or 2 * ones / N - 1 (bipolar), as float64."""
+def decode(bitstream: Bitstream, at: Sequence[int] | None = None) -> Any:
+    """The numbers that streams stand for: ones / N (unipolar) or 2 * ones / N - 1 (bipolar), as float64.
+
+    With `at` they are read after so many bits each, in one pass, and on a last axis: see `Bitstream.decode`.
+    """
     check_alike(bitstream)
-    return bitstream.decode()
+    return bitstream.decode(at)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core import contract
+from ..core.words import WORD
 from ..vector_ops.counting import popcount, stream_popcount
+from ..vector_ops.counting import prefix_ones as prefix_ones_of
 from ..vector_ops.counting import total_ones as total_ones_of
-from .blocks import add, axes_of, blockwise, sum_blocks
+from .blocks import add, as_they_are, axes_of, blockwise, sum_blocks
+from .compat import ArraySliceDep
 from .device import implements
 
 if TYPE_CHECKING:
@@ -37,3 +41,26 @@ def _stream_counts(words: Any, axis: Any, keepdims: bool) -> Any:
 
 def _total_count(words: Any, axis: Any, keepdims: bool) -> Any:
     return add(stream_popcount(words), axis=None, keepdims=True)[..., None]
+
+
+@implements(prefix_ones_of)
+def prefix_ones(words: da.Array, at: tuple[int, ...]) -> da.Array:
+    axes, times = axes_of(words), words.chunks[-1]
+    counts = blockwise(
+        "sc-popcount",
+        partial(_prefix_counts, at),
+        axes + "Z",
+        words,
+        axes,
+        ArraySliceDep((times,)),
+        "z",
+        adjust_chunks={"z": (1,) * len(times)},
+        new_axes={"Z": len(at)},
+        dtype=np.int64,
+    )
+    return sum_blocks("sc-popcount", counts, as_they_are, words.ndim - 1)
+
+
+def _prefix_counts(at: tuple[int, ...], words: Any, region: tuple[slice]) -> Any:
+    first, most = WORD * region[0].start, WORD * words.shape[-1]
+    return prefix_ones_of(words, tuple(min(max(bits - first, 0), most) for bits in at))[..., None, :]

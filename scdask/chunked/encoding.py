@@ -10,8 +10,9 @@ import numpy as np
 from ..core import contract
 from ..core.checks import as_real, check_encoding, check_polarity
 from ..core.words import Part
+from ..vector_ops.encoding import beside as beside_of
 from ..vector_ops.products import as_weights
-from .blocks import axes_of, blockwise, check_block, in_chunk
+from .blocks import axes_of, blockwise, check_block, in_chunk, is_numpy, like_blocks
 from .compat import ArraySliceDep
 from .device import as_dask, implements
 from .sizes import check_known, word_chunks
@@ -69,6 +70,19 @@ def _encode(values: Any, region: Region, sng: SNG, length: int, polarity: Polari
     given = as_real(values, "values to encode")
     check_block(given, region)
     return contract.encode_part(given, sng, length, polarity, part)
+
+
+@implements(beside_of)
+def beside(words: Any, p: Any, sng: SNG, length: int) -> da.Array:
+    words = as_dask(words)
+    check_known(words)
+    lead = words.chunks[:-1]
+    along = lead[len(lead) - p.ndim :]
+    p = as_dask(p, tuple(sizes if n > 1 else (n,) for sizes, n in zip(along, p.shape, strict=True)))
+    values = da.broadcast_to(p, words.shape[:-1], chunks=lead)
+    if not is_numpy(words._meta):
+        values = like_blocks(values, words)
+    return encode_part(values, sng, length, "unipolar", Part.all_of(values.shape, length), words.chunks)
 
 
 @implements(contract.probabilities)

@@ -53,7 +53,7 @@ class Bernoulli(SNG):
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
         """The numbers of the shared sequence, rounded toward 0 to doubles, which decides every double exactly."""
         out = np.empty(stop - start)
-        _fill_bernoulli(np.uint64(self.seed), np.uint64(self.shared), start // WORD, out)
+        _fill_bernoulli(*self._key, start // WORD, out)
         return out
 
     @property
@@ -63,10 +63,28 @@ class Bernoulli(SNG):
 
     def key(self) -> tuple[np.uint64, np.uint64] | None:
         """The Threefry key, if each element has its own stream."""
-        return None if self.shared else (np.uint64(self.seed), _ZERO)
+        return None if self.shared else self._key
+
+    @property
+    def _key(self) -> tuple[np.uint64, np.uint64]:
+        return np.uint64(self.seed), np.uint64(self.shared)
 
 
-_ZERO = np.uint64(0)
+@dataclass(frozen=True, repr=False)
+class BitsOfUse(Bernoulli):
+    """Random bits for one use, 1 to 2**32, that no `Bernoulli` of any seed has: the key is (seed, 2 use + shared).
+
+    What draws bits beside those of a stream, such as faults, has them from here: with the seed of the stream they would
+    correlate with it.
+    """
+
+    use: int = 1
+
+    @property
+    def _key(self) -> tuple[np.uint64, np.uint64]:
+        return np.uint64(self.seed), np.uint64(2 * self.use + self.shared)
+
+
 _threefry, _state_of, _sfc64 = compiled(threefry), compiled(state_of), compiled(sfc64)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import operator
 from functools import reduce
+from inspect import unwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core import contract
 from ..core.words import WORD
+from ..vector_ops.counting import prefix_ones as prefix_ones_of
 from ..vector_ops.counting import total_ones as total_ones_of
+from ..vector_ops.counting import watched_tile as watched_tile_of
 from .device import implements, jitted, lax
 
 if TYPE_CHECKING:
@@ -36,6 +39,11 @@ def stream_ones(words: Any) -> Any:
 @jitted
 def total_ones(words: Any) -> Any:
     return ones_along(words).sum(dtype=np.int64)
+
+
+# They are many small operations, each of which XLA would compile by itself.
+implements(prefix_ones_of)(jitted(unwrap(prefix_ones_of), static_argnames="at"))
+implements(watched_tile_of)(jitted(unwrap(watched_tile_of), static_argnames="length"))
 
 
 def ones_along(*operands: Any, gate: Callable[..., Any] = lambda words: words) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import types, uint64
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -18,13 +18,17 @@ from ..core.llvm import (
     constant,
     load,
     prefetch,
+    readonly,
     shuffled_bytes,
     splat,
     store,
     sum_of,
     sums_of,
 )
-from ..core.ones import add_by_tree, byte_ones, lane_ones, sum_bytes
+from ..core.ones import add_by_tree, byte_ones, lane_ones, popcount_word, sum_bytes
+from ..core.words import WORD
+from ..vector_ops.counting import prefix_ones as prefix_ones_of
+from ..vector_ops.counting import watched as watched_of
 from .device import implements
 
 if TYPE_CHECKING:
@@ -203,3 +207,57 @@ def count_rows(words: NDArray[np.uint64], out: NDArray[np.int64]) -> None:
         _count_by_bytes(address, n_words, size // 8, out)
     else:
         _count_by_vectors(address, n_words, out)
+
+
+@implements(prefix_ones_of)
+def prefix_ones(words: NDArray[np.uint64], at: tuple[int, ...]) -> NDArray[np.int64]:
+    bits = np.array(at, np.int64)
+    out = np.zeros((*words.shape[:-1], len(at)), np.int64)
+    if out.size:
+        rows = readonly(words).reshape(-1, words.shape[-1])
+        _count_prefixes(rows, bits, np.argsort(bits), out.reshape(-1, len(at)))
+    return out
+
+
+@compiled
+def _count_prefixes(words, bits, order, out):
+    for r in range(words.shape[0]):
+        ones, counted = 0, 0
+        for i in order:
+            whole, rest = bits[i] // WORD, bits[i] % WORD
+            for w in range(counted, whole):
+                ones += popcount_word(words[r, w])
+            counted = whole
+            out[r, i] = ones
+            if rest:
+                out[r, i] += popcount_word(words[r, whole] << uint64(WORD - rest))
+
+
+@implements(watched_of)
+def watched(words: NDArray[np.uint64], watch: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+    found = np.array(watch, order="C")
+    if found.size:
+        rows = readonly(words).reshape(-1, words.shape[-1])
+        _watch(rows, found.reshape(-1, found.shape[-1]), length)
+    return found
+
+
+@compiled
+def _watch(words, watch, length):
+    for r in range(words.shape[0]):
+        low, high, before, ones, last = watch[r]
+        for w in range((length + WORD - 1) // WORD):
+            word, n = words[r, w], min(WORD, length - WORD * w)
+            more = popcount_word(word)
+            start, stop = before + 1, before + n
+            # Neither end can be passed within the word, if the share is far enough from it.
+            if not (ones + more <= min(high * start, high * stop) and ones >= max(low * start, low * stop)):
+                seen, place = ones + more, stop
+                for t in range(n - 1, -1, -1):
+                    if not (low * place <= seen <= high * place):
+                        last = place
+                        break
+                    seen -= word >> uint64(t) & uint64(1)
+                    place -= 1
+            before, ones = stop, ones + more
+        watch[r, 2], watch[r, 3], watch[r, 4] = before, ones, last

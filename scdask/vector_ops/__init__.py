@@ -21,7 +21,7 @@ Differences from `sc_neurocore.accel.vector_ops`, whose names these are:
 - `vec_xnor` and `vec_not` take the length of a stream, and then keep its padding 0; without it they count every bit of
   a word, as the reference does.
 - Anything but 0 and 1 in the bits, words that are not uint64, and shapes that do not fit are errors.
-- `vec_mac`, `stream_popcount`, `vec_or`, `vec_xor` and `mask_tail` are new.
+- `vec_mac`, `stream_popcount`, `prefix_popcount`, `vec_or`, `vec_xor` and `mask_tail` are new.
 
 In `jax_backend` deeper layers of `jax_forward_pass` are fed by the spikes of the layer below in the same step, and the
 reset is not differentiated.
@@ -29,7 +29,7 @@ reset is not differentiated.
 
 from ..core.words import MacGate as Gate
 from ..core.words import Mode, Polarity, Region, words_for
-from .counting import popcount, stream_popcount, vec_popcount
+from .counting import popcount, prefix_popcount, stream_popcount, vec_popcount
 from .encoding import encode_words
 from .gates import vec_and, vec_mux, vec_not, vec_or, vec_xnor, vec_xor
 from .mac import vec_mac
@@ -44,6 +44,7 @@ __all__ = [
     "mask_tail",
     "pack_bitstream",
     "popcount",
+    "prefix_popcount",
     "run_machine",
     "stream_popcount",
     "unpack_bitstream",

@@ -8,7 +8,9 @@ import numpy as np
 
 from ..core import contract
 from ..core.checks import as_real, check_encoding, check_polarity
+from ..core.dispatch import DASK, backend_of, composed
 from ..core.words import WORD, Part
+from ..errors import BitstreamError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +48,51 @@ def encode_words(values: Any, sng: SNG, length: int, polarity: Polarity = "unipo
     length = check_encoding(length, sng)
     given = as_real(values, "values to encode")
     return contract.encode_part(given, sng, length, polarity, Part.all_of(given.shape, length))
+
+
+def encode_beside(words: Any, p: Any, sng: SNG, length: int) -> Any:
+    """A stream for each of the streams of `words`: in their library and, if they are lazy, in their chunks.
+
+    Parameters
+    ----------
+    words : array of uint64, shape (..., n_words)
+        The streams, of which only the shape counts.
+    p : array_like of float
+        The probabilities, of a shape that broadcasts to that of the streams.
+    sng : SNG
+    length : int
+        Length of a stream in bits.
+
+    Returns
+    -------
+    array of uint64, of the shape of `words`
+
+    Raises
+    ------
+    BitstreamError
+        If a probability is outside 0 to 1, the shapes do not fit, the number of streams is not known, or the generator
+        cannot make such streams.
+    """
+    length = check_encoding(length, sng)
+    given = as_real(p, "probabilities")
+    shape = words.shape[:-1]
+    pairs = zip(reversed(given.shape), reversed(shape), strict=False)
+    if given.ndim > len(shape) or any(n not in (1, m) and n == n and m == m for n, m in pairs):
+        raise BitstreamError(f"probabilities of shape {given.shape} and streams of shape {shape} do not broadcast")
+    if backend_of(given) is not DASK:
+        contract.probabilities(given, "unipolar")  # What is in memory can be refused at once.
+    return beside(words, given, sng, length)
+
+
+@composed
+def beside(words: Any, p: Any, sng: SNG, length: int) -> Any:
+    """`encode_beside` of what is known to fit."""
+    values = contract.exactly(_for_each, words[..., 0], p)
+    return contract.encode_part(values, sng, length, "unipolar", Part.all_of(values.shape, length))
+
+
+def _for_each(words: Any, p: Any) -> Any:
+    return 0.0 * words + p
 
 
 def table_spans(streams: int, length: int, part: Part) -> Iterator[tuple[int, int]]:

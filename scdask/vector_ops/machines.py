@@ -10,7 +10,7 @@ import numpy as np
 from ..core import contract
 from ..core.checks import as_array, as_words, check_length, check_operands, kind_of
 from ..core.contract import on_host
-from ..core.dispatch import composed
+from ..core.dispatch import NUMPY, backend_of, composed
 from ..core.machines import Machine
 from ..core.words import WORD
 from ..errors import BitstreamError
@@ -140,6 +140,8 @@ def mapped(kernel: Callable[..., Any], *words: Any, length: int, state: Any, out
     if state is None:
         found, following = kernel(*given, length=length), None
     else:
+        if backend_of(state) is NUMPY:
+            state = (backend_of(given[0]) or NUMPY).from_numpy(state)
         if state.ndim <= len(shape) - 1:
             state = broadcast_to(state, shape[:-1])
         else:
