@@ -47,6 +47,8 @@ PAGES = {
         "XLA calls the kernels for NumPy arrays",
     ),
     "scdask.jit_kernels": ("jit_vec_mac(", "NUMBA_CACHE_DIR", "10 to 15 seconds", "Fortran"),
+    "scdask.faults": ("flip(", "stuck_at(", "burst(", "pure function of (seed, stream, bit)"),
+    "scdask.precision": ("progressive_error(", "stability("),
     "scdask.machines": ("class Machine", "run(", "map_time(", "begin anew", "fewer rows of chunks than threads"),
     "scdask.layers": ("matmul(", "class SCSequential", "class SCMLP", "weights_0", "calibration inputs"),
     "scdask.manipulation": ("stack(", "concatenate(", "where(", "-1 is the last of them", "stream.bits[start:stop]"),

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING
 
 from ..bitstream import check_alike, gate, mux, wrap_words
-from ..core.machines import Machine
+from ..correlation import synchronize
 from ..errors import BitstreamError
-from ..generators.base import integer
-from ..machines import run
 from ..vector_ops.gates import gate as gate_words
 
 if TYPE_CHECKING:
@@ -109,28 +106,7 @@ def subtract(a: Bitstream, b: Bitstream, select: Bitstream | None = None) -> Bit
     return gate("xor", a, b) if select is None else mux(select, a, ~b)
 
 
-@cache
-def _synchronizer(depth: int) -> Machine:
-    """The machine that makes a one which comes alone wait for its partner (Lee, Alaghi, Ceze, DATE 2018)."""
-    depth = integer("the depth of a synchronizer", depth, 1, 127)
-
-    def step(state: int, a: int, b: int) -> tuple[int, int, int]:
-        waiting = state - depth  # ones of a if positive, of b if negative
-        if a == b:
-            return state, a, b
-        moved = waiting + a - b
-        if -depth <= moved <= depth:
-            partner = int(moved * moved < waiting * waiting)
-            return moved + depth, partner, partner
-        return state, a, b
-
-    return Machine.from_step(step, states=2 * depth + 1, inputs=2, start=depth)
-
-
 def _together(a: Bitstream, b: Bitstream, depth: int | None) -> tuple[Bitstream, Bitstream]:
     """The streams as they come, or behind a synchronizer."""
     check_alike(a, b)
-    if depth is None:
-        return a, b
-    first, second = run(_synchronizer(depth), a, b)
-    return first, second
+    return (a, b) if depth is None else synchronize(a, b, depth)
