@@ -7,6 +7,8 @@ SCC that each needs, that of its result, and the error to expect at N = 256.
 ====================  ===============================  ==========================  =====================  ============
 function              circuit                          SCC that it needs           SCC that it gives      RMSE
 ====================  ===============================  ==========================  =====================  ============
+`multiply`            AND; bipolar: XNOR               0                           unknown                0.001 Sobol
+`umul`                generator that waits for ones    any                         +1 with x              0.001 Sobol
 `divide`              CORDIV: a flip-flop that holds   +1                          unknown                0.02 Sobol
 `divide`, "iscbdiv"   the same behind a synchronizer   any                         unknown                0.01 Sobol
 `jk_divide`           JK flip-flop: a / (a + b)        0, random bits              unknown                0.03 random
@@ -38,6 +40,7 @@ What has memory is a machine: `cordiv_machine`, `stanh_machine` and so on give i
 (0.5, 0.5)
 """
 
+from ..bitstream import multiply
 from .dividers import (
     cordiv_machine,
     divide,
@@ -62,6 +65,7 @@ from .functions import (
     stanh,
     stanh_machine,
 )
+from .multipliers import umul
 from .polynomials import bernstein, encode_polynomial, polynomial
 from .sorting import median, sort
 
@@ -81,6 +85,7 @@ __all__ = [
     "maximum",
     "median",
     "minimum",
+    "multiply",
     "polynomial",
     "relu",
     "relu_machine",
@@ -93,4 +98,5 @@ __all__ = [
     "stanh",
     "stanh_machine",
     "subtract",
+    "umul",
 ]
