@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 DIVIDERS = ("cordiv", "iscbdiv")
 ROOTS = ("emitting", "jk")
-LOWEST = 3  # The counter of `sqrt` that makes a bipolar stream unipolar goes down to -3, and the other up to 3:
-WAITING = 3  # with a register of 4 bits these are all states that a machine may have, and more did not help.
+# The counters of `sqrt`: ones wait, up to 3 of them, and what makes a bipolar stream unipolar goes down to -3. With a
+# register of 4 bits that is all the 256 states that a machine may have.
+WAITING = LOWEST = 3
 
 
 def divide(a: Bitstream, b: Bitstream, circuit: str = "cordiv") -> Bitstream:
@@ -34,7 +35,8 @@ def divide(a: Bitstream, b: Bitstream, circuit: str = "cordiv") -> Bitstream:
     last and the last but one quotient bit in turn. Of bipolar streams, counters part the signs from the magnitudes
     (`magnitude_machine`); the quotient of the magnitudes is made bipolar again, and gets the signs by XOR.
 
-    Where a > b, the quotient is 1. That of b = 0 has no meaning. The SCC of the result with `a` and `b` is not known.
+    Where |a| > |b|, the quotient is near 1 or -1. That of b = 0 has no meaning. The SCC of the result with `a` and `b`
+    is not known.
 
     Parameters
     ----------

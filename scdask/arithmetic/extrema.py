@@ -81,8 +81,8 @@ def subtract(a: Bitstream, b: Bitstream, select: Bitstream | None = None) -> Bit
     Returns
     -------
     Bitstream
-        Of the polarity of `a` and `b`. Exact for unipolar streams; the other has the error of the MUX, about
-        1 / (2 sqrt(N)) with random bits.
+        Of the polarity of `a` and `b`. Exact for unipolar streams; the other has the error of the MUX, up to
+        1 / sqrt(N) with random bits.
 
     Raises
     ------
