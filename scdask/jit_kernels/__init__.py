@@ -6,9 +6,9 @@ compiled once, for read-only arrays, because any array can be viewed as one.
 
 Compilation
     Kernels are compiled at their first call, all of them in 10 to 15 seconds (machines take 1 to 3 more for each number
-    of their inputs and outputs), and kept on disk: beside scdask, or in your cache folder where that is read-only, or in
-    the folder that the environment variable NUMBA_CACHE_DIR names. Only where none of these can be written to does each
-    process compile for itself.
+    of their inputs and outputs), and kept on disk: beside scdask, or in your cache folder where that is read-only, or
+    in the folder that the environment variable NUMBA_CACHE_DIR names. Only where none of these can be written to does
+    each process compile for itself.
 Strides
     Words may have any strides and alignment. A batched MAC takes at most 1.3 times as long in Fortran order as in C
     order; the MAC of a single input, which memory bounds, 3 to 5 times as long.
