@@ -344,8 +344,8 @@ CIRCUITS = {
     "desynchronize": lambda a, b: desynchronize(a, b[0], 2),
     "decorrelate": lambda a, b: (decorrelate(a, 4, 9),),
     "decorrelate shared": lambda a, b: (decorrelate(a, 8, 9, shared=True),),
-    "delay": lambda a, b: (delay(a, 70), delay(b, 3), delay(b[1], 0)),
-    "rotate": lambda a, b: (delay(a, 70, rotate=True), delay(b, 1030, rotate=True)),
+    "delay": lambda a, b: (delay(a, 70), delay(b[1], 0)),
+    "rotate": lambda a, b: (delay(a, 70, rotate=True), delay(b, 3 * N - 10, rotate=True)),
     "regenerate": lambda a, b: (regenerate(a, Sobol(2)), regenerate(b, Sobol(1))),
 }
 N = 270
@@ -360,8 +360,8 @@ def test_every_library_has_the_same_circuits(backend):
     a, b = pair()
     words = [x.map_words(backend.array) for x in (a, b)]
     for name, circuit in CIRCUITS.items():
-        if backend.jax and name == "decorrelate":
-            continue  # XLA takes long to compile Bernoulli streams.
+        if backend.jax and name in ("desynchronize", "decorrelate", "delay"):
+            continue  # XLA takes long to compile each, Bernoulli streams above all; the others have the same parts.
         found, expected = circuit(*words), circuit(a, b)
         for x, y in zip(found, expected, strict=True):
             assert (x.length, x.polarity, x.shape) == (y.length, y.polarity, y.shape)
