@@ -17,6 +17,7 @@ bitstream      `Bitstream`, its gates, `mux`, `multiply`, `xnor`, chunks, Zarr
 manipulation   `stack`, `concatenate`, `reshape`, `broadcast_to`, `where`; parts in time
 machines       `Machine`, `run`, `map_time`: circuits with memory
 correlation    `scc`, `scc_matrix`, `zce`; `synchronize`, `desynchronize`, `decorrelate`, `delay`, `regenerate`
+arithmetic     division, square roots, tanh, maximum, sorting, polynomials: circuits by name
 faults         `flip`, `stuck_at`, `burst`
 precision      `progressive_error`, `stability`
 layers         `matmul`, `SCDense`, `SCMLP`, `SCSequential`: networks
@@ -46,7 +47,7 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
-        "bitstream", "chunked", "cluster", "computing", "correlation", "dashboard", "encoding", "errors",
+        "arithmetic", "bitstream", "chunked", "cluster", "computing", "correlation", "dashboard", "encoding", "errors",
         "faults", "generators", "gpu_backend", "jax_backend", "jit_kernels", "layers", "machines", "manipulation",
         "mpi_driver", "plotting", "precision", "progress", "snn", "vector_ops",
     ],

@@ -26,7 +26,15 @@ CYCLES, PAUSED = 4133, 700  # cycles after the first reset, and, with pauses, af
 # A cached function of the package that makes a Machine, and says so (`-> Machine`), is found by itself. One that takes
 # arguments needs a row here, by its name: the arguments of each machine that is simulated.
 ARGUMENTS = {
-    # "scdask.arithmetic.stanh_machine": [(4,), (8,), (32,)],
+    "scdask.arithmetic.dividers.iscbdiv_machine": [(1,), (3,)],
+    "scdask.arithmetic.dividers.sqrt_machine": [(), ("jk",), ("emitting", "bipolar")],
+    "scdask.arithmetic.functions.abs_machine": [(4,), (8,)],
+    "scdask.arithmetic.functions.linear_gain_machine": [(4,), (16,)],
+    "scdask.arithmetic.functions.relu_machine": [(4,), (16,)],
+    "scdask.arithmetic.functions.sexp_machine": [(4, 1), (16, 2)],
+    "scdask.arithmetic.functions.stanh_machine": [(4,), (8,), (32,)],
+    "scdask.correlation.circuits.desynchronizer": [(1,), (3,)],
+    "scdask.correlation.circuits.synchronizer": [(1,), (3,)],
 }
 
 

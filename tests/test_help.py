@@ -16,6 +16,7 @@ from scdask.cli import main
 # of each page what a reader looks for
 PAGES = {
     "scdask": ("0.375", "vector_ops", "scdask info"),
+    "scdask.arithmetic": ("divide(", "median(", "SCC that it needs", "ones and zeros take turns"),
     "scdask.bitstream": ("class Bitstream", "open_zarr(", "Streams are indexed", "28 bits of the second are"),
     "scdask.chunked": ("Dask", "stay lazy"),
     "scdask.cluster": ("open_scheduler(", "scdask sbatch infer digits", "20 ms or more", "60 µs a block", "0.82"),
@@ -46,6 +47,9 @@ PAGES = {
         "XLA calls the kernels for NumPy arrays",
     ),
     "scdask.jit_kernels": ("jit_vec_mac(", "NUMBA_CACHE_DIR", "10 to 15 seconds", "Fortran"),
+    "scdask.faults": ("flip(", "stuck_at(", "burst(", "pure function of (seed, stream, bit)"),
+    "scdask.precision": ("progressive_error(", "stability("),
+    "scdask.machines": ("class Machine", "run(", "map_time(", "begin anew", "fewer rows of chunks than threads"),
     "scdask.layers": ("matmul(", "class SCSequential", "class SCMLP", "weights_0", "calibration inputs"),
     "scdask.manipulation": ("stack(", "concatenate(", "where(", "-1 is the last of them", "stream.bits[start:stop]"),
     "scdask.mpi_driver": ("class MPIDriver", "mpi_session(", "mpiexec -n 4", "TLS", "Several hosts have never"),

@@ -311,6 +311,25 @@ def test_a_function_along_time_gets_its_state(seed, length):
         np.testing.assert_array_equal(found[1], last)
 
 
+def inverted_while_even(words, state, length):
+    """NOT while the words so far are even in number: the state is that number."""
+    flips = (state[..., None] + words[..., :1] * 0 + 1) & 1
+    return words ^ (flips * np.uint64(2**64 - 1)), state + np.uint64(words.shape[-1])
+
+
+def test_a_function_along_time_gets_the_arrays_of_its_library(backend):
+    x = sc.encode(np.linspace(0, 1, 4), 100, sng=sc.Sobol(1))
+    given = x.map_words(lambda words: backend.array(words))
+    found = sc.map_time(lambda words, length: ~words, given)
+    np.testing.assert_array_equal(backend.host(found.words), (~x).words)
+    if not backend.lazy:  # In other chunks it is another function.
+        state = backend.array(np.arange(4, dtype=np.uint64))
+        y, last = sc.map_time(inverted_while_even, given, state=state, return_states=True)
+        np.testing.assert_array_equal(backend.host(y.words)[::2], (~x).words[::2])
+        np.testing.assert_array_equal(backend.host(y.words)[1::2], x.words[1::2])
+        np.testing.assert_array_equal(backend.host(last), np.arange(4) + 2)
+
+
 def test_functions_along_time_of_several_streams_and_outputs():
     rng = np.random.default_rng(0)
     a = sc.encode(rng.random((2, 1)), 200, sng=sc.Bernoulli(1))

@@ -62,6 +62,21 @@ def concatenate(*arrays: Any, axis: int = 0) -> da.Array:
     return da.concatenate(lazy, axis=axis, allow_unknown_chunksizes=True)
 
 
+@implements(numbers.along)
+def along(func: Callable[..., Any], words: da.Array, axis: int, keeps: bool) -> da.Array:
+    whole = words if words.numblocks[axis] == 1 else words.rechunk({axis: -1})
+    axes = axes_of(whole)
+    left = axes if keeps else axes[:axis] + axes[axis + 1 :]
+    each = partial(_along_block, partial(numbers.along, func, axis=axis, keeps=keeps))
+    return blockwise("sc-along", each, left, whole, axes, dtype=words.dtype)
+
+
+def _along_block(func: Callable[..., Any], block: Any) -> Any:
+    if isinstance(block, list):  # Dask puts the block into a list if the axis is not in the result.
+        (block,) = block
+    return func(block)
+
+
 @implements(numbers.broadcast_to)
 def broadcast_to(array: da.Array, shape: tuple[int, ...]) -> da.Array:
     known = (((1,),) * (len(shape) - array.ndim)) + array.chunks

@@ -49,6 +49,12 @@ def concatenate(*arrays: Any, axis: int = 0) -> Any:
 
 
 @composed
+def along(func: Callable[..., Any], words: Any, axis: int, keeps: bool) -> Any:
+    """func(words, axis=axis), whose result keeps that axis or lacks it; Dask blocks have it whole."""
+    return func(words, axis=axis)
+
+
+@composed
 def broadcast_to(array: Any, shape: tuple[int, ...]) -> Any:
     """The array repeated to a shape that it is known to broadcast to."""
     return np.broadcast_to(array, shape)
