@@ -140,22 +140,20 @@ FAULTS = {
 }
 
 
-def streams(length=270):
-    return sc.encode(np.linspace(0, 1, 12).reshape(3, 4), length, sng=Sobol(1), polarity="bipolar")
+def streams(columns=4):
+    p = np.linspace(-1, 1, 3 * columns).reshape(3, columns)
+    return sc.encode(p, 250, sng=Sobol(1), polarity="bipolar")
 
 
 def test_every_library_has_the_same_faults(backend):
-    x = streams(
-        22_001 if backend.jax else 270
-    )  # XLA takes long to compile Bernoulli streams, which large ones do without.
+    columns = 1400 if backend.jax else 4  # XLA takes long to compile Bernoulli streams, which many do without.
+    x = streams(columns)
     given = x.map_words(backend.array)
     for name, fault in FAULTS.items():
-        if backend.jax and backend.lazy and "stuck" in name:
-            continue
         found = fault(given)
-        assert (found.length, found.polarity, found.sng) == (x.length, "bipolar", None)
+        assert (found.length, found.polarity, found.sng) == (250, "bipolar", None)
         np.testing.assert_array_equal(backend.host(found.words), fault(x).words, err_msg=name)
-    np.testing.assert_array_equal(x.words, streams(x.length).words)
+    np.testing.assert_array_equal(x.words, streams(columns).words)
 
 
 @settings(max_examples=15)

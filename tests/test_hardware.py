@@ -34,6 +34,7 @@ ARGUMENTS = {
     "scdask.arithmetic.functions.sexp_machine": [(4, 1), (16, 2)],
     "scdask.arithmetic.functions.stanh_machine": [(4,), (8,), (32,)],
     "scdask.correlation.circuits.desynchronizer": [(1,), (3,)],
+    "scdask.correlation.circuits.shuffle_buffer": [(2,), (4,)],
     "scdask.correlation.circuits.synchronizer": [(1,), (3,)],
 }
 

@@ -41,7 +41,16 @@ The minimum of streams that do not correlate, 0.45, and what is near the product
 0.26
 """
 
-from .circuits import decorrelate, delay, desynchronize, desynchronizer, regenerate, synchronize, synchronizer
+from .circuits import (
+    decorrelate,
+    delay,
+    desynchronize,
+    desynchronizer,
+    regenerate,
+    shuffle_buffer,
+    synchronize,
+    synchronizer,
+)
 from .measures import scc, scc_matrix, zce
 
 __all__ = [
@@ -52,6 +61,7 @@ __all__ = [
     "regenerate",
     "scc",
     "scc_matrix",
+    "shuffle_buffer",
     "synchronize",
     "synchronizer",
     "zce",
