@@ -16,6 +16,7 @@ generators     the numbers that `encode` compares with; which of them go togethe
 bitstream      `Bitstream`, its gates, `mux`, `multiply`, `xnor`, chunks, Zarr
 manipulation   `stack`, `concatenate`, `reshape`, `broadcast_to`, `where`; parts in time
 machines       `Machine`, `run`, `map_time`: circuits with memory
+arithmetic     `scaled_add`, `add`, `or_add`: sums of streams
 correlation    `scc`, `scc_matrix`
 layers         `matmul`, `SCDense`, `SCMLP`, `SCSequential`: networks
 snn            spiking networks and their training
@@ -44,7 +45,7 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
-        "bitstream", "chunked", "cluster", "computing", "correlation", "dashboard", "encoding", "errors",
+        "arithmetic", "bitstream", "chunked", "cluster", "computing", "correlation", "dashboard", "encoding", "errors",
         "generators", "gpu_backend", "jax_backend", "jit_kernels", "layers", "machines", "manipulation", "mpi_driver",
         "plotting", "progress", "snn", "vector_ops",
     ],

@@ -1,3 +1,4 @@
+from . import arithmetic as arithmetic
 from . import bitstream as bitstream
 from . import chunked as chunked
 from . import cluster as cluster

@@ -65,7 +65,7 @@ def stack(streams: Sequence[Bitstream], axis: int = 0) -> Bitstream:
     (3, 2)
     """
     given = _together(streams)
-    at = _axis(axis, given[0].ndim + 1)
+    at = number_of_axis(axis, given[0].ndim + 1)
     for stream in given[1:]:
         if not _same(stream.shape, given[0].shape):
             raise BitstreamError(f"streams of one shape are stacked, not of {given[0].shape} and {stream.shape}")
@@ -100,7 +100,7 @@ def concatenate(streams: Sequence[Bitstream], axis: int = 0) -> Bitstream:
     (3,)
     """
     given = _together(streams)
-    at = _axis(axis, given[0].ndim)
+    at = number_of_axis(axis, given[0].ndim)
     first = given[0].shape
     for stream in given[1:]:
         shape = stream.shape
@@ -213,7 +213,7 @@ def _together(streams: Sequence[Bitstream]) -> tuple[Bitstream, ...]:
     return given
 
 
-def _axis(axis: Any, ndim: int) -> int:
+def number_of_axis(axis: Any, ndim: int) -> int:
     """The axis of streams, counted from the first."""
     try:
         at = operator.index(axis)

@@ -124,6 +124,12 @@ def stepping(results: Any, machine: Any, start: Any, *words: Any, length: int) -
     return Work("machine", length * states.size, _moved(read=read, write=sum(output.nbytes for output in outputs)))
 
 
+def adding(results: Any, words: Any, start: Any, *, length: int, **numbers: int) -> Work:
+    """The work of `contract.accumulate`: the bits that it adds."""
+    out, states = results
+    return Work("machine", length * states.size * words.shape[-2], _moved(read=words.nbytes, write=out.nbytes))
+
+
 def encoding(packed: Any, values: Any, sng: Any, length: int, polarity: str, part: Part) -> Work:
     """The work of `contract.encode_part`."""
     streams = math.prod(packed.shape[:-1])

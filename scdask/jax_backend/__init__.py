@@ -54,7 +54,7 @@ functions on bits run on the kernels for NumPy arrays, and the neurons say what 
 
 from ..core.dispatch import loaded
 from ..vector_ops.numbers import to_host
-from . import counting, encoding, gates, mac, numbers, packing
+from . import adders, counting, encoding, gates, mac, numbers, packing
 from .device import ARRAYS, HAS_JAX, from_numpy, jax, jnp, to_jax, uncut, wait, works
 from .neurons import jax_forward_pass, jax_lif_step, jax_surrogate_gradient_step, spike
 from .reference import jax_pack_bitstream, jax_popcount, jax_vec_and, jax_vec_mac
