@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 import scdask as sc
 from scdask import Bernoulli, Bitstream, BitstreamError, Sobol, vector_ops
 from scdask.arithmetic import add, or_add, scaled_add
-from scdask.vector_ops.adders import accumulate, count_columns
+from scdask.core.contract import count_columns
+from scdask.vector_ops.adders import accumulate
 
 
 def accumulator(columns, state, scale, offset, low, high):
@@ -61,8 +62,9 @@ numbers = st.fixed_dictionaries(
 
 
 @settings(max_examples=40)
-@given(numbers, st.integers(1, 40), st.sampled_from([1, 1, 2, 3]), st.integers(1, 200), st.integers(0, 9), st.data())
-def test_any_adder_is_its_loop(given, groups, digits, length, rows, data):
+@given(numbers, st.integers(1, 40) | st.just(150), st.sampled_from([1, 2, 3]), st.integers(1, 200), st.data())
+def test_any_adder_is_its_loop(given, groups, digits, length, data):
+    rows = data.draw(st.integers(0, 9))
     bits = bits_of((rows, 2, groups * digits, length), data.draw(st.integers(0, 99)), data.draw(st.floats(0.05, 0.95)))
     start = np.random.default_rng(1).integers(given["low"], given["high"] + 1, (rows, 1))
     words = vector_ops.pack_bitstream(bits)
@@ -73,7 +75,7 @@ def test_any_adder_is_its_loop(given, groups, digits, length, rows, data):
 
 
 NUMBERS = {"scale": 9, "offset": 3, "low": -20, "high": 30, "worth": 2}
-SHAPES = [(17, 5, 300), (3, 300, 70), (5, 64), (2, 1, 16, 130)]
+SHAPES = [(17, 5, 300), (2, 1, 16, 70)]  # of which XLA leaves the first to the kernels
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -83,7 +85,7 @@ def test_every_library_does_the_same(backend, shape):
     start = np.arange(np.prod(shape[:-2]), dtype=int).reshape(shape[:-2]) - 10
     for first in (start, backend.array(start)):
         check(*accumulate(words, length=shape[-1], start=first, **NUMBERS), by_loops(bits, start, **NUMBERS), backend)
-    with pytest.raises(BitstreamError, match="an accumulator is an integer from -20 to 30, not [34]"):
+    with pytest.raises(BitstreamError, match="an accumulator is an integer from -20 to 30, not "):
         backend.host(accumulate(words, length=shape[-1], start=backend.array(start + 41), **NUMBERS)[0])
 
 
@@ -91,15 +93,16 @@ def test_counts_are_binary_digits_in_every_library(backend):
     for rows, digits in ((1, 1), (7, 1), (6, 2), (9, 3)):
         bits = bits_of((2, rows, 130), rows)
         counts = (bits * 2 ** (np.arange(rows) % digits)[:, None]).sum(-2)
-        if not backend.lazy:
-            found = backend.host(count_columns(backend.array(vector_ops.pack_bitstream(bits)), digits, 7))
-            digit = vector_ops.unpack_bitstream(found, 130).astype(int)
-            np.testing.assert_array_equal((digit << np.arange(7)[:, None]).sum(-2), counts)
+        words = backend.array(vector_ops.pack_bitstream(bits))
+        if backend.lazy and digits > 1:
+            words = words.rechunk({1: rows})
+        digit = vector_ops.unpack_bitstream(backend.host(count_columns(words, digits, 7)), 130).astype(int)
+        np.testing.assert_array_equal((digit << np.arange(7)[:, None]).sum(-2), counts)
 
 
 def cuts(n):
     """Chunks of an axis."""
-    return st.lists(st.integers(1, n), min_size=1, max_size=4).map(
+    return st.lists(st.integers(1, n), max_size=2).map(
         lambda sizes: tuple(np.diff([0, *sorted({min(s, n) for s in np.cumsum(sizes).tolist()} | {n})]).tolist())
     )
 
@@ -113,7 +116,7 @@ CIRCUITS = {
 
 @pytest.mark.parametrize("circuit", CIRCUITS.values(), ids=CIRCUITS)
 @pytest.mark.parametrize("threads", [1, 32])
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(st.data())
 def test_chunks_do_not_matter(circuit, threads, data):
     bits = bits_of((3, 20, 2, 500), p=0.06)
@@ -173,7 +176,7 @@ def test_a_saturating_sum_is_that_of_unary_adders(polarity, n):
     offset = 0 if polarity == "unipolar" else (n - 1) / 2
     for row, expected in zip(bits, found.unpack(), strict=True):
         held, out = 0.0, []
-        for ones in row.sum(0):
+        for ones in row.sum(0).tolist():
             held = min(max(held + ones - offset, -16), 16)
             out.append(held >= 1)
             held = min(max(held - out[-1], -16), 16)
@@ -181,24 +184,24 @@ def test_a_saturating_sum_is_that_of_unary_adders(polarity, n):
 
 
 def test_a_saturating_sum_is_clipped():
-    unipolar = add(sc.encode([[0.2, 0.3, 0.25], [0.7, 0.9, 0.1]], 4096, sng=Bernoulli(3)))
-    np.testing.assert_allclose(unipolar.decode(), [0.75, 1], atol=0.03)
-    v = np.array([[0.2, -0.3, 0.4], [-0.9, -0.5, 0.1], [0.9, 0.9, 0.8], [0.5, 0, -1]])
-    bipolar = add(sc.encode(v, 4096, polarity="bipolar", sng=Bernoulli(3)))
-    np.testing.assert_allclose(bipolar.decode(), v.sum(-1).clip(-1, 1), atol=0.06)
+    unipolar = sc.encode([[0.2, 0.3, 0.25], [0.7, 0.9, 0.1]], 4096, sng=Bernoulli(3))
+    np.testing.assert_allclose(add(unipolar).decode(), unipolar.decode().sum(-1).clip(0, 1), atol=0.005)
+    v = [[0.2, -0.3, 0.4], [-0.9, -0.5, 0.1], [0.9, 0.9, 0.8], [0.5, 0, -1]]
+    bipolar = sc.encode(v, 4096, polarity="bipolar", sng=Bernoulli(3))
+    np.testing.assert_allclose(add(bipolar).decode(), bipolar.decode().sum(-1).clip(-1, 1), atol=0.01)
 
 
 @pytest.mark.parametrize("circuit", list(CIRCUITS.values())[:2], ids=list(CIRCUITS)[:2])
-def test_a_run_goes_on_in_parts(backend, circuit):
-    bits = bits_of((2, 4, 3, 400), p=0.3)
-    x = streams(bits, "bipolar").map_words(backend.array)
+def test_a_run_goes_on_in_parts(circuit):
+    x = streams(bits_of((2, 4, 3, 300), p=0.3), "bipolar")
     whole, last = circuit(x, None)
-    first, states = circuit(x.bits[:256], None)
-    second, end = circuit(x.bits[256:], states)
-    assert states.dtype == last.dtype == np.int32
-    joined = np.concatenate([backend.host(part.words) for part in (first, second)], -1)
-    np.testing.assert_array_equal(joined, backend.host(whole.words))
-    np.testing.assert_array_equal(backend.host(end), backend.host(last))
+    for part in (x, x.rechunk((1, 3, 3, 1))):
+        first, states = circuit(part.bits[:100], None)
+        second, end = circuit(part.bits[100:], states)
+        assert states.dtype == end.dtype == last.dtype == np.int32
+        joined = np.concatenate([each.compute().unpack() for each in (first, second)], -1)
+        np.testing.assert_array_equal(joined, whole.unpack())
+        np.testing.assert_array_equal(np.asarray(end), last)
 
 
 @pytest.mark.parametrize("n", [1, 3, 8])
@@ -220,9 +223,8 @@ def test_streams_choose_streams(backend):
     x, select = (stream.map_words(backend.array) for stream in (streams(bits), streams(digits)))
     chosen = (digits.astype(int) << np.arange(3)[:, None]).sum(0)
     expected = np.take_along_axis(bits, np.broadcast_to(chosen, (3, 1, 130)), 1)[:, 0]
-    for given_select in (select, list(select)):
-        found = scaled_add(x, select=given_select)
-        np.testing.assert_array_equal(backend.host(found.words), vector_ops.pack_bitstream(expected))
+    found = scaled_add(x, select=select)
+    np.testing.assert_array_equal(backend.host(found.words), vector_ops.pack_bitstream(expected))
 
 
 def test_multiplexers_add_what_is_independent_of_their_selects():
@@ -264,7 +266,6 @@ def test_adders_under_jit_and_vmap(monkeypatch):
         monkeypatch.setattr(adders, "MANY", least)
         monkeypatch.setattr(adders, "PART", 1)
         monkeypatch.setattr(ffi, "CPU_COUNT", 3)
-        jax.clear_caches()
         with jax.enable_x64(True):
             one = lambda x, start: scaled_add(x, start=start, return_states=True)  # noqa: E731
             for found in (jax.jit(one)(x, starts[:, None]), jax.vmap(one)(x, starts)):

@@ -110,9 +110,7 @@ def scaled_add(
     return rest[..., 0]
 
 
-def add(
-    streams: Bitstream, axis: int = -1, *, depth: int = 16, start: Any = None, return_states: bool = False
-) -> Any:
+def add(streams: Bitstream, axis: int = -1, *, depth: int = 16, start: Any = None, return_states: bool = False) -> Any:
     """The sum of the streams along an axis, clipped to what a stream can stand for.
 
     The counting adder without scaling (uNSADD), which saturates: min(sum, 1) of unipolar streams, and
@@ -156,8 +154,9 @@ def add(
     Examples
     --------
     >>> from scdask import Sobol, encode
-    >>> float(add(encode([0.125, 0.25, 0.5], 256, sng=Sobol(1))).decode())
-    0.875
+    >>> total, left = add(encode([0.125, 0.25, 0.5], 256, sng=Sobol(1)), return_states=True)
+    >>> float(total.decode()), float(total.decode() + left / 256)
+    (0.8671875, 0.875)
     >>> float(add(encode([-0.5, 0.25, 0.125], 256, polarity="bipolar", sng=Sobol(1))).decode())
     -0.125
     """

@@ -1,4 +1,4 @@
-"""Adders: accumulators go on from block to block along time; where the streams are cut, blocks are counted in a tree."""
+"""Adders: accumulators go on from block to block along time; blocks of the streams to add are counted in a tree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core import contract
 from ..core.checks import as_words
-from ..vector_ops.adders import accumulate, count_columns, digits_of
+from ..vector_ops.adders import accumulate, digits_of
 from ..vector_ops.numbers import in_64_bits
 from .blocks import SPLIT_EVERY, meta_of, without_empty_chunks
 from .device import as_dask, implements
@@ -29,7 +29,7 @@ def add(
     rest = offset == low == 0 and high == scale - 1 and worth * (n // digits * (2**digits - 1)) <= scale
     if words.numblocks[-2] > 1:
         total = digits_of(n, digits)
-        words, digits = _counted(words, digits, total), total
+        words, digits = count_columns(words, digits, total), total
     numbers = {"scale": scale, "offset": offset, "low": low, "high": high, "worth": worth, "digits": digits}
     maps, after = (partial(_ones, worth, digits), partial(_rest, scale)) if rest else (None, next_states)
     scan = Scan("sc-add", partial(_add_block, numbers), length, 1, np.int32, maps, COST, after, low == high)
@@ -50,8 +50,8 @@ def _rest(scale: int, added: Any, states: Any) -> Any:
     return ((contract.on_host(states) + added) % scale).astype(np.int32)
 
 
-def _counted(words: da.Array, digits: int, total: int) -> da.Array:
-    """The counts of all streams at each bit, in one chunk of `total` digits."""
+@implements(contract.count_columns)
+def count_columns(words: da.Array, digits: int, total: int) -> da.Array:
     axis = words.ndim - 2
     again = partial(_count, total, total)
     count = partial(
@@ -71,4 +71,4 @@ def _counted(words: da.Array, digits: int, total: int) -> da.Array:
 
 
 def _count(digits: int, total: int, words: Any, axis: Any, keepdims: bool) -> Any:
-    return count_columns(as_words(words), digits, total)
+    return contract.count_columns(as_words(words), digits, total)

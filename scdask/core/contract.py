@@ -77,6 +77,15 @@ def run_machine(machine: Machine, start: Any, *words: Any, length: int) -> Any:
     """
 
 
+@primitive(work=metering.counting)
+def count_columns(words: Any, digits: int, total: int) -> Any:
+    """Count the ones of n streams at each bit: of words (..., n, n_words), words (..., total, n_words).
+
+    They are the binary digits of the counts, from the lowest on. Stream i counts 2 ** (i % digits), n is a multiple of
+    `digits`, and `total` digits are enough.
+    """
+
+
 @primitive(work=metering.adding)
 def accumulate(
     words: Any,

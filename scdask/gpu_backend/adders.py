@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..core import contract
-from ..vector_ops.adders import check_start, count_columns, digits_of
+from ..vector_ops.adders import check_start, digits_of
 from .device import cupy, implements
 from .launch import launch_over
 
@@ -24,14 +24,14 @@ def accumulate(
     states = cupy.asarray(np.broadcast_to(first, lead).astype(np.int32))
     out = cupy.empty((*lead, n_words), np.uint64)
     if out.size:
-        planes = count_in_kernel(words, digits, digits_of(n, digits))
+        planes = count_columns(words, digits, digits_of(n, digits))
         numbers = map(np.int32, (scale, offset, low, high, worth))
         launch_over("accumulate", states.size, planes, states.size, planes.shape[-2], length, *numbers, out, states)
     return out, states
 
 
-@implements(count_columns)
-def count_in_kernel(words: Any, digits: int, total: int) -> Any:
+@implements(contract.count_columns)
+def count_columns(words: Any, digits: int, total: int) -> Any:
     words = cupy.ascontiguousarray(words)
     *lead, n, n_words = words.shape
     planes = cupy.empty((*lead, total, n_words), np.uint64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import zip_longest
 from math import prod
 from typing import Any
 
@@ -10,12 +12,48 @@ import numpy as np
 from ..core import contract
 from ..core.words import WORD, words_for
 from ..jit_kernels.adders import accumulate_rows
-from ..vector_ops.adders import check_start, columns
-from .device import as_jax, implements, jax, jnp, lax, varying_as
+from ..vector_ops.adders import check_start
+from .device import as_jax, implements, jax, jitted, jnp, lax, varying_as
 from .ffi import on_cpus, spread
 
 MANY = 2**14  # bits from which on adding them pays a call of Python
 PART = 2**14  # words that a thread adds at least
+
+
+@implements(contract.count_columns)
+@partial(jitted, static_argnums=(1, 2))
+def count_columns(words: Any, digits: int, total: int) -> Any:
+    found = _columns(words, digits)[:total]
+    return jnp.stack([*found, *[jnp.zeros_like(found[0])] * (total - len(found))], -2)
+
+
+def _columns(words: Any, digits: int) -> list[Any]:
+    """The digits of the counts, each (..., n_words), by full adders of the streams of one half with the other's."""
+    return [plane[..., 0, :] for plane in _sum([words[..., digit::digits, :] for digit in range(digits)])]
+
+
+def _sum(number: list[Any]) -> list[Any]:
+    """The digits of the sum along the rows, as one row."""
+    rows = number[0].shape[-2]
+    if rows < 2:
+        return number
+    parts = slice(rows // 2), slice(rows // 2, rows // 2 * 2)
+    total = _sum(_added(*([plane[..., part, :] for plane in number] for part in parts)))
+    return _added(total, [plane[..., -1:, :] for plane in number]) if rows % 2 else total
+
+
+def _added(a: list[Any], b: list[Any]) -> list[Any]:
+    """The digits of a + b, of which b has no more than a."""
+    total, carry = [], None
+    for digit, other in zip_longest(a, b):
+        addends = [bits for bits in (other, carry) if bits is not None]
+        carry = None
+        for bits in addends:
+            both = digit & bits
+            carry = both if carry is None else carry | both
+            digit = digit ^ bits
+        total.append(digit)
+    return total if carry is None else [*total, carry]
 
 
 @implements(contract.accumulate)
@@ -52,10 +90,10 @@ def _accumulate(words: Any, start: Any, numbers: Any, *, digits: int, length: in
     scale, offset, low, high, worth = (numbers[i].astype(np.int32) for i in range(5))
     if not words.shape[-1]:
         return words[..., 0, :], start
-    planes = [jnp.moveaxis(plane, -1, 0) for plane in columns(words, digits)]
+    planes = [jnp.moveaxis(plane, -1, 0) for plane in _columns(words, digits)]
     bits = np.minimum(WORD, length - WORD * np.arange(words_for(length))).astype(np.uint64)
 
-    def add_word(states: Any, word: Any) -> tuple[Any, Any]:
+    def add_word(states: Any, word: Any) -> Any:
         bits, *planes = word
 
         def step(t: Any, carried: Any) -> tuple[Any, Any]:

@@ -15,10 +15,21 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..core import contract
-from ..core.llvm import I64, address_of, call_llvm, compiled, constant, empty_words, load, readonly, register_lanes, store
+from ..core.llvm import (
+    I64,
+    address_of,
+    call_llvm,
+    compiled,
+    constant,
+    empty_words,
+    load,
+    readonly,
+    register_lanes,
+    store,
+)
 from ..core.ones import add_by_tree
 from ..core.words import WORD
-from ..vector_ops.adders import check_start, count_columns, digits_of
+from ..vector_ops.adders import check_start, digits_of
 from .device import implements
 
 if TYPE_CHECKING:
@@ -74,8 +85,8 @@ def accumulate_rows(
     _accumulate(*addresses, n, n_words, digits, worth - 1, planes, fields, states, length)
 
 
-@implements(count_columns)
-def count_in_kernel(words: NDArray[np.uint64], digits: int, total: int) -> NDArray[np.uint64]:
+@implements(contract.count_columns)
+def count_columns(words: NDArray[np.uint64], digits: int, total: int) -> NDArray[np.uint64]:
     *lead, n, n_words = words.shape
     planes = np.zeros((*lead, total, n_words), np.uint64)
     if planes.size:

@@ -1,8 +1,7 @@
-"""Adders that count the ones of streams at each bit: bit-sliced, so that words hold the binary digits of counts."""
+"""Adders that count the ones of streams at each bit."""
 
 from __future__ import annotations
 
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from ..core.checks import as_array, as_words, check_length, kind_of
 from ..core.dispatch import composed
 from ..errors import BitstreamError
 from .machines import check_fits
-from .numbers import concatenate
 
 LARGEST = 2**29  # what numbers of an adder are at most, so that their sums fit 32 bits
 
@@ -85,48 +83,7 @@ def check_start(start: Any, low: int, high: int) -> None:
 
 def digits_of(n: int, digits: int = 1) -> int:
     """How many binary digits the count at a bit may have, of n rows of which row i counts 2 ** (i % digits)."""
-    return max(1, (n // digits * (2**digits - 1)).bit_length())
-
-
-@composed
-def count_columns(words: Any, digits: int, total: int) -> Any:
-    """The binary digits of the counts at each bit, from the lowest on: words (..., total, n_words).
-
-    In words (..., n, n_words) row i counts 2 ** (i % digits); n is a multiple of `digits`.
-    """
-    found = columns(words, digits)[:total]
-    rows = [plane[..., None, :] for plane in found]
-    return concatenate(*rows, *[rows[0] & np.uint64(0)] * (total - len(rows)), axis=-2)
-
-
-def columns(words: Any, digits: int) -> list[Any]:
-    """The digits of `count_columns`, each (..., n_words), by full adders of all rows of one half with the other's."""
-    return [plane[..., 0, :] for plane in _sum([words[..., digit::digits, :] for digit in range(digits)])]
-
-
-def _sum(number: list[Any]) -> list[Any]:
-    """The digits of the sum along the rows, as one row."""
-    rows = number[0].shape[-2]
-    if rows == 1:
-        return number
-    parts = slice(rows // 2), slice(rows // 2, rows // 2 * 2)
-    total = _sum(_added(*([plane[..., part, :] for plane in number] for part in parts)))
-    return _added(total, [plane[..., -1:, :] for plane in number]) if rows % 2 else total
-
-
-def _added(a: list[Any], b: list[Any]) -> list[Any]:
-    total, carry = [], None
-    for x, y in zip_longest(a, b):
-        if y is None or x is None:
-            x, y = (x if y is None else y), carry
-            carry = None
-        if y is None:
-            total.append(x)
-            continue
-        half, both = x ^ y, x & y
-        total.append(half if carry is None else half ^ carry)
-        carry = both if carry is None else both | half & carry
-    return total if carry is None else [*total, carry]
+    return max(1, int(n // digits * (2**digits - 1)).bit_length())
 
 
 @composed
