@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import scdask as sc
 from scdask import Bernoulli, Bitstream, BitstreamError, Sobol, vector_ops
 from scdask.arithmetic import add, or_add, scaled_add
+from scdask.core import metering
 from scdask.core.contract import count_columns
 from scdask.vector_ops.adders import accumulate
 
@@ -132,6 +133,17 @@ def test_chunks_do_not_matter(circuit, threads, data):
 
 def _no_computing(*args, **kwargs):
     raise AssertionError("computed")
+
+
+def test_workers_count_the_bits_that_they_add(cluster):
+    x = streams(bits_of((2, 40, 1000)))
+    lazy = x.rechunk((1, 16, 5))
+    (result, states), (whole, last) = (scaled_add(each, return_states=True) for each in (lazy, x))
+    result, states = cluster.gather(cluster.compute([result, states]))
+    check(result.words, states, (whole.unpack(), last))
+    numbers = {"scale": 40, "offset": 0, "low": 0, "high": 39, "worth": 1, "digits": 1}
+    work = metering.adding((result.words, states), x.words, 0, length=1000, **numbers)
+    assert (work.operation, work.bitops) == ("machine", 2 * 40 * 1000)
 
 
 def test_no_chunk_grows():

@@ -158,7 +158,7 @@ def add(streams: Bitstream, axis: int = -1, *, depth: int = 16, start: Any = Non
     >>> float(total.decode()), float(total.decode() + left / 256)
     (0.8671875, 0.875)
     >>> float(add(encode([-0.5, 0.25, 0.125], 256, polarity="bipolar", sng=Sobol(1))).decode())
-    -0.125
+    -0.1328125
     """
     check_alike(streams)
     words, n = _along(streams, axis)

@@ -105,8 +105,8 @@ def gating(words: Any, kind: str, *operands: Any, length: int | None = None) -> 
     return Work("gate", WORD * words.size, _moved(read=read, write=words.nbytes))
 
 
-def counting(counts: Any, words: Any) -> Work:
-    """The work of `contract.word_ones` and `contract.stream_ones`."""
+def counting(counts: Any, words: Any, *digits: int) -> Work:
+    """The work of `contract.word_ones`, `contract.stream_ones` and `contract.count_columns`."""
     return Work("popcount", WORD * words.size, _moved(read=words.nbytes))
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROWS, LANES = 16, register_lanes()
-TILE = 32
+TILE = 32  # words of a row whose counts are kept at a time
 HALF = 32  # bits that are stepped through in one go
 BYTES, WIDE = (0,) * 8, (0,) * HALF  # the bits of a field that holds a count
 I32 = ir.IntType(32)
