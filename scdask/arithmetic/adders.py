@@ -173,9 +173,9 @@ def add(streams: Bitstream, axis: int = -1, *, depth: int = 16, start: Any = Non
 def or_add(streams: Bitstream, axis: int = -1) -> Bitstream:
     """OR of the streams along an axis, the adder without memory.
 
-    The sum, if no two of the streams have a one at the same bit (SCC = -1): min(sum, 1), exactly. Of independent
-    streams 1 - (1 - p1)(1 - p2)..., which is near the sum if that is small; of fully correlated ones (SCC = +1) the
-    maximum.
+    Of streams of which no two have a one at the same bit it is the sum, exactly, and of two with SCC = -1
+    min(p1 + p2, 1). Of independent ones it is 1 - (1 - p1)(1 - p2)..., which is near the sum if that is small; of fully
+    correlated ones (SCC = +1) the maximum.
 
     Parameters
     ----------

@@ -56,13 +56,13 @@ def accumulate(
     digits: int,
     length: int,
 ) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
-    *lead, n, n_words = words.shape
+    *lead, _, n_words = words.shape
     out = empty_words((*lead, n_words))
     check_start(start, low, high)
     states = np.array(np.broadcast_to(start, lead), np.int32, order="C")
     if out.size:
         numbers = np.array([scale, offset, low, high], np.int32)
-        accumulate_rows(words.reshape(-1, n, n_words), out, states.reshape(-1), numbers, worth, digits, length)
+        accumulate_rows(words, out, states.reshape(-1), numbers, worth, digits, length)
     return out, states
 
 
@@ -75,14 +75,24 @@ def accumulate_rows(
     digits: int,
     length: int,
 ) -> None:
-    """Write the outputs of adders of words (rows, n, n_words), from contiguous `states`, which become the last ones."""
-    words = readonly(words)
-    _, n, n_words = words.shape
+    """Write the contiguous outputs of adders of words (..., n, n_words), from flat `states`, which become the last."""
+    words, rows = _addresses(words)
+    n, n_words = words.shape[-2:]
     n_planes = digits_of(n, digits) + worth - 1
-    planes = np.zeros((min(ROWS, len(words)), n_planes, TILE), np.uint64)
+    planes = np.zeros((min(ROWS, rows.size), n_planes, TILE), np.uint64)
     fields = BYTES if n_planes <= len(BYTES) else WIDE
-    addresses = address_of(words), address_of(out), address_of(numbers)
-    _accumulate(*addresses, n, n_words, digits, worth - 1, planes, fields, states, length)
+    at = rows, words.strides[-2], address_of(out), address_of(numbers)
+    _accumulate(*at, n, n_words, digits, worth - 1, planes, fields, states, length)
+
+
+def _addresses(words: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """The words, copied if those of a stream are apart, and the address of each row of streams."""
+    if words.strides[-1] != 8:
+        words = np.ascontiguousarray(words)
+    rows = np.array(words.ctypes.data)
+    for size, step in zip(words.shape[:-2], words.strides, strict=False):
+        rows = rows[..., None] + step * np.arange(size)
+    return words, readonly(rows.reshape(-1))
 
 
 @implements(contract.count_columns)
@@ -90,8 +100,8 @@ def count_columns(words: NDArray[np.uint64], digits: int, total: int) -> NDArray
     *lead, n, n_words = words.shape
     planes = np.zeros((*lead, total, n_words), np.uint64)
     if planes.size:
-        words = readonly(words)
-        _count_rows(address_of(words), n, n_words, digits, planes.reshape(-1, total, n_words))
+        words, rows = _addresses(words)
+        _count_rows(rows, words.strides[-2], n, n_words, digits, planes.reshape(-1, total, n_words))
     return planes
 
 
@@ -138,35 +148,32 @@ _add_16, _add_8, _add_4, _add_2, _add_1 = (_adder(level) for level in (4, 3, 2, 
 
 
 @compiled
-def _add_columns(address, n, row_bytes, digits, planes, apart, n_planes, n_words):
-    """Add n rows of words, `row_bytes` after each other, to planes; row i counts 2 ** (i % digits)."""
-    step = digits * row_bytes
+def _add_columns(address, n, step, digits, planes, apart, n_planes, n_words):
+    """Add n streams, `step` bytes after each other, to planes; stream i counts 2 ** (i % digits)."""
     count = n // digits
     for digit in range(digits):
-        row = address + digit * row_bytes
+        row = address + digit * step
         to, left = planes + digit * apart, n_planes - digit
         for _ in range(count // 16):
-            _add_16(row, step, to, apart, left, n_words)
-            row += 16 * step
+            _add_16(row, digits * step, to, apart, left, n_words)
+            row += 16 * digits * step
         if count & 8:
-            _add_8(row, step, to, apart, left, n_words)
-            row += 8 * step
+            _add_8(row, digits * step, to, apart, left, n_words)
+            row += 8 * digits * step
         if count & 4:
-            _add_4(row, step, to, apart, left, n_words)
-            row += 4 * step
+            _add_4(row, digits * step, to, apart, left, n_words)
+            row += 4 * digits * step
         if count & 2:
-            _add_2(row, step, to, apart, left, n_words)
-            row += 2 * step
+            _add_2(row, digits * step, to, apart, left, n_words)
+            row += 2 * digits * step
         if count & 1:
-            _add_1(row, step, to, apart, left, n_words)
+            _add_1(row, digits * step, to, apart, left, n_words)
 
 
 @compiled
-def _count_rows(address, n, n_words, digits, planes):
-    size = 8 * n_words
-    for row in range(len(planes)):
-        here = planes[row].ctypes.data
-        _add_columns(address + row * n * size, n, size, digits, here, size, planes.shape[1], n_words)
+def _count_rows(rows, step, n, n_words, digits, planes):
+    for r in range(rows.size):
+        _add_columns(rows[r], n, step, digits, planes[r].ctypes.data, 8 * n_words, planes.shape[1], n_words)
 
 
 @intrinsic
@@ -250,8 +257,8 @@ def _step(typing_context, planes, rows, n_planes, fields, bits, out, row_bytes, 
 
 
 @compiled
-def _accumulate(address, out, numbers, n, n_words, digits, place, planes, fields, states, length):
-    """Accumulate rows; plane `place` is that of the counts' lowest digit."""
+def _accumulate(at, step, out, numbers, n, n_words, digits, place, planes, fields, states, length):
+    """Accumulate rows at addresses; plane `place` is that of the counts' lowest digit."""
     size, n_planes = 8 * n_words, planes.shape[1]
     apart = 8 * TILE
     for first in range(0, states.size, len(planes)):
@@ -260,16 +267,16 @@ def _accumulate(address, out, numbers, n, n_words, digits, place, planes, fields
             count = min(TILE, n_words - begin)
             planes[:] = 0
             for r in range(rows):
-                row = address + (first + r) * n * size + 8 * begin
+                row = at[first + r] + 8 * begin
                 to = planes[r, place:].ctypes.data
-                _add_columns(row, n, size, digits, to, apart, n_planes - place, count)
+                _add_columns(row, n, step, digits, to, apart, n_planes - place, count)
             here = out + first * size + 8 * begin
             bits = min(WORD * count, length - WORD * begin)
             if bits & (WORD - 1):
                 for r in range(rows):
                     _clear(here + r * size + 8 * (count - 1))
-            at = states.ctypes.data + 4 * first
-            _step(planes.ctypes.data, rows, n_planes, fields, bits, here, size, at, numbers)
+            kept = states.ctypes.data + 4 * first
+            _step(planes.ctypes.data, rows, n_planes, fields, bits, here, size, kept, numbers)
 
 
 @intrinsic
