@@ -1,5 +1,7 @@
 """Adders of streams along an axis, against plain loops over their bits."""
 
+from types import SimpleNamespace
+
 import dask
 import dask.array as da
 import numpy as np
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 import scdask as sc
 from scdask import Bernoulli, Bitstream, BitstreamError, Sobol, vector_ops
 from scdask.arithmetic import add, or_add, scaled_add
-from scdask.core import metering
+from scdask.core import dispatch, metering
 from scdask.core.contract import count_columns
 from scdask.vector_ops.adders import accumulate
 
@@ -135,15 +137,16 @@ def _no_computing(*args, **kwargs):
     raise AssertionError("computed")
 
 
-def test_workers_count_the_bits_that_they_add(cluster):
+def test_workers_meter_the_bits_that_are_added(monkeypatch):
+    done = []
+    meter = SimpleNamespace(add=lambda backend, work, seconds: done.append((work.operation, work.bitops)))
+    worker = SimpleNamespace(plugins={metering.METER: meter})
     x = streams(bits_of((2, 40, 1000)))
-    lazy = x.rechunk((1, 16, 5))
-    (result, states), (whole, last) = (scaled_add(each, return_states=True) for each in (lazy, x))
-    result, states = cluster.gather(cluster.compute([result, states]))
-    check(result.words, states, (whole.unpack(), last))
-    numbers = {"scale": 40, "offset": 0, "low": 0, "high": 39, "worth": 1, "digits": 1}
-    work = metering.adding((result.words, states), x.words, 0, length=1000, **numbers)
-    assert (work.operation, work.bitops) == ("machine", 2 * 40 * 1000)
+    monkeypatch.setattr(dispatch, "worker_of_this_task", lambda: worker)
+    scaled_add(x)
+    assert done == [("machine", 2 * 40 * 1000)]
+    add(x.rechunk((2, 30, -1))).compute(scheduler="synchronous")
+    assert {operation for operation, _ in done} == {"machine", "popcount"}
 
 
 def test_no_chunk_grows():
