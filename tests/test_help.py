@@ -16,7 +16,7 @@ from scdask.cli import main
 # of each page what a reader looks for
 PAGES = {
     "scdask": ("0.375", "vector_ops", "scdask info"),
-    "scdask.arithmetic": ("divide(", "median(", "SCC that it needs", "ones and zeros take turns"),
+    "scdask.arithmetic": ("divide(", "scaled_add(", "median(", "SCC that it needs", "ones and zeros take turns"),
     "scdask.bitstream": ("class Bitstream", "open_zarr(", "Streams are indexed", "28 bits of the second are"),
     "scdask.chunked": ("Dask", "stay lazy"),
     "scdask.cluster": ("open_scheduler(", "scdask sbatch infer digits", "20 ms or more", "60 µs a block", "0.82"),
