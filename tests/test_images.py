@@ -2,6 +2,7 @@ import json
 import sys
 import warnings
 
+import conftest
 import dask.array as da
 import numpy as np
 import pytest
@@ -152,6 +153,18 @@ def test_streams_may_be_cut_in_time():
         cut = run(encode(pixels, 640, sng=Sobol(1), chunks=(2, 3, 4)))
         assert cut.words.numblocks == (2, 2, 3)
         np.testing.assert_array_equal(cut.words, lazy(circuit, pixels, "sobol", 640, -1).words)
+
+
+LAZY = [conftest.marked(backend) for backend in conftest.Backend if backend.value.startswith("dask of")]
+
+
+@pytest.mark.parametrize("circuit", ["edges", "gamma", "median"])
+@pytest.mark.parametrize("backend", LAZY, indirect=True)
+def test_blocks_of_other_libraries(backend, circuit):
+    pixels = BYTES[:4, :6, 0] / 255
+    setting = images.Setting(circuit, "sobol", 100, 0, flip=0.1)
+    found = images.circuit(backend.array(pixels), setting)
+    np.testing.assert_array_equal(backend.host(found.words), images.circuit(da.from_array(pixels), setting).words)
 
 
 def test_a_run_says_how_far_off_it_is():
@@ -307,6 +320,20 @@ def test_wrong_options(tmp_path, monkeypatch, photo, args, code, message):
     monkeypatch.chdir(tmp_path)
     assert message in call(*args, "--scheduler", "threads", expect=code)
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_ranks_that_would_each_do_the_whole_job(monkeypatch, photo):
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setenv("PMI_RANK", "0")
+    assert "2 processes were launched together" in call("edges", photo, expect=2)
+
+
+def test_a_job_of_slurm(tmp_path, monkeypatch, photo):
+    monkeypatch.chdir(tmp_path)
+    args = ["sbatch", "run", "edges", str(photo), "-n", "4", "-t", "5", "--length", "64"]
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 0, result.output
+    assert f"scdask run edges {photo} --length 64 --scheduler mpi" in (tmp_path / "run.sbatch").read_text()
 
 
 def test_a_missing_extra_says_what_to_install(tmp_path, monkeypatch, photo):

@@ -232,7 +232,9 @@ def run(
             image = BACKENDS["cupy"].from_numpy(image)
         lazy = on_host(circuit(image, setting).decode())
         start = time.perf_counter()
-        found = place.compute(lazy)
+        with warnings.catch_warnings():  # The image goes to the workers with the graph.
+            warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
+            found = place.compute(lazy)
         seconds = time.perf_counter() - start
         off = int((in_8_bits(found) != in_8_bits(right[setting.circuit])).sum())
         rmse = float(np.sqrt(np.mean((found - right[setting.circuit]) ** 2)))
