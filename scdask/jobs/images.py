@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 GAMMA, DEGREE = 0.45, 6
 GENERATORS = {"edges": 2, "gamma": DEGREE + 1, "median": 1}  # how many independent ones each circuit takes
-SEEDS = 8  # that a run may have: more than DEGREE
+SEEDS = 8  # from the seeds of one run to those of the next: more than DEGREE
 COPIES = 16  # streams that the circuits hold of each pixel, about
 SMALLEST = 16  # pixels: in smaller blocks there is more halo than image.
 
