@@ -90,8 +90,21 @@ def in_the_long_run(function, x, expected):
 
 def adders():
     """Yield rows of the circuit, what is measured, where its known value is from, that, and ours."""
+    up = Sobol(1, rounding="up")
+    p = np.random.default_rng(0).random(8)
+    mean = float(arithmetic.scaled_add(sc.encode(p, 256, sng=up)).decode())
+    yield "uSADD", "mean of 8 random numbers", REFERENCE, 0.5039, mean
+    yield "uSADD", "the same", EXACT, p.mean(), mean
+    total = arithmetic.add(sc.encode([0.1, 0.15, 0.2], 256, sng=up))
+    yield "uNSADD", ".1 + .15 + .2", REFERENCE, 0.4492, float(total.decode())
     p, q = np.meshgrid(STEPS, STEPS, indexing="ij")
     a, b = (sc.encode(each, 256, sng=Sobol(1)) for each in (p, q))
+    for name, other, source, known, exact in (
+        ("opposed", ~sc.encode(1 - q, 256, sng=Sobol(1)), EXACT, 0, np.minimum(p + q, 1)),
+        ("Sobol 1 and 2", sc.encode(q, 256, sng=Sobol(2)), REFERENCE, 0.00125, p + q - p * q),
+    ):
+        errors = arithmetic.or_add(sc.stack([a, other]), axis=0).decode() - exact
+        yield "OR add", f"RMSE, {name}", source, known, rmse(errors)
     yield "subtract, XOR", "RMSE, Sobol 1 and 1", EXACT, 0, rmse(arithmetic.subtract(a, b).decode() - abs(p - q))
 
 
