@@ -17,7 +17,7 @@ bitstream      `Bitstream`, its gates, `mux`, `multiply`, `xnor`, chunks, Zarr
 manipulation   `stack`, `concatenate`, `reshape`, `broadcast_to`, `where`; parts in time
 machines       `Machine`, `run`, `map_time`: circuits with memory
 correlation    `scc`, `scc_matrix`, `zce`; `synchronize`, `desynchronize`, `decorrelate`, `delay`, `regenerate`
-arithmetic     division, square roots, tanh, maximum, sorting, polynomials: circuits by name
+arithmetic     sums, products, division, roots, tanh, maximum, sorting, polynomials: circuits by name
 faults         `flip`, `stuck_at`, `burst`
 precision      `progressive_error`, `stability`
 layers         `matmul`, `SCDense`, `SCMLP`, `SCSequential`: networks

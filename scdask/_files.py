@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def read_npz(file: Any) -> dict[str, NDArray[Any]]:
     """The arrays of an npz file, which may be a pipe; nothing in it is unpickled."""
     apart = (FileNotFoundError, PermissionError)
-    with refused_as(f"{file} is not an npz file of plain arrays", apart), _opened(file) as opened:
+    with refused_as(f"{file} is not an npz file of plain arrays", apart), seekable(file) as opened:
         arrays = np.load(opened)
         if isinstance(arrays, np.ndarray):
             raise ValueError("it holds one array without a name")
@@ -33,11 +33,11 @@ def read_npz(file: Any) -> dict[str, NDArray[Any]]:
 
 
 @contextmanager
-def _opened(file: Any) -> Iterator[Any]:
+def seekable(file: Any) -> Iterator[Any]:
     """A file that NumPy can seek in: a pipe and the like is read to its end."""
     if isinstance(file, str | os.PathLike):
-        with Path(file).expanduser().open("rb") as opened, _opened(opened) as seekable:
-            yield seekable
+        with Path(file).expanduser().open("rb") as opened, seekable(opened) as rewindable:
+            yield rewindable
     elif hasattr(file, "read") and not (hasattr(file, "seekable") and file.seekable()):
         yield io.BytesIO(file.read())
     else:

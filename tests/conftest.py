@@ -29,6 +29,7 @@ REQUIRED = os.environ.get("SCDASK_REQUIRE", "").split(",")
 COMPONENTS = {
     "zarr": "zarr",
     "apps": "sklearn",
+    "images": "skimage",
     "jax": "optax",
     "nvrtc": "nvidia",
     "cupy": "cupy",

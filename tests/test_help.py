@@ -16,7 +16,7 @@ from scdask.cli import main
 # of each page what a reader looks for
 PAGES = {
     "scdask": ("0.375", "vector_ops", "scdask info"),
-    "scdask.arithmetic": ("divide(", "median(", "SCC that it needs", "ones and zeros take turns"),
+    "scdask.arithmetic": ("divide(", "scaled_add(", "median(", "SCC that it needs", "ones and zeros take turns"),
     "scdask.bitstream": ("class Bitstream", "open_zarr(", "Streams are indexed", "28 bits of the second are"),
     "scdask.chunked": ("Dask", "stay lazy"),
     "scdask.cluster": ("open_scheduler(", "scdask sbatch infer digits", "20 ms or more", "60 µs a block", "0.82"),
@@ -121,9 +121,10 @@ def commands(group=main, path=("scdask",)):
 
 COMMANDS = dict(commands())
 SAID = {
-    "scdask": ("scdask infer digits", "_SCDASK_COMPLETE=bash_source", "Six notebooks", "jupyter lab notebooks"),
+    "scdask": ("scdask infer digits", "_SCDASK_COMPLETE=bash_source", "Eight notebooks", "jupyter lab notebooks"),
     "scdask infer": ("weights_0", "results.json holds", "0.970", "split, sobol", "Schedulers:", "SIGTERM"),
     "scdask train": ("checkpoint.npz", "0.976", "Schedulers:", "same to the last bit"),
+    "scdask run": ("Roberts cross", "ReSC", "results.json holds", "edges, sobol", "Schedulers:"),
     "scdask mpi-run": ("mpiexec -n 4", "rank 0 is the scheduler", "TLS"),
     "scdask sbatch": ("--submit", "A minute before the time limit"),
     "scdask bench": ("in about a minute", "NumPy doing the same", "benchmarks/README.md"),

@@ -1,4 +1,4 @@
-"""Arithmetic of bitstreams: the circuits that divide, take roots, bend, compare, sort and evaluate polynomials.
+"""Arithmetic of bitstreams: circuits that add, multiply, divide, take roots, bend, compare, sort, make polynomials.
 
 A circuit gives what its name says only of streams that correlate as it needs: SCC = 0 are independent streams, of
 generators that differ, and SCC = +1 are streams of one generator, which overlap as much as they can. The table has the
@@ -7,6 +7,10 @@ SCC that each needs, that of its result, and the error to expect at N = 256.
 ====================  ===============================  ==========================  =====================  ============
 function              circuit                          SCC that it needs           SCC that it gives      RMSE
 ====================  ===============================  ==========================  =====================  ============
+`scaled_add`          count with a carry (uSADD)       any                         unknown                1 / N
+`scaled_add`, select  tree of MUX                      0 with the selects          unknown                0.03 random
+`add`                 count that saturates (uNSADD)    any                         unknown                0.01 Sobol
+`or_add`              OR                               -1                          unknown                exact
 `multiply`            AND; bipolar: XNOR               0                           unknown                0.001 Sobol
 `umul`                generator that waits for ones    any                         +1 with x              0.001 Sobol
 `divide`              CORDIV: a flip-flop that holds   +1                          unknown                0.02 Sobol
@@ -30,6 +34,8 @@ function              circuit                          SCC that it needs        
 "Random bits" are those of `Bernoulli`: a saturating counter needs bits that are independent in time. In streams of
 low-discrepancy sequences ones and zeros take turns, and keep it where it is.
 
+The adders take any number of streams, along an axis, in any chunks, those of the axis included.
+
 What has memory is a machine: `cordiv_machine`, `stanh_machine` and so on give it, to look at, to run from a state with
 `scdask.run`, or to write as Verilog.
 
@@ -41,6 +47,7 @@ What has memory is a machine: `cordiv_machine`, `stanh_machine` and so on give i
 """
 
 from ..bitstream import multiply
+from .adders import add, or_add, scaled_add
 from .dividers import (
     cordiv_machine,
     divide,
@@ -72,6 +79,7 @@ from .sorting import median, sort
 __all__ = [
     "abs",
     "abs_machine",
+    "add",
     "bernstein",
     "cordiv_machine",
     "divide",
@@ -86,9 +94,11 @@ __all__ = [
     "median",
     "minimum",
     "multiply",
+    "or_add",
     "polynomial",
     "relu",
     "relu_machine",
+    "scaled_add",
     "sexp",
     "sexp_machine",
     "sigmoid",

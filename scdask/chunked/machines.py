@@ -42,7 +42,7 @@ COUNTER_COST = 1.25  # what a block takes with its map, if its streams soon forg
 def run(machine: Machine, start: Any, *words: Any, length: int) -> tuple[da.Array, ...]:
     cost = 1 + machine.states if machine.shifts is None else COUNTER_COST
     block, maps = (partial(func, machine) for func in (_run_block, _map_block))
-    return Scan("sc-machine", block, length, machine.outputs, np.uint8, maps, _next_states, cost).over(words, start)
+    return Scan("sc-machine", block, length, machine.outputs, np.uint8, maps, cost).over(words, start)
 
 
 def _run_block(machine: Machine, *words_and_start: Any, length: int) -> Any:
@@ -54,7 +54,7 @@ def _map_block(machine: Machine, *words: Any, length: int) -> Any:
     return state_map(machine, *words, length=length)
 
 
-def _next_states(maps: Any, states: Any) -> Any:
+def next_states(maps: Any, states: Any) -> Any:
     now = np.broadcast_to(contract.on_host(states), maps.shape[:-1])
     return np.take_along_axis(maps, now[..., None].astype(np.intp), -1)[..., 0]
 
@@ -88,10 +88,12 @@ class Scan:
         Of the states.
     maps : callable, optional
         maps(*blocks, length=bits) gives what a block does to its state.
-    follow : callable, optional
-        follow(map, state) gives the state after a block.
     cost : float
         The time that a block takes with its map, over that without.
+    after : callable
+        after(map, states) gives the states after a block.
+    forgets : bool
+        Whether each block begins in the first state.
     placed : bool
         Whether `func` is told where a block is, as `region`.
     """
@@ -102,16 +104,22 @@ class Scan:
     outputs: int
     dtype: Any
     maps: Callable[..., Any] | None = None
-    follow: Callable[..., Any] | None = None
     cost: float = 0
+    after: Callable[..., Any] = next_states
+    forgets: bool = False
     placed: bool = False
 
-    def over(self, words: tuple[Any, ...], state: Any) -> tuple[Any, ...]:
-        """The outputs for words, from a state that is None, an array or a scalar, and the last states."""
+    def over(self, words: tuple[Any, ...], state: Any, summed: bool = False) -> tuple[Any, ...]:
+        """The outputs for words, from a state that is None, an array or a scalar, and the last states.
+
+        If an axis is summed, it is the one before that of the words, and has one chunk.
+        """
         arrays = [as_dask(operand) for operand in words]
         scan = replace(self, func=matched(self.func, arrays))
         pairs = [(array, axes_of(array)) for array in arrays]
-        axes = max((names for _, names in pairs), key=len)
+        if summed:
+            pairs = [(array, names[1:-1] + "0z") for array, names in pairs]
+        axes = max((names for _, names in pairs), key=len).replace("0", "")
         if state is not None and state.ndim:
             more = max(0, state.ndim - len(axes) + 1)
             names = axes[len(axes) - 1 - state.ndim + more : -1] + ascii_uppercase[:more]
@@ -120,7 +128,7 @@ class Scan:
         chunks, found = unified(*pairs)
         operands = list(zip(found, (names for _, names in pairs), strict=True))
         last = axes[:-1] + "".join(filter(str.isupper, operands[-1][1]))
-        if state is None or len(chunks["z"]) == 1:
+        if state is None or len(chunks["z"]) == 1 or self.forgets:
             return scan._at_once(operands, state, axes, last, chunks)
         return scan._in_turn(operands, state, axes, last, chunks)
 
@@ -162,7 +170,7 @@ class Scan:
                 after: Any = (itemgetter(-1), (run, *row, t))
                 if maps and t + 1 < times:
                     graph[mapped, *row, t] = (partial(_block, maps, self.length, False, region), *blocks)
-                    after = (self.follow, (mapped, *row, t), before)
+                    after = (self.after, (mapped, *row, t), before)
                 before = (states, *row, t)
                 graph[before] = after
             ends[end, *row, *rest] = before
@@ -199,7 +207,9 @@ def _block(func: Callable[..., Any], length: int, placed: bool, region: tuple[sl
 
 
 def _last(both: Any) -> Any:
-    return _alone(both)[-1]
+    while isinstance(both, list):
+        both = both[-1]
+    return both[-1]
 
 
 def _alone(block: Any) -> Any:

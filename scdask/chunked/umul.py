@@ -31,7 +31,7 @@ def products_of(words: Any, values: Any, sng: SNG, length: int, polarity: Polari
     numbers = as_dask(values)
     check_known(numbers)
     block = partial(_product_block, sng, length, polarity, numbers.shape)
-    scan = Scan("sc-umul", block, length, 1, np.int64, _ones_block, np.add, COST, placed=True)
+    scan = Scan("sc-umul", block, length, 1, np.int64, _ones_block, COST, np.add, placed=True)
     return scan.over((words, numbers[..., None]), np.int64(0))[0]
 
 

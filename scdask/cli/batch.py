@@ -10,10 +10,11 @@ import click
 from ..progress import stderr_console
 from .infer import infer, require_inputs
 from .options import FilePath, Matching
+from .run import run
 from .running import plain_errors, plain_os_errors, say, stoppable
 from .train import train
 
-JOBS = {"infer": infer, "train": train}
+JOBS = {"infer": infer, "train": train, "run": run}
 SLURM_TIME = Matching("time", r"\d+(:\d\d?){0,2}|\d+-\d\d?(:\d\d?){0,2}")
 SLURM_MEMORY = Matching("memory", r"\d+[KMGT]?")
 SLURM_GRES = Matching("list of resources", r"[\w.:,=/+-]+")
@@ -99,9 +100,9 @@ def sbatch(job: str, args: tuple[str, ...], script: Path | None, overwrite: bool
     \b
     scdask sbatch infer digits --repeat 3 -N 2 -n 8 -t 0:30:00 --submit
 
-    The job is infer or train, ARGS what it takes, without --scheduler and --workers. The script, infer.sbatch here,
-    runs it with --scheduler mpi, in the environment of this command and the folder from which it is submitted. What is
-    no option of sbatch goes to the job, whose options are tried at once.
+    The job is infer, train or run, ARGS what it takes, without --scheduler and --workers. The script, infer.sbatch
+    here, runs it with --scheduler mpi, in the environment of this command and the folder from which it is submitted.
+    What is no option of sbatch goes to the job, whose options are tried at once.
 
     A minute before the time limit Slurm sends the signal on which a job stops in order; a training leaves a checkpoint,
     and --resume goes on from it.

@@ -13,6 +13,7 @@ from .batch import mpi_run, sbatch
 from .bench import bench
 from .infer import infer
 from .info import info
+from .run import run
 from .running import settle
 from .train import train
 
@@ -37,8 +38,9 @@ def main() -> None:
     """Stochastic computing on Dask.
 
     \b
-    scdask infer digits     what accuracy do streams of bits reach?
-    scdask COMMAND --help   what a command takes, and what it writes
+    scdask infer digits          what accuracy do streams of bits reach?
+    scdask run edges photo.jpg   what do circuits of streams make of an image?
+    scdask COMMAND --help        what a command takes, and what it writes
 
     \b
     eval "$(_SCDASK_COMPLETE=bash_source scdask)" in ~/.bashrc lets the shell
@@ -46,14 +48,14 @@ def main() -> None:
 
     `dask scdask ...` is the same as `scdask ...`.
 
-    Six notebooks lie in the folder notebooks of the source tree, each a question and its answer: what AND does with two
-    streams, accuracy and length, streams larger than memory, a cluster that loses a worker, spiking digits, and MPI
-    jobs. In the root of the source tree this opens them:
+    Eight notebooks lie in the folder notebooks of the source tree, each a question and its answer: what AND does with
+    two streams, accuracy and length, streams larger than memory, a cluster that loses a worker, spiking digits, MPI
+    jobs, circuits with memory, and images. In the root of the source tree this opens them:
 
     \b
     pip install ".[notebooks]" && jupyter lab notebooks
     """
 
 
-for command in (infer, train, mpi_run, sbatch, bench, info):
+for command in (infer, train, run, mpi_run, sbatch, bench, info):
     main.add_command(command)

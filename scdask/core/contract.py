@@ -77,6 +77,40 @@ def run_machine(machine: Machine, start: Any, *words: Any, length: int) -> Any:
     """
 
 
+@primitive(work=metering.counting)
+def count_columns(words: Any, digits: int, total: int) -> Any:
+    """Count the ones of n streams at each bit: of words (..., n, n_words), words (..., total, n_words).
+
+    They are the binary digits of the counts, from the lowest on. Stream i counts 2 ** (i % digits), n is a multiple of
+    `digits`, and `total` digits are enough.
+    """
+
+
+@primitive(work=metering.adding)
+def accumulate(
+    words: Any,
+    start: Any,
+    *,
+    scale: int,
+    offset: int,
+    low: int,
+    high: int,
+    worth: int,
+    digits: int,
+    length: int,
+) -> Any:
+    """Add streams by accumulators, from the values `start`, integers that broadcast to the rows (...).
+
+    Of words (..., n, n_words), n streams a row, a step reads the ones at a bit: stream i counts 2 ** (i % digits), and
+    n is a multiple of `digits`. With c as their sum, a step adds worth * c - offset to the accumulator, where `worth`
+    is 1 or 2; then it writes a one, and subtracts `scale`, if there is that much; last it clips the accumulator to
+    low ... high. All fits 32 bits.
+
+    The words of the outputs (..., n_words), whose padding is 0, and the accumulators after bit `length`, int32 (...).
+    A BitstreamError says which start is outside of low ... high.
+    """
+
+
 @primitive()
 def probabilities(values: Any, polarity: Polarity) -> Any:
     """The probability of a one for each value, float64, with the ranges and the error of `encode_part`."""

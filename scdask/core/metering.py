@@ -106,8 +106,8 @@ def gating(words: Any, kind: str, *operands: Any, length: int | None = None) -> 
     return Work("gate", WORD * words.size, _moved(read=read, write=words.nbytes))
 
 
-def counting(counts: Any, words: Any) -> Work:
-    """The work of `contract.word_ones` and `contract.stream_ones`."""
+def counting(counts: Any, words: Any, *digits: int) -> Work:
+    """The work of `contract.word_ones`, `contract.stream_ones` and `contract.count_columns`."""
     return Work("popcount", WORD * words.size, _moved(read=words.nbytes))
 
 
@@ -123,6 +123,12 @@ def stepping(results: Any, machine: Any, start: Any, *words: Any, length: int) -
     *outputs, states = results
     read = sum(operand.nbytes for operand in words)
     return Work("machine", length * states.size, _moved(read=read, write=sum(output.nbytes for output in outputs)))
+
+
+def adding(results: Any, words: Any, start: Any, *, length: int, **numbers: int) -> Work:
+    """The work of `contract.accumulate`: the bits that it adds."""
+    out, states = results
+    return Work("machine", length * states.size * words.shape[-2], _moved(read=words.nbytes, write=out.nbytes))
 
 
 def encoding(packed: Any, values: Any, sng: Any, length: int, polarity: str, part: Part) -> Work:

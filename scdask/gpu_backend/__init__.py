@@ -46,7 +46,7 @@ from typing import Any
 import numpy as _numpy
 
 from ..vector_ops.numbers import to_host
-from . import counting, encoding, gates, mac, machines, numbers, packing
+from . import adders, counting, encoding, gates, mac, machines, numbers, packing
 from .device import ARRAYS, cupy, devices, from_numpy, to_device, wait, why_no_gpu, works
 from .reference import gpu_pack_bitstream, gpu_popcount, gpu_vec_and, gpu_vec_mac
 

@@ -267,6 +267,67 @@ extern "C" __global__ void look_up(const double *p, i64 n, const double *ranked,
   }
 }
 
+// Adders
+
+__device__ const int MOST_DIGITS = 32;
+
+// The binary digits of the counts at each bit, words (rows, total, n_words) of words (rows, n, n_words) of which word i
+// of a row counts 2 ** (i % digits).
+extern "C" __global__ void count_columns(const word *words, i64 rows, i64 n, i64 n_words, i64 digits, i64 total,
+                                         word *planes) {
+  for (i64 i = thread_number(); i < rows * n_words; i += thread_count()) {
+    i64 row = i / n_words, w = i - row * n_words;
+    word count[MOST_DIGITS] = {};
+    for (i64 digit = 0; digit < digits; digit++)
+      for (i64 j = digit; j < n; j += digits) {
+        word carry = words[(row * n + j) * n_words + w];
+#pragma unroll
+        for (int k = 0; k < MOST_DIGITS; k++) {
+          if (!carry) break;
+          if (k < digit) continue;
+          word both = count[k] & carry;
+          count[k] ^= carry;
+          carry = both;
+        }
+      }
+#pragma unroll
+    for (int k = 0; k < MOST_DIGITS; k++)
+      if (k < total) planes[(row * total + k) * n_words + w] = count[k];
+  }
+}
+
+// Accumulators of rows of such counts. A step adds worth * count - offset, writes a one and subtracts `scale` if there is
+// that much, and clips to low ... high.
+extern "C" __global__ void accumulate(const word *planes, i64 rows, i64 total, i64 length, int scale, int offset, int low,
+                                      int high, int worth, word *out, int *states) {
+  i64 n_words = (length + WORD - 1) / WORD;
+  for (i64 row = thread_number(); row < rows; row += thread_count()) {
+    int state = states[row];
+    for (i64 w = 0; w < n_words; w++) {
+      word digit[MOST_DIGITS], result = 0;
+#pragma unroll
+      for (int k = 0; k < MOST_DIGITS; k++) digit[k] = k < total ? planes[(row * total + k) * n_words + w] : 0;
+      int bits = length - w * WORD < WORD ? (int)(length - w * WORD) : WORD;
+      for (int t = 0; t < bits; t++) {
+        int count = 0;
+#pragma unroll
+        for (int k = 0; k < MOST_DIGITS; k++) {
+          if (k >= total) break;
+          count |= (int)(digit[k] >> t & 1) << k;
+        }
+        state += worth * count - offset;
+        if (state >= scale) {
+          state -= scale;
+          result |= 1ull << t;
+        }
+        state = state < low ? low : state > high ? high : state;
+      }
+      out[row * n_words + w] = result;
+    }
+    states[row] = state;
+  }
+}
+
 // Multiply-accumulate: counts[i, j] of a (rows_a, width) and b (rows_b, width), that is the ones of a AND b, or of
 // a XOR b. The width is cut into `parts` of part_words; with several of them the counts must be 0 before the launch. No
 // part is longer than 2^24 words, so that 32 bits hold its counts.

@@ -40,7 +40,7 @@ Under `jax.jit`, `jax.vmap` and `jax.shard_map` the values of traced arrays cann
 differently in the last bit. Under `vmap` and `shard_map` the streams of each part are numbered from 0, as they are
 where the part is encoded alone, so that `Bernoulli` gives all parts the same random numbers.
 
-On a CPU, XLA calls the kernels for NumPy arrays to pack, unpack, encode and multiply large arrays, also under
+On a CPU, XLA calls the kernels for NumPy arrays to pack, unpack, encode, multiply and add large arrays, also under
 `jax.jit`, `jax.vmap`, `jax.lax.scan` and `jax.shard_map`; large MACs and Bernoulli streams take all cores. A call takes
 about 0.03 ms more than a function that XLA has compiled, so small arrays are left to XLA. Arrays that are sharded over
 several CPU devices are left to it too. Under `jax.jit` alone their shards cannot be seen, and XLA gathers them for the
@@ -54,7 +54,7 @@ functions on bits run on the kernels for NumPy arrays, and the neurons say what 
 
 from ..core.dispatch import loaded
 from ..vector_ops.numbers import to_host
-from . import counting, encoding, gates, mac, machines, numbers, packing
+from . import adders, counting, encoding, gates, mac, machines, numbers, packing
 from .device import ARRAYS, HAS_JAX, from_numpy, jax, jnp, to_jax, uncut, wait, works
 from .neurons import jax_forward_pass, jax_lif_step, jax_surrogate_gradient_step, spike
 from .reference import jax_pack_bitstream, jax_popcount, jax_vec_and, jax_vec_mac

@@ -31,7 +31,15 @@ if TYPE_CHECKING:
 VERSION = 0, 1  # the oldest one that has this call frame, so that XLA takes it for as long as any
 METADATA = 1  # the extension of the call that asks for the version
 INTERNAL = 13  # the code of an error that is none of the caller's
-TYPES = {1: "?", 2: "i1", 5: "i8", 6: "u1", 8: "u4", 9: "u8"}  # XLA's numbers of the types that kernels take and give
+TYPES = {
+    1: "?",
+    2: "i1",
+    4: "i4",
+    5: "i8",
+    6: "u1",
+    8: "u4",
+    9: "u8",
+}  # XLA's numbers of types that kernels take and give
 WRITE = 0x200  # the flag of memory that may be written to
 
 _handler = CFUNCTYPE(c_void_p, c_void_p)

@@ -4,3 +4,7 @@ SNGS = {"sobol": True, "halton": False, "lfsr": True, "bernoulli": True, "shared
 """Whether each generator depends on a seed. `jobs.infer.generators` makes them."""
 
 SEEDLESS = [name for name, seeded in SNGS.items() if not seeded]
+
+CIRCUITS = ("edges", "gamma", "median")
+IMAGE_SNGS = ("sobol", "lfsr", "bernoulli", "thermometer", "mistake")
+"""What the circuits on images can be asked for; `jobs.images.generators` makes them."""

@@ -69,7 +69,7 @@ def start_states(machine: Machine, start: Any, shape: tuple[int, ...]) -> Any:
     states = as_array(start, "start")
     if kind_of(states) not in "iu":
         raise BitstreamError(f"a state is an integer from 0 to {machine.states - 1}, not of {states.dtype}")
-    _check_fits("states", states.shape, shape)
+    check_fits("states", states.shape, shape)
     return states
 
 
@@ -83,7 +83,7 @@ def _streams_shape(operands: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _check_fits(what: str, shape: tuple[int, ...], streams: tuple[int, ...]) -> None:
+def check_fits(what: str, shape: tuple[int, ...], streams: tuple[int, ...]) -> None:
     """Raise unless a shape broadcasts to that of the streams, as far as both are known."""
     pairs = zip(reversed(shape), reversed(streams), strict=False)
     if len(shape) > len(streams) or any(n not in (1, m) and n == n and m == m for n, m in pairs):
@@ -128,7 +128,7 @@ def map_words(kernel: Callable[..., Any], *packed: Any, length: int, state: Any 
     carried = None if state is None else as_array(state, "state")
     if carried is not None:
         lead = carried.shape[: len(shape)] if carried.ndim >= len(shape) else carried.shape
-        _check_fits("a state", lead, shape)
+        check_fits("a state", lead, shape)
     return mapped(kernel, *operands, length=length, state=carried, outputs=int(outputs))
 
 
