@@ -15,6 +15,7 @@ COMPONENTS = {
     "04-on-a-cluster": ["apps"],
     "05-spiking-digits": ["apps", "jax"],
     "06-mpi": ["apps", "mpi"],
+    "07-circuits": ["apps"],
     "08-images": ["apps", "images"],
 }
 SMALLER = {  # what a notebook says, and what is enough to run all of it
