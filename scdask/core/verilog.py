@@ -136,10 +136,18 @@ def generator(name: Any, sng: Any, length: int, width: int, body: Sequence[str])
             ("input  wire enable", "1: the number moves; 0: it stays"),
             (
                 f"input  wire [{width}:0] threshold",
-                f"for p, in scdask: {sng}.threshold(p, {length})",
+                f"taken at a reset; for p: {sng}.threshold(p, {length})",
             ),
             (f"output wire [{width - 1}:0] number", "for the comparators of more streams"),
             ("output wire out", "the bit of this cycle"),
         ],
-        [*body, "assign out = {1'b0, number} < threshold;"],
+        [
+            f"reg [{width}:0] held;",
+            *body,
+            "",
+            "always @(posedge clk)",
+            "    if (rst) held <= threshold;",
+            "",
+            "assign out = {1'b0, number} < held;",
+        ],
     )

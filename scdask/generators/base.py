@@ -114,8 +114,8 @@ class SNG:
     def to_verilog(self, name: str, length: int) -> str:
         """Write the generator as a Verilog module, which gives the bits that `encode` gives.
 
-        It compares a threshold, which a register of yours or a constant holds, with its numbers as integers. The number
-        is an output too: streams that share the sequence need a comparator each, and one module for all.
+        It compares a threshold, which its register takes at a reset, with its numbers as integers. The number is an
+        output too: further streams that share the sequence need a register and a comparator each, no module more.
 
         `LFSR` is its register, `Thermometer` a counter, `VanDerCorput` a counter with its bits reversed, `Halton` one
         with its digits reversed. `Sobol` XORs the direction number of the lowest zero bit of a counter to the point. A
@@ -154,10 +154,11 @@ class SNG:
             input  wire clk,              // the next number comes at its rising edge
             input  wire rst,              // synchronous: back to the first number
             input  wire enable,           // 1: the number moves; 0: it stays
-            input  wire [4:0] threshold,  // for p, in scdask: Sobol(dimension=2).threshold(p, 16)
+            input  wire [4:0] threshold,  // taken at a reset; for p: Sobol(dimension=2).threshold(p, 16)
             output wire [3:0] number,     // for the comparators of more streams
             output wire out               // the bit of this cycle
         );
+            reg [4:0] held;
             reg [3:0] count;
             reg [3:0] point;
             reg [3:0] direction;
@@ -180,7 +181,11 @@ class SNG:
                 end
         <BLANKLINE>
             assign number = point;
-            assign out = {1'b0, number} < threshold;
+        <BLANKLINE>
+            always @(posedge clk)
+                if (rst) held <= threshold;
+        <BLANKLINE>
+            assign out = {1'b0, number} < held;
         endmodule
         <BLANKLINE>
         """
