@@ -72,7 +72,7 @@ def test_the_product_does_not_depend_on_chunks(seed, threads):
         np.testing.assert_array_equal(found.words.compute(), vector_ops.pack_bitstream(product))
 
 
-@pytest.mark.parametrize("seed", [2, 7])
+@pytest.mark.parametrize("seed", [7])
 def test_every_library_gives_the_same_bits(backend, seed):
     x, numbers, sng, product = some(seed)
     found = umul(x.map_words(backend.array), backend.array(numbers), sng)
