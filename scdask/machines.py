@@ -68,7 +68,7 @@ def run(
         As many as the machine reads, of one length; shapes broadcast. Their polarities may differ.
     start : int or array of int, optional
         The state in which each stream begins, of a shape that broadcasts to that of the streams. By default that of
-        the machine.
+        the machine. Under `jax.jit` nothing can check it: a number that is no state becomes the nearest one.
     return_states : bool
         Whether to return the states in which the streams end too.
     polarity : {"unipolar", "bipolar"}, optional
@@ -160,6 +160,7 @@ def map_time(
     >>> y.popcount(), y.bits[64:].popcount()
     (array([ 64, 128]), array([ 64, 128]))
     """
+    over_words.check_kernel(kernel, len(streams), outputs)
     check_alike(*streams, polarity=False)
     if polarity is not None:
         check_polarity(polarity)

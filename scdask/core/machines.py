@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MOST_STATES = 256
 AT_ONCE = {1: 8, 2: 4, 3: 2}  # steps that one look-up takes, by the number of inputs
 SHOWN = 16  # states that a notebook shows
+
+# For functions of numbers: `cache` would take True and 1.0 for a 1 that it has seen, and nothing would check them.
+typed_cache = lru_cache(maxsize=None, typed=True)
 
 
 @dataclass(frozen=True)

@@ -117,10 +117,7 @@ def map_words(kernel: Callable[..., Any], *packed: Any, length: int, state: Any 
     BitstreamError
         If the words, the state, or what the kernel returns do not fit.
     """
-    if not callable(kernel):
-        raise BitstreamError(f"a kernel is a function of words, not {kernel!r}")
-    if not packed or isinstance(outputs, bool) or not isinstance(outputs, int | np.integer) or outputs < 1:
-        raise BitstreamError(f"a kernel takes one stream at least, and writes one, not {len(packed)} and {outputs!r}")
+    check_kernel(kernel, len(packed), outputs)
     operands = tuple(map(as_words, packed))
     check_operands(*operands)
     length = check_length(length, operands[0].shape[-1])
@@ -130,6 +127,14 @@ def map_words(kernel: Callable[..., Any], *packed: Any, length: int, state: Any 
         lead = carried.shape[: len(shape)] if carried.ndim >= len(shape) else carried.shape
         _check_fits("a state", lead, shape)
     return mapped(kernel, *operands, length=length, state=carried, outputs=int(outputs))
+
+
+def check_kernel(kernel: Any, inputs: int, outputs: Any) -> None:
+    """Raise unless it is a function, of one stream at least, that writes one at least."""
+    if not callable(kernel):
+        raise BitstreamError(f"a kernel is a function of words, not {kernel!r}")
+    if not inputs or isinstance(outputs, bool) or not isinstance(outputs, int | np.integer) or outputs < 1:
+        raise BitstreamError(f"a kernel takes one stream at least, and writes one, not {inputs} and {outputs!r}")
 
 
 @composed
