@@ -121,7 +121,8 @@ def map_time(
         kernel(*words, length=n), or kernel(*words, state=state, length=n) if there is a state. The words are uint64
         (..., n_words), of one shape, and hold the next n bits of the streams; all chunks but the last are of whole
         words. It returns as many words as come in for each output, in a tuple if there are several, and with a state
-        the pair of that and the next state. Padding that it sets is cleared. It must not write to what it is given.
+        the pair of that and the next state, of the same shape and dtype. Padding that it sets is cleared. It must not
+        write to what it is given.
     *streams : Bitstream
         Of one length; shapes broadcast.
     state : array_like, optional
@@ -138,7 +139,7 @@ def map_time(
     -------
     Bitstream, or a tuple of them
         Lazy, in the same chunks, if a stream is lazy.
-    states : array, of the shape that the kernel gives it
+    states : array, of the dtype of the first state
         If `return_states` is true.
 
     Raises

@@ -279,6 +279,7 @@ def test_a_machine_shows_its_tables():
         (lambda: Machine.from_step(lambda s, x: (s, x), 0), "states of a machine: an integer from 1 to 256, not 0"),
         (lambda: Machine.from_step(lambda s, x: (s, x), 2, inputs=4), "inputs of a machine: .* not 4"),
         (lambda: Machine.from_step(lambda s, x: (s,), 2), "a step gives the next state and one output bit or two"),
+        (lambda: Machine.from_step(lambda s, x: None, 2), "a step gives the next state and one output bit or two"),
     ],
 )
 def test_what_is_no_machine_is_an_error(build, message):
@@ -394,7 +395,9 @@ def test_what_a_kernel_must_not_return_is_an_error():
         (lambda words, length: None, {}, "not NoneType"),
         (lambda words, length: words, {"outputs": 2}, "a kernel with 2 outputs returns a tuple"),
         (lambda words, state, length: words, {"state": zero}, "returns words and the next state, not ndarray"),
-        (lambda words, state, length: (words, 0), {"state": zero}, r"keeps the shape \(2,\) of its state, not \(\)"),
+        (lambda words, length: (words,) * 3, {"outputs": 2}, "returns a tuple of them, not 3"),
+        (lambda words, state, length: (words, 0), {"state": zero}, r"of its state, int64 \(2,\), not int \(\)"),
+        (lambda words, state, length: (words, state * 0.5), {"state": zero}, r"int64 \(2,\), not float64 \(2,\)"),
         (lambda words, state, length: (words, state), {"state": np.zeros(3)}, r"a state of shape \(3,\)"),
         ("none", {}, "a kernel is a function of words"),
     ):

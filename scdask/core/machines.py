@@ -131,10 +131,10 @@ class Machine:
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= most:
                 raise BitstreamError(f"{name} of a machine: an integer from 1 to {most}, not {value!r}")
         steps = [
-            [tuple(step(state, *(column >> i & 1 for i in range(inputs)))) for column in range(2**inputs)]
+            [step(state, *(column >> i & 1 for i in range(inputs))) for column in range(2**inputs)]
             for state in range(states)
         ]
-        widths = {len(found) for row in steps for found in row}
+        widths = {len(found) if isinstance(found, tuple) else 0 for row in steps for found in row}
         if widths not in ({2}, {3}):
             raise BitstreamError("a step gives the next state and one output bit or two, the same number each time")
         following, *written = np.moveaxis(_integers("steps", steps), -1, 0)

@@ -155,11 +155,15 @@ def mapped(kernel: Callable[..., Any], *words: Any, length: int, state: Any, out
         if not isinstance(pair, tuple) or len(pair) != 2:
             raise BitstreamError(f"a kernel with a state returns words and the next state, not {type(pair).__name__}")
         found, following = pair
-        if np.shape(following) != state.shape:
-            raise BitstreamError(f"a kernel keeps the shape {state.shape} of its state, not {np.shape(following)}")
+        if np.shape(following) != state.shape or getattr(following, "dtype", None) != state.dtype:
+            what = f"{getattr(following, 'dtype', type(following).__name__)} {np.shape(following)}"
+            raise BitstreamError(
+                f"a kernel keeps the type and the shape of its state, {state.dtype} {state.shape}, not {what}"
+            )
     written = (found,) if outputs == 1 else found
     if not isinstance(written, tuple) or len(written) != outputs:
-        raise BitstreamError(f"a kernel with {outputs} outputs returns a tuple of them, not {type(found).__name__}")
+        what = f"{len(written)}" if isinstance(written, tuple) else type(found).__name__
+        raise BitstreamError(f"a kernel with {outputs} outputs returns a tuple of them, not {what}")
     for each in written:
         if getattr(each, "shape", None) != shape or each.dtype != np.uint64:
             what = f"{each.dtype} {each.shape}" if hasattr(each, "dtype") else type(each).__name__
