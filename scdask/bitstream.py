@@ -46,8 +46,8 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -107,7 +107,7 @@ class Bitstream:
     words: Any
     length: int
     polarity: Polarity = "unipolar"
-    sng: SNG | None = field(default=None, init=False)
+    sng: ClassVar[SNG | None] = None  # This is no field: Dask makes a dataclass anew of its fields, in their order.
 
     def __post_init__(self) -> None:
         check_polarity(self.polarity)

@@ -68,7 +68,7 @@ def run(
         As many as the machine reads, of one length; shapes broadcast. Their polarities may differ.
     start : int or array of int, optional
         The state in which each stream begins, of a shape that broadcasts to that of the streams. By default that of
-        the machine.
+        the machine. Under `jax.jit` nothing can check it: a number that is no state becomes the nearest one.
     return_states : bool
         Whether to return the states in which the streams end too.
     polarity : {"unipolar", "bipolar"}, optional
@@ -121,7 +121,8 @@ def map_time(
         kernel(*words, length=n), or kernel(*words, state=state, length=n) if there is a state. The words are uint64
         (..., n_words), of one shape, and hold the next n bits of the streams; all chunks but the last are of whole
         words. It returns as many words as come in for each output, in a tuple if there are several, and with a state
-        the pair of that and the next state. Padding that it sets is cleared. It must not write to what it is given.
+        the pair of that and the next state, of the same shape and dtype. Padding that it sets is cleared. It must not
+        write to what it is given.
     *streams : Bitstream
         Of one length; shapes broadcast.
     state : array_like, optional
@@ -138,7 +139,7 @@ def map_time(
     -------
     Bitstream, or a tuple of them
         Lazy, in the same chunks, if a stream is lazy.
-    states : array, of the shape that the kernel gives it
+    states : array, of the dtype of the first state
         If `return_states` is true.
 
     Raises
@@ -160,6 +161,7 @@ def map_time(
     >>> y.popcount(), y.bits[64:].popcount()
     (array([ 64, 128]), array([ 64, 128]))
     """
+    over_words.check_kernel(kernel, len(streams), outputs)
     check_alike(*streams, polarity=False)
     if polarity is not None:
         check_polarity(polarity)

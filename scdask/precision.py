@@ -88,7 +88,7 @@ def stability(stream: Bitstream, exact: Any, threshold: float = 0.05) -> Any:
     Returns
     -------
     array of float64, of the shape of the streams
-        Lazy if the stream is. NaN where the exact number is.
+        Lazy if the stream is. NaN where the exact number is not finite.
 
     Raises
     ------

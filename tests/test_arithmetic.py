@@ -671,7 +671,10 @@ B = sc.encode(np.full((2, 3), 0.5), 100, polarity="bipolar")
         (lambda: arithmetic.encode_polynomial(0.5, [0.5], 100), r"not \(1,\)"),
         (lambda: arithmetic.encode_polynomial(0.5, [0.5, 2], 100), "2"),
         (lambda: arithmetic.encode_polynomial(0.5, [0, 1], 100, sngs=[Sobol(1)]), "2 generators, not 1"),
+        (lambda: arithmetic.encode_polynomial(0.5, [0, 1j], 100), "real numbers, not complex128"),
+        (lambda: arithmetic.polynomial(U[0, 0], [U, V]), "a sequence of streams of x, not Bitstream"),
         (lambda: arithmetic.bernstein(np.sqrt, 21), "from 1 to 20, not 21"),
+        (lambda: arithmetic.bernstein(lambda x: x * 1j, 3), "real numbers, not complex128"),
         (lambda: arithmetic.bernstein(lambda x: 1 / (x - x), 3), "a finite number"),
     ],
 )
@@ -679,6 +682,13 @@ B = sc.encode(np.full((2, 3), 0.5), 100, polarity="bipolar")
 def test_what_does_not_fit_is_a_sentence(call, message):
     with pytest.raises(BitstreamError, match=message):
         call()
+
+
+def test_a_machine_that_was_made_before_changes_no_error():
+    assert arithmetic.sexp_machine(16, 1) is arithmetic.sexp_machine(16, 1)
+    for gain in (True, 1.0):
+        with pytest.raises(BitstreamError, match=f"from 1 to 15, not {gain}"):
+            arithmetic.sexp_machine(16, gain)
 
 
 def test_no_streams_and_streams_of_unknown_number():

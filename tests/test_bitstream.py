@@ -203,6 +203,8 @@ def test_the_collection_protocol(cluster):
     together, mean = dask.compute(lazy, lazy.decode().mean())
     np.testing.assert_array_equal(together.words, eager.words)
     assert mean == pytest.approx(0.5, abs=0.01)
+    for beside in dask.compute(lazy, eager):
+        np.testing.assert_array_equal(beside.words, eager.words)
     for persisted in (lazy.persist(), dask.persist(lazy)[0], cluster.persist(lazy)):
         assert persisted.chunks == lazy.chunks
         assert len(persisted.__dask_graph__()) == lazy.words.npartitions

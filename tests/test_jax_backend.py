@@ -17,6 +17,8 @@ from scdask import Bernoulli, Bitstream, BitstreamError, Sobol, vector_ops
 from scdask import jax_backend as backend
 from scdask.jax_backend import encoding, ffi, mac, packing, to_host, to_jax
 
+COUNTER = sc.Machine.from_step(lambda s, x: (min(max(s + 2 * x - 1, 0), 199), int(s >= 100)), states=200)
+
 
 @pytest.fixture
 def rng():
@@ -251,6 +253,8 @@ def test_everything_under_jit(rng):
         (lambda p: vector_ops.encode_mac(p, p, Sobol(1), Sobol(2), 100, "split"), p),
         (lambda p: (sc.encode(p, 100, sng=Sobol(1)) & sc.encode(p, 100, sng=Sobol(2))).decode(), p),
         (lambda p: sc.matmul(p, p, 100, mode="bipolar"), p),
+        (lambda w: vector_ops.umul.umul_words(w, 0.3, Sobol(1), 100), vector_ops.mask_tail(words, 100)),
+        (lambda s: vector_ops.run_machine(COUNTER, words[0], length=100, start=s)[1], jnp.int8([0, 3, 99, 127, 1, 2])),
     ]:
         expected = np.asarray(to_host(func(to_host(array))))
         compiled = jax.jit(func)(array)

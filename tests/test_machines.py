@@ -157,6 +157,30 @@ def test_what_a_block_does_to_each_state(seed):
         np.testing.assert_array_equal(maps[..., start], expected(machine, start, bits)[1])
 
 
+@pytest.mark.parametrize("threads", [1, 10**6])
+def test_a_lazy_start_of_no_axes(threads):
+    x = sc.encode(np.linspace(0, 1, 6), 640, sng=sc.Bernoulli(1))
+    outputs, states = sc.run(COUNTER, x, start=3, return_states=True)
+    parity = sc.map_time(running_parity, x, state=np.uint8(1))
+    with dask.config.set(num_workers=threads, scheduler="sync"):
+        lazy = x.rechunk((2, 3))
+        results = dask.compute(*sc.run(COUNTER, lazy, start=da.from_array(np.array(3)), return_states=True))
+        found = sc.map_time(running_parity, lazy, state=da.from_array(np.array(1, np.uint8))).compute()
+    check(results, [outputs.words], states)
+    np.testing.assert_array_equal(found.words, parity.words)
+    assert {type(results[1]), type(results[0].words), type(found.words)} == {np.ndarray}
+
+
+@pytest.mark.parametrize("threads", [1, 10**6])
+@pytest.mark.parametrize("wrong", [-1, 255])
+def test_the_last_states_of_what_is_no_state_are_an_error(threads, wrong):
+    x = sc.encode(np.linspace(0, 1, 6), 640, sng=sc.Bernoulli(1), chunks=(2, 3))
+    with dask.config.set(num_workers=threads, scheduler="sync"):
+        _, states = sc.run(COUNTER, x, start=da.from_array(np.array([3] * 5 + [wrong]), chunks=2), return_states=True)
+        with pytest.raises(BitstreamError, match=f"has no state {wrong}"):
+            states.compute()
+
+
 def test_time_in_parts_is_time_as_a_whole():
     x = sc.encode(np.linspace(0, 1, 5), 1000, sng=sc.Bernoulli(1))
     for machine in (COUNTER, TOGGLE):
@@ -255,6 +279,7 @@ def test_a_machine_shows_its_tables():
         (lambda: Machine.from_step(lambda s, x: (s, x), 0), "states of a machine: an integer from 1 to 256, not 0"),
         (lambda: Machine.from_step(lambda s, x: (s, x), 2, inputs=4), "inputs of a machine: .* not 4"),
         (lambda: Machine.from_step(lambda s, x: (s,), 2), "a step gives the next state and one output bit or two"),
+        (lambda: Machine.from_step(lambda s, x: None, 2), "a step gives the next state and one output bit or two"),
     ],
 )
 def test_what_is_no_machine_is_an_error(build, message):
@@ -370,12 +395,16 @@ def test_what_a_kernel_must_not_return_is_an_error():
         (lambda words, length: None, {}, "not NoneType"),
         (lambda words, length: words, {"outputs": 2}, "a kernel with 2 outputs returns a tuple"),
         (lambda words, state, length: words, {"state": zero}, "returns words and the next state, not ndarray"),
-        (lambda words, state, length: (words, 0), {"state": zero}, r"keeps the shape \(2,\) of its state, not \(\)"),
+        (lambda words, length: (words,) * 3, {"outputs": 2}, "returns a tuple of them, not 3"),
+        (lambda words, state, length: (words, 0), {"state": zero}, r"of its state, int64 \(2,\), not int \(\)"),
+        (lambda words, state, length: (words, state * 0.5), {"state": zero}, r"int64 \(2,\), not float64 \(2,\)"),
         (lambda words, state, length: (words, state), {"state": np.zeros(3)}, r"a state of shape \(3,\)"),
         ("none", {}, "a kernel is a function of words"),
     ):
         with pytest.raises(BitstreamError, match=message):
             sc.map_time(kernel, x, **options)
+    with pytest.raises(BitstreamError, match="a kernel takes one stream at least, and writes one, not 0 and 1"):
+        sc.map_time(lambda *words, length: words[0])
     with pytest.raises(BitstreamError, match=r"not uint64 \(0, 2\) in the chunk \[.:., 0:2\]"):
         sc.map_time(lambda words, length: words[1:], x.rechunk((1, 2))).compute()
 

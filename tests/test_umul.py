@@ -11,6 +11,8 @@ from test_chunked import random_chunks
 import scdask as sc
 from scdask import Bitstream, BitstreamError, vector_ops
 from scdask.arithmetic import umul
+from scdask.chunked import umul as chunked
+from scdask.core import contract
 from scdask.vector_ops import umul as operations
 
 SNGS = [sc.Sobol(1), sc.Bernoulli(3), sc.LFSR(), sc.Thermometer(), sc.LFSR(spread=True), sc.Halton(3)]
@@ -77,6 +79,31 @@ def test_every_library_gives_the_same_bits(backend, seed):
     x, numbers, sng, product = some(seed)
     found = umul(x.map_words(backend.array), backend.array(numbers), sng)
     np.testing.assert_array_equal(backend.host(found.words), vector_ops.pack_bitstream(product))
+    np.testing.assert_array_equal(
+        backend.host(umul(x.map_words(backend.array), numbers, sng).words), backend.host(found.words)
+    )
+
+
+@pytest.mark.parametrize("polarity", ["unipolar", "bipolar"])
+def test_a_block_makes_only_the_bits_that_it_is_asked_for(polarity, monkeypatch):
+    """Streams of few ones ask for early bits of the number, and those of many for late ones."""
+    n_words, made = 200, []
+
+    def encode_part(values, sng, length, polarity, part):
+        made.append(int(np.prod(values.shape)) * (part.last - part.first))
+        return encode(values, sng, length, polarity, part)
+
+    encode = contract.encode_part
+    monkeypatch.setattr(contract, "encode_part", encode_part)
+    monkeypatch.setattr(chunked, "PIECE", 0)
+    x = sc.encode(np.linspace(0.05, 0.95, 6).reshape(2, 3), 64 * n_words, sng=sc.Bernoulli(1))
+    x = Bitstream(x.words, x.length, polarity)
+    for numbers in (0.3, np.linspace(0, 1, 3)):
+        right = umul(x, numbers)
+        lazy = umul(x.rechunk((2, 3, 10)), numbers)
+        made.clear()
+        np.testing.assert_array_equal(lazy.words.compute(scheduler="sync"), right.words)
+        assert sum(made) < 2.5 * 6 * n_words * (1 + (polarity == "bipolar"))
 
 
 def test_the_published_error():

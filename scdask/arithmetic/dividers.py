@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bitstream import check_alike, gate
 from ..core.checks import check_choice, check_polarity
-from ..core.machines import Machine
+from ..core.machines import Machine, typed_cache
 from ..errors import BitstreamError
 from ..generators.base import integer
 from ..machines import run
@@ -197,7 +197,7 @@ def cordiv_machine() -> Machine:
     return Machine.from_step(step, states=2, inputs=2)
 
 
-@cache
+@typed_cache
 def iscbdiv_machine(depth: int = 3) -> Machine:
     """The machine of ISCBDIV of unipolar streams; it reads the dividend and the divisor.
 

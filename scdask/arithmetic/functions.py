@@ -7,11 +7,10 @@ the long run is exact, and stands in its docstring as its steady state. At first
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING
 
 from ..bitstream import check_alike
-from ..core.machines import MOST_STATES, Machine
+from ..core.machines import MOST_STATES, Machine, typed_cache
 from ..errors import BitstreamError
 from ..generators.base import integer
 from ..machines import run
@@ -268,14 +267,14 @@ def linear_gain(x: Bitstream, k: Bitstream, states: int = 16) -> Bitstream:
     return _of_bipolar(linear_gain_machine(states), x, "bipolar", k)
 
 
-@cache
+@typed_cache
 def stanh_machine(states: int = 8) -> Machine:
     """The machine of `stanh` and `sigmoid`: a counter of K states, which starts in the middle."""
     half = _half(states)
     return Machine.from_step(lambda s, x: (_counted(s, x, states), int(s >= half)), states, start=half)
 
 
-@cache
+@typed_cache
 def sexp_machine(states: int = 16, gain: int = 2) -> Machine:
     """The machine of `sexp`: a counter of K states, which starts in the middle."""
     states = integer("the states of a counter", states, 2, MOST_STATES)
@@ -283,14 +282,14 @@ def sexp_machine(states: int = 16, gain: int = 2) -> Machine:
     return Machine.from_step(lambda s, x: (_counted(s, x, states), int(s < low)), states, start=states // 2)
 
 
-@cache
+@typed_cache
 def abs_machine(states: int = 8) -> Machine:
     """The machine of `abs`: a counter of K states, which starts in the middle."""
     half = _half(states)
     return Machine.from_step(lambda s, x: (_counted(s, x, states), x ^ (s < half)), states, start=half)
 
 
-@cache
+@typed_cache
 def relu_machine(states: int = 16) -> Machine:
     """The machine of `relu`: a counter of K states, which starts at 1, so that the first bit is that of the input."""
     states = integer("the states of a counter", states, 2, MOST_STATES)
@@ -302,7 +301,7 @@ def relu_machine(states: int = 16) -> Machine:
     return Machine.from_step(step, states, start=1)
 
 
-@cache
+@typed_cache
 def linear_gain_machine(states: int = 16) -> Machine:
     """The machine of `linear_gain`: a counter of K states, which starts in the middle; it reads x and k."""
     half = _half(states)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..bitstream import Bitstream, check_alike
 from ..core import contract
+from ..core.checks import as_host, as_real
 from ..encoding import encode
 from ..errors import BitstreamError
 from ..generators import SNG, independent
@@ -71,6 +72,9 @@ def polynomial(x: Bitstream | Sequence[Bitstream], coefficients: Bitstream | Seq
     >>> float(polynomial(x, b).decode())
     0.375
     """
+    for name, streams in (("x", x), ("the coefficients", coefficients)):
+        if not hasattr(streams, "__iter__") or getattr(streams, "ndim", 1) == 0:
+            raise BitstreamError(f"a polynomial takes a sequence of streams of {name}, not {streams!r}")
     given, chosen = tuple(x), tuple(coefficients)
     if not given or len(chosen) != len(given) + 1:
         raise BitstreamError(
@@ -125,7 +129,7 @@ def encode_polynomial(
     >>> encode_polynomial([0.1, 0.5, 0.9], gamma, 4096).decode().round(2)
     array([0.35, 0.73, 0.95])
     """
-    b = np.asarray(coefficients, np.float64)
+    b = _numbers(coefficients, "coefficients")
     if b.ndim != 1 or len(b) < 2:
         raise BitstreamError(f"a polynomial of degree n >= 1 has coefficients of shape (n + 1,), not {b.shape}")
     given = independent(len(b)) if sngs is None else sngs
@@ -168,13 +172,18 @@ def bernstein(function: Callable[[NDArray[np.float64]], ArrayLike], degree: int)
 
     n = integer("the degree of a polynomial", degree, 1, MOST_DEGREE)
     nodes, weights = _quadrature()
-    values = np.asarray(function(nodes), np.float64)
+    values = _numbers(function(nodes), "values of a function")
     if values.shape != nodes.shape or not np.isfinite(values).all():
         raise BitstreamError(f"a function gives a finite number for each of {nodes.size} numbers in [0, 1]")
     basis = np.stack([comb(n, k) * nodes**k * (1 - nodes) ** (n - k) for k in range(n + 1)], axis=1)
     root = np.sqrt(weights)
     found = lsq_linear(basis * root[:, None], values * root, (0, 1), method="bvls", tol=1e-15)
     return np.clip(np.asarray(found.x, np.float64), 0, 1)
+
+
+def _numbers(values: Any, name: str) -> NDArray[np.float64]:
+    """Real numbers as a NumPy array."""
+    return as_host(as_real(values, name), name).astype(np.float64)
 
 
 def _quadrature() -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -14,7 +14,7 @@ from ..vector_ops.adders import accumulate, digits_of
 from ..vector_ops.numbers import in_64_bits
 from .blocks import SPLIT_EVERY, meta_of, without_empty_chunks
 from .device import as_dask, implements
-from .machines import Scan, next_states
+from .machines import Scan
 
 COST = 1.25  # what a block takes if all of its ones are counted too, over that without
 
@@ -31,7 +31,7 @@ def add(
         total = digits_of(n, digits)
         words, digits = count_columns(words, digits, total), total
     numbers = {"scale": scale, "offset": offset, "low": low, "high": high, "worth": worth, "digits": digits}
-    maps, after = (partial(_ones, worth, digits), partial(_rest, scale)) if rest else (None, next_states)
+    maps, after = (partial(_ones, worth, digits), partial(_rest, scale)) if rest else (None, None)
     scan = Scan("sc-add", partial(_add_block, numbers), length, 1, np.int32, maps, COST, after, low == high)
     return scan.over((words,), start, summed=True)
 

@@ -41,8 +41,8 @@ COUNTER_COST = 1.25  # what a block takes with its map, if its streams soon forg
 @implements(contract.run_machine)
 def run(machine: Machine, start: Any, *words: Any, length: int) -> tuple[da.Array, ...]:
     cost = 1 + machine.states if machine.shifts is None else COUNTER_COST
-    block, maps = (partial(func, machine) for func in (_run_block, _map_block))
-    return Scan("sc-machine", block, length, machine.outputs, np.uint8, maps, cost).over(words, start)
+    block, maps, after = (partial(func, machine) for func in (_run_block, _map_block, _next_states))
+    return Scan("sc-machine", block, length, machine.outputs, np.uint8, maps, cost, after).over(words, start)
 
 
 def _run_block(machine: Machine, *words_and_start: Any, length: int) -> Any:
@@ -54,8 +54,8 @@ def _map_block(machine: Machine, *words: Any, length: int) -> Any:
     return state_map(machine, *words, length=length)
 
 
-def next_states(maps: Any, states: Any) -> Any:
-    now = np.broadcast_to(contract.on_host(states), maps.shape[:-1])
+def _next_states(machine: Machine, maps: Any, states: Any) -> Any:
+    now = np.broadcast_to(machine.check_states(contract.on_host(states)), maps.shape[:-1])
     return np.take_along_axis(maps, now[..., None].astype(np.intp), -1)[..., 0]
 
 
@@ -90,7 +90,7 @@ class Scan:
         maps(*blocks, length=bits) gives what a block does to its state.
     cost : float
         The time that a block takes with its map, over that without.
-    after : callable
+    after : callable, optional
         after(map, states) gives the states after a block.
     forgets : bool
         Whether each block begins in the first state.
@@ -105,7 +105,7 @@ class Scan:
     dtype: Any
     maps: Callable[..., Any] | None = None
     cost: float = 0
-    after: Callable[..., Any] = next_states
+    after: Callable[..., Any] | None = None
     forgets: bool = False
     placed: bool = False
 
@@ -120,7 +120,7 @@ class Scan:
         if summed:
             pairs = [(array, names[1:-1] + "0z") for array, names in pairs]
         axes = max((names for _, names in pairs), key=len).replace("0", "")
-        if state is not None and state.ndim:
+        if _in_blocks(state):
             more = max(0, state.ndim - len(axes) + 1)
             names = axes[len(axes) - 1 - state.ndim + more : -1] + ascii_uppercase[:more]
             whole = dict.fromkeys(range(state.ndim - more, state.ndim), -1)
@@ -134,7 +134,7 @@ class Scan:
 
     def _at_once(self, operands: Any, state: Any, axes: str, last: str, chunks: Any) -> tuple[Any, ...]:
         """All blocks by themselves, because time is not chunked, or nothing is handed on."""
-        if len(operands) == 0 or state is None or not state.ndim:
+        if not _in_blocks(state):
             operands = [*operands, (state, None)]
         region = ArraySliceDep(tuple(chunks[axis] for axis in axes)), axes
         block = partial(_block, self.func, self.length, self.placed)
@@ -153,7 +153,7 @@ class Scan:
         lead, times = axes[:-1], len(chunks["z"])
         regions = {axis: _slices(chunks[axis]) for axis in axes}
         maps = self.maps if self.cost * math.prod(len(chunks[axis]) for axis in lead) < _threads() else None
-        first = operands.pop() if state.ndim else None
+        first = operands.pop() if _in_blocks(state) else None
         token = tokenize(self, maps is None, [array.name for array in found], None if first else state)
         run, mapped, states, end = (f"{self.name}{part}-{token}" for part in ("", "-map", "-states", "-last"))
         rest = (0,) * (len(last) - len(lead))
@@ -187,6 +187,11 @@ class Scan:
             picked = {(name, *key[1:]): (itemgetter(i), key) for key in graph if key[0] == run}
             results.append(array(name, picked, axes, np.uint64))
         return *results, array(end, ends, last, self.dtype)
+
+
+def _in_blocks(state: Any) -> bool:
+    """Whether a state is cut into blocks as the streams are, and no value that all blocks are given."""
+    return state is not None and (state.ndim > 0 or isinstance(state, da.Array))
 
 
 def _slices(sizes: tuple[int, ...]) -> list[slice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ from ..core import contract
 from ..core.dispatch import NUMPY, backend_of
 from ..core.words import WORD, Part, words_for
 from ..vector_ops.counting import stream_popcount
-from ..vector_ops.umul import products, products_from
+from ..vector_ops.numbers import concatenate
+from ..vector_ops.umul import products, taken_by
 from .blocks import check_block
 from .device import as_dask, implements
 from .machines import Scan
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from ..generators import SNG
 
 COST = 1.1  # Counting the ones of a block takes little of the time of a product.
+PIECE = 2**15  # words of numbers that are not worth a call for fewer streams
 
 
 @implements(products)
@@ -51,18 +54,41 @@ def _product_block(
     region: tuple[slice, ...],
 ) -> Any:
     *lead, along = region
-    places = lead[len(lead) - len(shape) :]
-    own = tuple(slice(0, 1) if n == 1 else place for n, place in zip(shape, places, strict=True))
-    check_block(values, (*own, slice(0, 1)))
+    check_block(values, (*_own(lead, shape), slice(0, 1)))
     counted = contract.on_host(stream_popcount(words))
     ones = np.broadcast_to(contract.on_host(before), counted.shape)
-    zeros = WORD * along.start - ones
-    asked = [(ones, ones + counted)]
+
+    def taken(masks: Any, values: Any, starts: Any, stops: Any, lead: list[slice], inverted: bool) -> Any:
+        """The bits of the numbers from `starts` to `stops`; of fewer streams at a time, if these are far apart."""
+        first = min(int(starts.min(initial=total)) // WORD, words_for(total) - 1)
+        last = max(words_for(int(stops.max(initial=0))), first + 1)
+        count = math.prod(np.broadcast_shapes(starts.shape, values.shape))
+        if last - first > 2 * (masks.shape[-1] + 1) and (last - first) * count > PIECE:
+            axis = int(np.argmax(starts.shape)) - starts.ndim
+            half, pieces = starts.shape[axis] // 2, []
+            for these in (slice(0, half), slice(half, starts.shape[axis])):
+                at = (..., these, *[slice(None)] * (-1 - axis))
+                chosen = values[at] if values.ndim >= -axis and values.shape[axis] > 1 else values
+                place = slice(lead[axis].start + these.start, lead[axis].start + these.stop)
+                there = [place if i == len(lead) + axis else along for i, along in enumerate(lead)]
+                given = contract.pick(masks, (*at, slice(None))), chosen, starts[at], stops[at]
+                pieces.append(taken(*given, there, inverted))
+            return concatenate(*pieces, axis=len(lead) + axis)
+        part = Part(_own(lead, shape), shape, first, last)
+        numbers = contract.encode_part(values, sng, total, polarity, part)
+        if inverted:
+            numbers = contract.gate("not", numbers)
+        return taken_by(masks, numbers, (backend_of(words) or NUMPY).from_numpy(starts - WORD * first))
+
+    product = taken(words, values[..., 0], ones, ones + counted, lead, False)
     if polarity == "bipolar":
-        asked.append((zeros, zeros + length - counted))
-    first = min((int(start.min()) // WORD for start, _ in asked if start.size), default=0)
-    last = max((words_for(int(stop.max())) for _, stop in asked if stop.size), default=0)
-    first = min(first, words_for(total) - 1)
-    part = Part(own, shape, first, max(last, first + 1))
-    starts = map((backend_of(words) or NUMPY).from_numpy, (ones, zeros))
-    return products_from(words, length, values[..., 0], sng, total, polarity, part, *starts), ones + counted
+        others, zeros = contract.gate("not", words, length=length), WORD * along.start - ones
+        rest = taken(others, values[..., 0], zeros, zeros + length - counted, lead, True)
+        product = contract.gate("or", product, rest)
+    return product, ones + counted
+
+
+def _own(lead: list[slice], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Where the numbers of some streams are in their array, of this shape."""
+    places = lead[len(lead) - len(shape) :]
+    return tuple(slice(0, 1) if n == 1 else place for n, place in zip(shape, places, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MOST_STATES = 256
 AT_ONCE = {1: 8, 2: 4, 3: 2}  # steps that one look-up takes, by the number of inputs
 SHOWN = 16  # states that a notebook shows
+
+# For functions of numbers: `cache` would take True and 1.0 for a 1 that it has seen, and nothing would check them.
+typed_cache = lru_cache(maxsize=None, typed=True)
 
 
 @dataclass(frozen=True)
@@ -128,10 +131,10 @@ class Machine:
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= most:
                 raise BitstreamError(f"{name} of a machine: an integer from 1 to {most}, not {value!r}")
         steps = [
-            [tuple(step(state, *(column >> i & 1 for i in range(inputs)))) for column in range(2**inputs)]
+            [step(state, *(column >> i & 1 for i in range(inputs))) for column in range(2**inputs)]
             for state in range(states)
         ]
-        widths = {len(found) for row in steps for found in row}
+        widths = {len(found) if isinstance(found, tuple) else 0 for row in steps for found in row}
         if widths not in ({2}, {3}):
             raise BitstreamError("a step gives the next state and one output bit or two, the same number each time")
         following, *written = np.moveaxis(_integers("steps", steps), -1, 0)

@@ -10,7 +10,7 @@ import numpy as np
 from ..bitstream import Bitstream, check_alike, wrap_words
 from ..core import contract
 from ..core.checks import check_encoding
-from ..core.machines import Machine
+from ..core.machines import Machine, typed_cache
 from ..core.words import WORD, words_for
 from ..errors import BitstreamError
 from ..generators.base import integer
@@ -28,7 +28,7 @@ SHUFFLED_BY_MACHINE = (2, 4)  # depths of a shuffle buffer whose place a machine
 SHUFFLE = 16  # the first of the uses of random bits that choose a place of a shuffle buffer
 
 
-@cache
+@typed_cache
 def synchronizer(depth: int = 1) -> Machine:
     """The machine of `synchronize`, of 2 depth + 1 states: how many ones of the first stream wait, less `depth`.
 
@@ -48,7 +48,7 @@ def synchronizer(depth: int = 1) -> Machine:
     return Machine.from_step(step, states=2 * depth + 1, inputs=2, start=depth)
 
 
-@cache
+@typed_cache
 def desynchronizer(depth: int = 1) -> Machine:
     """The machine of `desynchronize`, of 2 depth + 2 states: how many ones wait, and, times depth + 1, of which stream.
 

@@ -24,7 +24,7 @@ def run_machine(machine: Machine, start: Any, *words: Any, length: int) -> tuple
     if not isinstance(start, jax.core.Tracer):
         start = machine.check_states(np.asarray(start))
     shape = np.broadcast_shapes(*(operand.shape for operand in words))
-    states = jnp.clip(jnp.asarray(start), 0, machine.states - 1).astype(np.uint8)
+    states = jnp.clip(jnp.asarray(start, np.int64), 0, machine.states - 1).astype(np.uint8)
     # As all have the axes of the result, `jax.vmap` can add one in front of all.
     states, operands = _with_axes(states, len(shape) - 1), [_with_axes(operand, len(shape)) for operand in words]
     tables = constants(machine)

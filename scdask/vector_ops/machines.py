@@ -117,10 +117,7 @@ def map_words(kernel: Callable[..., Any], *packed: Any, length: int, state: Any 
     BitstreamError
         If the words, the state, or what the kernel returns do not fit.
     """
-    if not callable(kernel):
-        raise BitstreamError(f"a kernel is a function of words, not {kernel!r}")
-    if not packed or isinstance(outputs, bool) or not isinstance(outputs, int | np.integer) or outputs < 1:
-        raise BitstreamError(f"a kernel takes one stream at least, and writes one, not {len(packed)} and {outputs!r}")
+    check_kernel(kernel, len(packed), outputs)
     operands = tuple(map(as_words, packed))
     check_operands(*operands)
     length = check_length(length, operands[0].shape[-1])
@@ -130,6 +127,14 @@ def map_words(kernel: Callable[..., Any], *packed: Any, length: int, state: Any 
         lead = carried.shape[: len(shape)] if carried.ndim >= len(shape) else carried.shape
         check_fits("a state", lead, shape)
     return mapped(kernel, *operands, length=length, state=carried, outputs=int(outputs))
+
+
+def check_kernel(kernel: Any, inputs: int, outputs: Any) -> None:
+    """Raise unless it is a function, of one stream at least, that writes one at least."""
+    if not callable(kernel):
+        raise BitstreamError(f"a kernel is a function of words, not {kernel!r}")
+    if not inputs or isinstance(outputs, bool) or not isinstance(outputs, int | np.integer) or outputs < 1:
+        raise BitstreamError(f"a kernel takes one stream at least, and writes one, not {inputs} and {outputs!r}")
 
 
 @composed
@@ -150,11 +155,15 @@ def mapped(kernel: Callable[..., Any], *words: Any, length: int, state: Any, out
         if not isinstance(pair, tuple) or len(pair) != 2:
             raise BitstreamError(f"a kernel with a state returns words and the next state, not {type(pair).__name__}")
         found, following = pair
-        if np.shape(following) != state.shape:
-            raise BitstreamError(f"a kernel keeps the shape {state.shape} of its state, not {np.shape(following)}")
+        if np.shape(following) != state.shape or getattr(following, "dtype", None) != state.dtype:
+            what = f"{getattr(following, 'dtype', type(following).__name__)} {np.shape(following)}"
+            raise BitstreamError(
+                f"a kernel keeps the type and the shape of its state, {state.dtype} {state.shape}, not {what}"
+            )
     written = (found,) if outputs == 1 else found
     if not isinstance(written, tuple) or len(written) != outputs:
-        raise BitstreamError(f"a kernel with {outputs} outputs returns a tuple of them, not {type(found).__name__}")
+        what = f"{len(written)}" if isinstance(written, tuple) else type(found).__name__
+        raise BitstreamError(f"a kernel with {outputs} outputs returns a tuple of them, not {what}")
     for each in written:
         if getattr(each, "shape", None) != shape or each.dtype != np.uint64:
             what = f"{each.dtype} {each.shape}" if hasattr(each, "dtype") else type(each).__name__

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core import contract
 from ..core.checks import as_real, as_words, check_encoding, check_length, check_polarity
-from ..core.dispatch import composed
+from ..core.dispatch import NUMPY, backend_of, composed
 from ..core.words import WORD, Part
 from ..errors import BitstreamError
 from .numbers import broadcast_to
@@ -95,24 +95,19 @@ def umul_words(packed: Any, values: Any, sng: SNG, length: int, polarity: Polari
 def products(words: Any, values: Any, sng: SNG, length: int, polarity: Polarity) -> Any:
     """`umul_words` of arrays that are known to fit."""
     none = words[..., 0].astype(np.int64) * 0
-    return products_from(words, length, values, sng, length, polarity, Part.all_of(values.shape, length), none, none)
+    numbers = contract.encode_part(values, sng, length, polarity, Part.all_of(values.shape, length))
+    taken = taken_by(words, numbers, none)
+    if polarity == "unipolar":
+        return taken
+    others = contract.gate("not", words, length=length)
+    return taken | taken_by(others, contract.gate("not", numbers), none)
 
 
 @composed
-def products_from(
-    words: Any, bits: int, values: Any, sng: SNG, length: int, polarity: Polarity, part: Part, ones: Any, zeros: Any
-) -> Any:
-    """The products of words that hold so many bits, after so many ones and zeros of their streams.
-
-    The part has what is asked for of the streams of the numbers, which have `length` bits.
-    """
-    shape = np.broadcast_shapes(words.shape[:-1], values.shape)
-    numbers = contract.encode_part(values, sng, length, polarity, part)
-    numbers = broadcast_to(numbers, (*shape, numbers.shape[-1]))
-    words = broadcast_to(words, (*shape, words.shape[-1]))
-    first = WORD * part.first
-    taken = deposit(words, numbers, broadcast_to(ones - first, shape))
-    if polarity == "unipolar":
-        return taken
-    others = contract.gate("not", words, length=bits)
-    return taken | deposit(others, contract.gate("not", numbers), broadcast_to(zeros - first, shape))
+def taken_by(masks: Any, numbers: Any, first: Any) -> Any:
+    """`deposit` of the streams of numbers at the ones of masks, of leading axes that broadcast."""
+    if backend_of(numbers) is NUMPY:
+        numbers = (backend_of(masks) or NUMPY).from_numpy(numbers)
+    shape = np.broadcast_shapes(masks.shape[:-1], numbers.shape[:-1])
+    masks, numbers = (broadcast_to(each, (*shape, each.shape[-1])) for each in (masks, numbers))
+    return deposit(masks, numbers, broadcast_to(first, shape))
