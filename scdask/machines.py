@@ -18,8 +18,8 @@ That is how one adds a circuit, to scdask or to a program of one's own. `scdask.
 
 Time
 ----
-Bit t of a stream comes at time t. Machines of several parts run one after the other, each from the states in which the
-one before it ended:
+Bit t of a stream comes at time t: it is bit t % 64 of word t // 64. A stream may be run part by part, each from the
+states in which the one before it ended:
 
 >>> first, states = sc.run(counter, x.bits[:1000], return_states=True)
 >>> second = sc.run(counter, x.bits[1000:], start=states)
@@ -119,15 +119,16 @@ def map_time(
     ----------
     kernel : callable
         kernel(*words, length=n), or kernel(*words, state=state, length=n) if there is a state. The words are uint64
-        (..., n_words), of one shape, and hold the next n bits of the streams; all chunks but the last are of whole
-        words. It returns as many words as come in for each output, in a tuple if there are several, and with a state
-        the pair of that and the next state, of the same shape and dtype. Padding that it sets is cleared. It must not
-        write to what it is given.
+        (..., n_words), of one shape, and hold the next n bits of the streams, the earliest in the lowest bit of the
+        first word; all chunks but the last are of whole words. It returns as many words as come in for each output, in
+        a tuple if there are several, and with a state the pair of that and the next state, of the same shape and dtype.
+        Padding that it sets is cleared. It must not write to what it is given.
     *streams : Bitstream
         Of one length; shapes broadcast.
     state : array_like, optional
         The first state of each stream, of a shape that broadcasts to that of the streams, or of that shape with more
-        axes after it. Without it, the result at a bit depends on the bits of its word alone.
+        axes after it, and of the dtype that the kernel needs: uint64 to meet words. Without it, the result at a bit
+        depends on the bits of its word alone.
     outputs : int
         How many streams it writes for one of each input.
     return_states : bool
@@ -149,17 +150,20 @@ def map_time(
 
     Examples
     --------
-    Every bit, a word of 64 steps later:
+    Every bit, 10 steps later: the state is the word before.
 
     >>> import numpy as np
     >>> import scdask as sc
     >>> def later(words, state, length):
-    ...     joined = np.concatenate([state, words], axis=-1)
-    ...     return joined[..., :-1], joined[..., -1:]
+    ...     before = np.concatenate([state[..., None], words[..., :-1]], axis=-1)
+    ...     return words << np.uint64(10) | before >> np.uint64(54), words[..., -1]
     >>> x = sc.encode([0.25, 0.5], 256, sng=sc.Thermometer())
-    >>> y = sc.map_time(later, x, state=np.zeros((2, 1), np.uint64))
-    >>> y.popcount(), y.bits[64:].popcount()
+    >>> y = sc.map_time(later, x, state=np.uint64(0))
+    >>> y.popcount(), y.bits[10:].popcount()
     (array([ 64, 128]), array([ 64, 128]))
+    >>> lazy = sc.map_time(later, x.rechunk((2, 1)), state=np.uint64(0))  # chunks of one word
+    >>> bool((lazy.words == y.words).all().compute())
+    True
     """
     over_words.check_kernel(kernel, len(streams), outputs)
     check_alike(*streams, polarity=False)

@@ -253,12 +253,12 @@ def test_machines_are_values():
     with pytest.raises(AttributeError):
         same.start = 1
     assert Machine([[1, 0], [0, 1]], [1, 0]) == Machine([[1, 0], [0, 1]], [[1, 1], [0, 0]])
-    assert repr(COUNTER) == "<Machine of 8 states, 1 inputs, 1 outputs, start 4>"
+    assert repr(COUNTER) == "<Machine of 8 states, 1 input, 1 output, start 4>"
 
 
 def test_a_machine_shows_its_tables():
     html = Machine.from_step(lambda s, x, y: (s ^ x, x & y, s), 2, 2, start=1)._repr_html_()
-    for text in ("xy = 10", "1 (start)", "0 / 01", "Next state / output"):
+    for text in ("xy = 10", "1 (start)", "0 / 01", "Next state / the bits of both outputs"):
         assert text in html
     long = COUNTER.from_step(lambda s, x: (s, x), 100)._repr_html_()
     assert "The first 16 of 100 states." in long
@@ -278,8 +278,24 @@ def test_a_machine_shows_its_tables():
         (lambda: Machine([[0, 0]], [0], start=1), "a machine of 1 states starts in 0 to 0, not 1"),
         (lambda: Machine.from_step(lambda s, x: (s, x), 0), "states of a machine: an integer from 1 to 256, not 0"),
         (lambda: Machine.from_step(lambda s, x: (s, x), 2, inputs=4), "inputs of a machine: .* not 4"),
-        (lambda: Machine.from_step(lambda s, x: (s,), 2), "a step gives the next state and one output bit or two"),
-        (lambda: Machine.from_step(lambda s, x: None, 2), "a step gives the next state and one output bit or two"),
+        (
+            lambda: Machine.from_step(lambda s, x: (s,), 2),
+            r"step\(0, 0\) gives \(0,\), and not a tuple of the next state",
+        ),
+        (
+            lambda: Machine.from_step(lambda s, x: None, 2),
+            r"step\(0, 0\) gives None, and not a tuple of the next state",
+        ),
+        (
+            lambda: Machine.from_step(lambda s, x: (s, (x, x)), 2),
+            r"step\(0, 0\) gives \(0, \(0, 0\)\), and not a tuple",
+        ),
+        (
+            lambda: Machine.from_step(lambda s, x, y: (s + (x & y), 0), 2, 2),
+            r"step\(1, 1, 1\) gives \(2, 0\): a state is an integer from 0 to 1, not 2",
+        ),
+        (lambda: Machine.from_step(lambda s, x: (s, x / 2), 2), r"\(0, 0.0\): an output bit is an integer from 0 to 1"),
+        (lambda: Machine.from_step(lambda s, x: (s, *[x] * (1 + s)), 2), "the same number each time"),
     ],
 )
 def test_what_is_no_machine_is_an_error(build, message):
@@ -290,7 +306,7 @@ def test_what_is_no_machine_is_an_error(build, message):
 def test_what_does_not_fit_a_machine_is_an_error():
     x = sc.encode([0.5, 0.5], 100)
     for call, message in (
-        (lambda: sc.run(HOLD, x), "reads 2 streams, not 1"),
+        (lambda: sc.run(HOLD, x), "2 inputs, 1 output, start 0> reads as many streams as it has inputs, not 1"),
         (lambda: sc.run("stanh", x), "a machine is a scdask.Machine, not 'stanh'"),
         (lambda: sc.run(HOLD, x, sc.encode(0.5, 64)), "length 100 and 64"),
         (lambda: sc.run(TOGGLE, x.words), "only Bitstreams combine"),

@@ -129,7 +129,7 @@ def test_what_cannot_be_read():
     x = sc.encode([0.5, 0.25], 100)
     for at in ([0], [101], [-1], [1.5], 64, [[1]], None, ["a"]):
         for y in (x, x.rechunk((1, 1))):
-            with pytest.raises(BitstreamError, match="of 100 bits are read at integers from 1 to 100"):
+            with pytest.raises(BitstreamError, match="of 100 bits are read at a sequence of integers from 1 to 100"):
                 progressive_error(y, 0.5, at) if at is None else y.decode(at=at)
     for wrong in (-0.1, np.nan, "a", None, True):
         with pytest.raises(BitstreamError, match="a threshold is a number from 0 on"):

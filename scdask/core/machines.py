@@ -129,15 +129,20 @@ class Machine:
         """
         for name, value, most in (("states", states, MOST_STATES), ("inputs", inputs, 3)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= most:
-                raise BitstreamError(f"{name} of a machine: an integer from 1 to {most}, not {value!r}")
-        steps = [
-            [step(state, *(column >> i & 1 for i in range(inputs))) for column in range(2**inputs)]
-            for state in range(states)
-        ]
-        widths = {len(found) if isinstance(found, tuple) else 0 for row in steps for found in row}
-        if widths not in ({2}, {3}):
+                raise BitstreamError(
+                    f"{name} of a machine: an integer from 1 to {most}, not {value!r}; larger ones go with map_time"
+                )
+        steps: list[list[Any]] = []
+        for state in range(states):
+            steps.append([])
+            for column in range(2**inputs):
+                bits = tuple(column >> i & 1 for i in range(inputs))
+                found = step(state, *bits)
+                _check_step(f"step({', '.join(map(str, (state, *bits)))})", found, states)
+                steps[-1].append(found)
+        if len({len(found) for row in steps for found in row}) > 1:
             raise BitstreamError("a step gives the next state and one output bit or two, the same number each time")
-        following, *written = np.moveaxis(_integers("steps", steps), -1, 0)
+        following, *written = np.moveaxis(np.array(steps, np.int64), -1, 0)
         return cls(following, written[0] if len(written) == 1 else written, start)  # type: ignore[arg-type]
 
     @property
@@ -286,7 +291,9 @@ class Machine:
         return type(self), (self.next_state, self.output, self.start)  # without what is kept for kernels
 
     def __repr__(self) -> str:
-        return f"<Machine of {self.states} states, {self.inputs} inputs, {self.outputs} outputs, start {self.start}>"
+        counts = ((self.states, "state"), (self.inputs, "input"), (self.outputs, "output"))
+        shown = ", ".join(f"{n} {name}{'s' * (n > 1)}" for n, name in counts)
+        return f"<Machine of {shown}, start {self.start}>"
 
     def _repr_html_(self) -> str:
         names = "xyz"[: self.inputs]
@@ -303,8 +310,24 @@ class Machine:
             ]
             for state in range(min(self.states, SHOWN))
         ]
+        written = "output" if self.outputs == 1 else "the bits of both outputs"
         more = f" The first {SHOWN} of {self.states} states." if self.states > SHOWN else ""
-        return _html.table("Machine", ["state", *heads], rows, f"Next state / output, by the input bits.{more}")
+        return _html.table(
+            "Machine",
+            ["state", *heads],
+            rows,
+            f"Next state / {written}, by the input bits, of which x is the first.{more}",
+        )
+
+
+def _check_step(call: str, found: Any, states: int) -> None:
+    """Raise unless a step gives a state and one bit or two."""
+    if not isinstance(found, tuple) or len(found) not in (2, 3) or any(np.ndim(n) for n in found):
+        raise BitstreamError(f"{call} gives {found!r}, and not a tuple of the next state and one output bit or two")
+    state, *bits = found
+    for what, value, count in (("a state", state, states), *(("an output bit", bit, 2) for bit in bits)):
+        if not isinstance(value, int | np.integer | np.bool) or not 0 <= value < count:
+            raise BitstreamError(f"{call} gives {found!r}: {what} is an integer from 0 to {count - 1}, not {value!r}")
 
 
 def _integers(name: str, values: ArrayLike) -> NDArray[np.int64]:

@@ -80,7 +80,9 @@ def check_prefixes(at: Any, length: int) -> tuple[int, ...]:
     """The numbers of bits as a tuple, if there are so many in a stream of `length` bits."""
     bits = np.asarray(at)
     if bits.ndim != 1 or (bits.dtype.kind not in "iu" and bits.size) or ((bits < 1) | (bits > length)).any():
-        raise BitstreamError(f"streams of {length} bits are read at integers from 1 to {length}, not {at!r}")
+        raise BitstreamError(
+            f"streams of {length} bits are read at a sequence of integers from 1 to {length}, such as [1], not {at!r}"
+        )
     return tuple(bits.tolist())
 
 

@@ -59,7 +59,7 @@ def check_machine(machine: Any, inputs: int) -> None:
     if not isinstance(machine, Machine):
         raise BitstreamError(f"a machine is a scdask.Machine, not {machine!r}")
     if machine.inputs != inputs:
-        raise BitstreamError(f"{machine} reads {machine.inputs} streams, not {inputs}")
+        raise BitstreamError(f"{machine} reads as many streams as it has inputs, not {inputs}")
 
 
 def start_states(machine: Machine, start: Any, shape: tuple[int, ...]) -> Any:
