@@ -69,7 +69,7 @@ def desynchronizer(depth: int = 1) -> Machine:
     return Machine.from_step(step, states=2 * (depth + 1), inputs=2)
 
 
-@cache
+@typed_cache
 def shuffle_buffer(depth: int) -> Machine:
     """The machine of `decorrelate` for a depth of 2 or 4: its states are the bits in the buffer.
 
