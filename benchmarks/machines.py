@@ -20,33 +20,22 @@ from rich.table import Table
 from sc_neurocore.utils.fsm_activations import TanhFSM
 
 import scdask as sc
-from scdask import Machine, vector_ops
+from scdask import vector_ops
+from scdask.arithmetic import cordiv_machine, stanh_machine
+from scdask.correlation import synchronizer
 from scdask.vector_ops.umul import deposit
 
 STREAMS, LENGTH, FEW = 4096, 8192, 64  # streams, their bits, and the streams of what is slow
 
 
-def counter(states, ahead=False):
-    """A saturating counter (stanh), whose output is that of the state before the step, or after it."""
+def ahead(states):
+    """A saturating counter whose output is that of the state after the step, as sc-neurocore has it."""
 
     def step(s, x):
         following = min(max(s + 2 * x - 1, 0), states - 1)
-        return following, int((following if ahead else s) >= states // 2)
+        return following, int(following >= states // 2)
 
-    return Machine.from_step(step, states, start=states // 2)
-
-
-HOLD = Machine.from_step(lambda q, x, y: (x if y else q, x if y else q), states=2, inputs=2)  # CORDIV
-SYNCHRONISER = Machine.from_step(  # of depth 1: a one that comes alone waits for its partner
-    lambda s, x, y: (
-        (1, x, x) if x == y and s == 1 else
-        (s, x, y) if x == y else
-        (s + x - y, 0, 0) if s == 1 else
-        (1, 1, 1) if s == 2 * y else
-        (s, x, y)
-    ),
-    states=3, inputs=2, start=1,
-)  # fmt: skip
+    return sc.Machine.from_step(step, states, start=states // 2)
 
 
 @numba.njit
@@ -132,10 +121,10 @@ def cases():
     """Yield the name, the bits, and the runs of each case."""
     x, y = random_words(2, STREAMS, LENGTH // 64)
     for name, machine, words in (
-        ("stanh, 8 states", counter(8), (x,)),
-        ("stanh, 32 states", counter(32), (x,)),
-        ("CORDIV", HOLD, (x, y)),
-        ("synchroniser of depth 1", SYNCHRONISER, (x, y)),
+        ("stanh, 8 states", stanh_machine(8), (x,)),
+        ("stanh, 32 states", stanh_machine(32), (x,)),
+        ("CORDIV", cordiv_machine(), (x, y)),
+        ("synchronizer of depth 1", synchronizer(1), (x, y)),
     ):
         ours, loop = partial(first_output, machine, *words), partial(loop_over_bits, machine, *words)
         yield name, x.size * 64, {"ours": ours, "compiled loop": loop}
@@ -145,13 +134,13 @@ def cases():
 
     bits = vector_ops.unpack_bitstream(x, LENGTH).astype(np.float32)
     runs = {
-        "ours": partial(first_output, counter(8), x),
+        "ours": partial(first_output, stanh_machine(8), x),
         "NumPy, a step at a time": partial(steps_in_numpy, bits),
     }
     if find_spec("torch"):
         runs["PyTorch, a step at a time"] = steps_in_torch(bits)
     yield "stanh, 8 states", x.size * 64, runs
-    runs = {"ours": partial(first_output, counter(8, ahead=True), x[:FEW])}
+    runs = {"ours": partial(first_output, ahead(8), x[:FEW])}
     runs["sc-neurocore"] = partial(steps_in_python, bits[:FEW].astype(np.uint8))
     yield f"stanh, 8 states, {FEW} streams", FEW * LENGTH, runs
 
@@ -159,7 +148,7 @@ def cases():
 def lazy_cases():
     """Yield the same of Dask graphs on threads, over chunks in memory, against the kernel on as many."""
     rows = sc.encode(np.broadcast_to(0.5, 10**6), LENGTH, chunks="auto").chunks[0][0]
-    machine, x = counter(8), random_words(6 * rows, LENGTH // 64)
+    machine, x = stanh_machine(8), random_words(6 * rows, LENGTH // 64)
     for name, chunks in (
         ("6 chunks as by default", (rows, -1)),
         ("2 x 4 chunks, 4 of time", (3 * rows, LENGTH // 256)),
