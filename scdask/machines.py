@@ -14,7 +14,8 @@ writes a one in its upper half, computes tanh(4 x) of a bipolar stream:
 (0.78, 0.76)
 
 That is how one adds a circuit, to scdask or to a program of one's own. `scdask.arithmetic`, `scdask.correlation` and
-`scdask.faults` have the known ones. `counter.to_verilog("stanh8")` is the hardware, which gives the same bits.
+`scdask.faults` have the known ones. `counter.to_verilog("stanh8")` is the hardware, which gives the same bits. The
+command `scdask run` is another thing: it runs circuits on an image file.
 
 Time
 ----

@@ -209,7 +209,7 @@ def test_settings_that_a_generator_cannot_have():
 def test_images_of_many_kinds(tmp_path, name, array):
     array = np.array(array)
     file, out = save(tmp_path / name, array), tmp_path / "out"
-    assert call("median", file, "--scheduler", "threads", "--out", out, "--quiet") == ""
+    assert call("median", file, "--out", out, "--quiet") == ""
     found = read(out / "median-sobol-256.png")
     if name == "one.gif":
         array = read(file)[0]
@@ -227,8 +227,8 @@ def test_images_of_many_kinds(tmp_path, name, array):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("text.txt", b"hello", "text.txt is no image that can be read: "),
-        ("empty.png", b"", "empty.png is no image that can be read: "),
+        ("text.txt", b"hello", "text.txt is no image that scikit-image can read"),
+        ("empty.png", b"", "empty.png is no image that scikit-image can read"),
         ("broken.png", b"\x89PNG\r\n\x1a\n....", "broken.png is no image that can be read: "),
         ("pages.tif", np.zeros((6, 5, 7), np.uint8), "pages.tif is (6, 5, 7)"),
         ("nothing.tif", np.zeros((0, 5), np.uint8), "nothing.tif is (0, 5)"),
@@ -247,7 +247,7 @@ def test_files_that_are_no_images(tmp_path, name, content, message):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of an image without pixels
             tifffile.imwrite(file, content, photometric="minisblack")
-    said = call("edges", file, "--scheduler", "threads", "--out", tmp_path / "out", expect=1)
+    said = call("edges", file, "--out", tmp_path / "out", expect=1)
     assert said.startswith("Error: ")
     assert message in said
     assert not (tmp_path / "out").exists()
@@ -257,7 +257,7 @@ def test_a_picture_in_colours_of_print(tmp_path):
     from PIL import Image
 
     Image.fromarray(BYTES).convert("CMYK").save(tmp_path / "print.jpg")
-    said = call("edges", tmp_path / "print.jpg", "--scheduler", "threads", "--out", tmp_path / "out", expect=1)
+    said = call("edges", tmp_path / "print.jpg", "--out", tmp_path / "out", expect=1)
     assert "has the four colours of print (CMYK)" in said
 
 
@@ -271,12 +271,13 @@ def photo(tmp_path):
 
 def test_a_run_writes_images_and_a_report(tmp_path, photo):
     out = tmp_path / "out"
-    options = ["--length", "16,256", "--sng", "sobol,mistake", "--scheduler", "threads"]
+    options = ["--length", "16,256", "--sng", "sobol,mistake"]
     said = call("edges", photo, *options, "--out", out)
     names = [f"edges-{sng}-{n}.png" for sng in ("sobol", "mistake") for n in (16, 256)]
     assert {path.name for path in out.iterdir()} == {"results.json", "edges-exact.png", *names}
     written = json.loads((out / "results.json").read_text())
     assert (written["job"], written["shape"], written["settings_left"]) == ("run edges photo.png", [24, 19], 0)
+    assert (written["scheduler"], written["gain"]) == ("threads", 1)
     exact = images.exact("edges", BYTES[..., 0] / 255)
     for name, entry in zip(names, written["results"], strict=True):
         assert name == f"edges-{entry['sng']}-{entry['length']}.png"
@@ -290,11 +291,27 @@ def test_a_run_writes_images_and_a_report(tmp_path, photo):
     assert "out-2" in said.partition("Written:")[2]
 
 
+def test_a_gain_is_of_what_is_written_alone(tmp_path):
+    file = save(tmp_path / "grey alpha.png", BYTES[..., :2])
+    for gain in (1, 4):
+        call("edges", file, "--gain", gain, "--out", tmp_path / str(gain), "--quiet")
+    pixels = BYTES[..., 0] / 255
+    exact, found = images.exact("edges", pixels), lazy("edges", pixels, "sobol", 256, -1).decode().compute()
+    assert (4 * exact > 1).any()
+    for name, values in (("exact", exact), ("sobol-256", found)):
+        shown = np.rint(np.minimum(4 * values, 1) * 255)
+        np.testing.assert_array_equal(read(tmp_path / "4" / f"edges-{name}.png"), np.dstack([shown, BYTES[..., 1]]))
+    plain, bright = (json.loads((tmp_path / gain / "results.json").read_text()) for gain in "14")
+    assert (plain["gain"], bright["gain"]) == (1, 4)
+    for key in ("rmse", "psnr", "values_off"):
+        assert plain["results"][0][key] == bright["results"][0][key]
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_one_image_as_a_file(tmp_path, photo, suffix):
     file = tmp_path / "new" / f"clean{suffix}"
     for name in ("clean", "clean-2"):
-        said = call("median", photo, "--scheduler", "threads", "--flip", 0.01, "--seed", 2, "--out", file)
+        said = call("median", photo, "--flip", 0.01, "--seed", 2, "--out", file)
         assert f"Written: {file.with_stem(name)}" in said
         assert "0.01 of the bits flipped" in said
     assert {path.stem for path in file.parent.iterdir()} == {"clean", "clean-2"}
@@ -310,6 +327,9 @@ def test_one_image_as_a_file(tmp_path, photo, suffix):
         (["edges", "photo.png", "--length", "0"], 2, "0"),
         (["edges", "photo.png", "--sng", "dice"], 2, "dice"),
         (["edges", "photo.png", "--flip", "2"], 2, "2"),
+        (["edges", "photo.png", "--gain", "0"], 2, "--gain takes a number above 0, not 0"),
+        (["edges", "photo.png", "--gain", "nan"], 2, "--gain takes a number above 0, not nan"),
+        (["edges", "photo.png", "--gain", "inf"], 2, "--gain takes a number above 0, not inf"),
         (["edges", "photo.png", "--out", "edges.jpg"], 2, "or a file that ends in .png or .tif, not edges.jpg"),
         (["edges", "photo.png", "--out", "edges.png", "--length", "16,64"], 2, "one generator and one length"),
         (["edges", "photo.png", "--length", 2**33], 1, "from 1 to 4294967296, not 8589934592"),
@@ -318,7 +338,7 @@ def test_one_image_as_a_file(tmp_path, photo, suffix):
 )
 def test_wrong_options(tmp_path, monkeypatch, photo, args, code, message):
     monkeypatch.chdir(tmp_path)
-    assert message in call(*args, "--scheduler", "threads", expect=code)
+    assert message in call(*args, expect=code)
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
 
 
@@ -350,7 +370,7 @@ def test_a_job_that_fails_leaves_what_is_done(tmp_path, monkeypatch, photo):
         raise BitstreamError("it failed")
 
     monkeypatch.setattr(images, "run", fails)
-    options = ["--length", "16,64", "--scheduler", "threads", "--out", tmp_path / "out"]
+    options = ["--length", "16,64", "--out", tmp_path / "out"]
     said = call("edges", photo, *options, expect=1)
     assert "Written (1 of 2 settings)" in said
     assert said.endswith("Error: it failed")

@@ -14,7 +14,17 @@ from .. import __version__
 from .._extras import require
 from ..errors import BitstreamError
 from ..jobs.names import SEEDLESS, SNGS
-from .options import KEEP_OPEN, QUIET, SCHEDULER, SCHEDULERS, CommaList, FilePath, out_option, seed_option, with_options
+from .options import (
+    KEEP_OPEN,
+    QUIET,
+    SCHEDULERS,
+    CommaList,
+    FilePath,
+    out_option,
+    scheduler_options,
+    seed_option,
+    with_options,
+)
 from .running import (
     Stopwatch,
     free_file,
@@ -86,7 +96,7 @@ FILES = ("results.json", "accuracy.png")
 )
 @with_options(
     seed_option("The first seed."),
-    *SCHEDULER,
+    *scheduler_options("local"),
     out_option("results", "results.json and accuracy.png"),
     KEEP_OPEN,
     QUIET,

@@ -85,23 +85,6 @@ class Scheduler(click.ParamType):  # type: ignore[type-arg]
         return names or [CompletionItem(incomplete, type="file")]
 
 
-SCHEDULER = (
-    click.option(
-        "--scheduler",
-        type=Scheduler(),
-        default="local",
-        show_default=True,
-        metavar="local|threads|cuda|mpi|slurm|ADDRESS|FILE",
-        help="Where to run; see below.",
-    ),
-    click.option(
-        "--workers",
-        type=click.IntRange(1),
-        help="Processes of the local cluster, or jobs of Slurm; by default as many as all cores need, or one job.",
-    ),
-    click.option("--threads", type=click.IntRange(1), help="Threads of each process; by default one a core, up to 8."),
-    click.option("--interface", help="Network interface of mpi and slurm, such as ib0."),
-)
 SCHEDULERS = """\b
 Schedulers:
   local    a cluster that is started for the job, on this machine
@@ -128,6 +111,31 @@ KEEP_OPEN = click.option(
     "--keep-open", "keep", is_flag=True, help="Keep the dashboard open after the job, until Enter or Ctrl-C."
 )
 QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+
+
+def scheduler_options(default: str) -> tuple[Callable[[Any], Any], ...]:
+    """The options of where to run, and the scheduler without them."""
+    return (
+        click.option(
+            "--scheduler",
+            type=Scheduler(),
+            default=default,
+            show_default=True,
+            metavar="local|threads|cuda|mpi|slurm|ADDRESS|FILE",
+            help="Where to run; see below.",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(1),
+            help="Processes of the local cluster, or jobs of Slurm; by default as many as all cores need, or one job.",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(1),
+            help="Threads of each process; by default one a core, of a worker up to 8.",
+        ),
+        click.option("--interface", help="Network interface of mpi and slurm, such as ib0."),
+    )
 
 
 def seed_option(what: str) -> Callable[[Any], Any]:

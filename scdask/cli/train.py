@@ -11,7 +11,7 @@ import click
 
 from .. import __version__
 from .._extras import require
-from .options import KEEP_OPEN, QUIET, SCHEDULER, SCHEDULERS, CommaList, out_option, seed_option, with_options
+from .options import KEEP_OPEN, QUIET, SCHEDULERS, CommaList, out_option, scheduler_options, seed_option, with_options
 from .running import (
     Stopwatch,
     keep_open,
@@ -61,7 +61,7 @@ FILES = ("results.json", "training.png", "weights.npz", CHECKPOINT)
 )
 @with_options(
     seed_option("Of the initial weights, the order of the images and their spikes."),
-    *SCHEDULER,
+    *scheduler_options("local"),
     out_option("trained", "results.json, training.png, weights.npz and checkpoint.npz"),
     KEEP_OPEN,
     QUIET,

@@ -271,7 +271,12 @@ def read_image(path: str) -> Picture:
             image = np.asarray(imread(path))
         else:  # What imageio opens itself it leaves open if it is no image.
             with seekable(path) as file:
-                image = np.asarray(imread(file))
+                try:
+                    image = np.asarray(imread(file))
+                except OSError as error:
+                    if "find a backend" in str(error):  # The rest of it is for who wrote imageio.
+                        raise BitstreamError(f"{path} is no image that scikit-image can read") from error
+                    raise
         if image.ndim == 4 and len(image) == 1:  # a GIF
             image = image[0]
         if not image.size or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[-1] not in (2, 3, 4)):
