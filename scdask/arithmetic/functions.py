@@ -52,8 +52,8 @@ def stanh(x: Bitstream, states: int = 8) -> Bitstream:
     -----
     Its steady state is (r**(K/2) - 1) / (r**(K/2) + 1), which is off tanh by at most 0.0131 (K = 8), 0.0032 (16) and
     0.0008 (32). But the larger K, the longer the counter stays in a half, and the fewer independent bits there are: the
-    RMSE over all x at N = 256 is 0.09 (K = 4), 0.13 (8) and 0.18 (16). With more bits it falls: for K = 8 to 0.03 at
-    N = 4096 and 0.01 at 65536, but not with ``LFSR(16)``: 0.07 at N = 256, and 0.13 at 4096 and at 65536.
+    RMSE over all x at N = 256 is 0.09 (K = 4), 0.13 (8) and 0.18 (16). For K = 8 it falls to 0.03 at N = 4096, and to
+    0.01 at 65536. With ``LFSR(16)`` it does not: it is 0.07 at N = 256, and 0.13 at 4096 and at 65536.
 
     References
     ----------

@@ -46,7 +46,7 @@ def needs_random_bits(circuit: str, *streams: Bitstream, stacklevel: int = 2) ->
     """Warn of the first stream whose bits are known not to be independent of those before."""
     for stream in streams:
         if not _random(stream.sng):
-            _warn(f"{circuit} needs bits that are random in time, of Bernoulli, not of {stream.sng}", stacklevel)
+            _warn(f"{circuit} needs bits that are random in time (Bernoulli), not those of {stream.sng}", stacklevel)
             return
 
 
