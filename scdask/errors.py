@@ -42,4 +42,4 @@ class ScdaskWarning(UserWarning):
 
 
 class CorrelationWarning(ScdaskWarning):
-    """The operands of a gate correlate, so that it is no product or scaled sum of them."""
+    """The operands of a gate or circuit do not correlate as it needs, so that it gives another number than it says."""

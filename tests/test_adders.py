@@ -206,6 +206,16 @@ def test_a_saturating_sum_is_clipped():
     np.testing.assert_allclose(add(bipolar).decode(), bipolar.decode().sum(-1).clip(-1, 1), atol=0.01)
 
 
+@pytest.mark.parametrize("n", [3, 32, 100])
+def test_a_sum_of_streams_that_overlap_lacks_what_is_left(n):
+    p = np.random.default_rng(n).uniform(0, 2 / n, (500, n))
+    p *= 0.9 / p.sum(-1, keepdims=True)
+    x = sc.encode(p, 256, sng=Sobol(1))
+    total, left = add(x, return_states=True)
+    np.testing.assert_array_equal(total.popcount() + left, x.popcount().sum(-1))
+    assert left.max() <= n
+
+
 @pytest.mark.parametrize("circuit", list(CIRCUITS.values())[:2], ids=list(CIRCUITS)[:2])
 def test_a_run_goes_on_in_parts(circuit):
     x = streams(bits_of((2, 4, 3, 300), p=0.3), "bipolar")
@@ -301,6 +311,11 @@ HALF = streams(bits_of((1, 100)))
         (lambda: add(UNIPOLAR, axis=2), "no axis 2: the streams have 2 axes"),
         (lambda: scaled_add(UNIPOLAR[0, 0]), "no axis -1: the streams have 0 axes"),
         (lambda: or_add(UNIPOLAR, axis=0.5), "an axis is an integer"),
+        (lambda: scaled_add([UNIPOLAR, UNIPOLAR]), "put them together with scdask.stack"),
+        (lambda: scaled_add(UNIPOLAR, UNIPOLAR), "put them together with scdask.stack"),
+        (lambda: or_add((UNIPOLAR, UNIPOLAR)), "put them together with scdask.stack"),
+        (lambda: scaled_add(UNIPOLAR[:, :2], select=HALF[0]), r"a sequence of Bitstreams, not Bitstream\(shape=\(\)"),
+        (lambda: scaled_add(UNIPOLAR, select=2), "an SNG, or a sequence of Bitstreams, not 2"),
         (lambda: or_add(BIPOLAR), "OR adds unipolar streams, not bipolar ones"),
         (lambda: scaled_add(UNIPOLAR[:, :0]), "one stream at least along axis -1, not 0"),
         (lambda: add(UNIPOLAR, depth=0), "depth of an accumulator is an integer from 1 to 28, not 0"),

@@ -1,5 +1,7 @@
 """Circuits of scdask.arithmetic, against loops over bits, exact steady states, published figures and NumPy."""
 
+import math
+import warnings
 from collections import deque
 from dataclasses import dataclass
 from itertools import product
@@ -591,6 +593,85 @@ def test_the_median_of_an_image_is_that_of_its_pixels(sng):
     np.testing.assert_array_equal(median.popcount().compute(scheduler="synchronous"), expected)
 
 
+# Generators that are known
+
+
+@dataclass(frozen=True)
+class Mine(sc.SNG):
+    def numbers(self, length, start, stop):
+        return np.random.default_rng(1).random(length)[start:stop]
+
+
+OWN, ONE = Bernoulli(), Bernoulli(shared=True)
+EVEN = (Sobol(1), Sobol(2, seed=3), sc.Halton(3), sc.VanDerCorput(), Thermometer(), sc.LFSR(16), sc.LFSR(spread=True))
+ONE_SEQUENCE = ([(Sobol(1),), (ONE,), (Thermometer(),), (None,)], [(OWN,), (sc.LFSR(16, spread=True),)])
+OVERLAP = (
+    [(Sobol(1), Sobol(1)), (ONE, ONE), (OWN, OWN), (OWN, None), (None, Sobol(1))],
+    [(Sobol(1), Sobol(2)), (OWN, ONE), (OWN, Bernoulli(1))],
+)
+RANDOM_BITS = ([(OWN,), (ONE,), (Mine(),), (None,)], [(sng,) for sng in EVEN])
+# Generators with which a circuit does not warn, those with which it does, and what it says then.
+NEEDS = {
+    arithmetic.sort: (*ONE_SEQUENCE, "sort needs one sequence for all elements"),
+    arithmetic.median: (*ONE_SEQUENCE, "median needs one sequence for all elements"),
+    arithmetic.divide: (*OVERLAP, "cordiv needs streams of one generator"),
+    arithmetic.maximum: (*OVERLAP, "maximum needs streams of one generator"),
+    arithmetic.minimum: (*OVERLAP, "minimum needs streams of one generator"),
+    arithmetic.subtract: (*OVERLAP, "subtract needs streams of one generator"),
+    arithmetic.stanh: (*RANDOM_BITS, "stanh needs bits that are random in time"),
+    arithmetic.sigmoid: (*RANDOM_BITS, "sigmoid needs bits that are random in time"),
+    arithmetic.sexp: (*RANDOM_BITS, "sexp needs bits that are random in time"),
+    arithmetic.jk_divide: (
+        [(OWN, Bernoulli(1)), (OWN, OWN), (OWN, None), (Mine(), ONE)],
+        [(Sobol(1), Sobol(2)), (OWN, Sobol(1)), (None, sc.LFSR(16))],
+        "jk_divide needs bits that are random in time",
+    ),
+    arithmetic.linear_gain: (
+        [(OWN, ONE), (Sobol(1), OWN), (OWN, Sobol(1)), (sc.Halton(3), None), (None, Sobol(1))],
+        [(Sobol(1), Sobol(1)), (OWN, OWN), (Sobol(1), Sobol(2)), (sc.LFSR(16), OWN), (Thermometer(), OWN)],
+        "linear_gain needs (bits that are random in time|streams of generators that differ)",
+    ),
+}
+
+
+@pytest.mark.parametrize("circuit", NEEDS, ids=lambda circuit: circuit.__name__)
+def test_a_circuit_warns_of_generators_that_it_cannot_use(circuit):
+    def streams(sngs):
+        bipolar = circuit in (arithmetic.stanh, arithmetic.sigmoid, arithmetic.sexp, arithmetic.linear_gain)
+        for sng, polarity in zip(sngs, (BI if bipolar else UNI, UNI), strict=False):
+            stream = sc.encode([0.25, 0.5, 0.75], 100, sng=sng or Sobol(1), polarity=polarity)
+            yield stream if sng else of_bits(stream.unpack(), polarity)
+
+    fit, wrong, message = NEEDS[circuit]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for sngs in fit:
+            circuit(*streams(sngs))
+    for sngs in wrong:
+        with pytest.warns(sc.CorrelationWarning, match=message) as told:
+            circuit(*streams(sngs))
+        assert [warning.filename for warning in told] == [__file__]
+
+
+def test_elements_of_a_generator_of_their_own_overlap_in_pairs():
+    one, three, row = (sc.encode(np.full(shape, 0.5), 100) for shape in ((), 3, (1, 3)))
+    with pytest.warns(sc.CorrelationWarning, match="Bernoulli.* gives each element numbers of its own"):
+        arithmetic.divide(three, one)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        arithmetic.divide(three, row)
+        arithmetic.divide(three, one, "iscbdiv")
+        arithmetic.maximum(three, one, depth=2)
+        arithmetic.sort(row, axis=0)
+        arithmetic.abs(sc.encode(0.5, 100, polarity=BI, sng=Sobol(1)))
+
+
+def test_a_flip_flop_divides_whatever_correlates():
+    a, b = (sc.encode(np.full(64, p), 2**14, sng=OWN) for p in (0.2, 0.6))
+    found = arithmetic.jk_divide(a, b).decode()
+    assert abs(found.mean() - 0.25) < 4 * found.std() / 8
+
+
 # Polynomials
 
 GAMMA = np.array([0.0955, 0.7207, 0.3476, 0.9988, 0.7017, 0.9695, 0.9939])
@@ -661,7 +742,9 @@ B = sc.encode(np.full((2, 3), 0.5), 100, polarity="bipolar")
         (lambda: arithmetic.subtract(U, V, U), "no select"),
         (lambda: arithmetic.subtract(B, B), "a select, a stream of 0.5"),
         (lambda: arithmetic.sort(U, 2), "no axis 2"),
-        (lambda: arithmetic.sort([U, V]), "only Bitstreams"),
+        (lambda: arithmetic.sort([U, V]), "put them together with scdask.stack"),
+        (lambda: arithmetic.median(U, V), "put them together with scdask.stack"),
+        (lambda: arithmetic.sort(U.words), "only Bitstreams"),
         (lambda: arithmetic.median(U, 0), "an odd number of streams, not of 2"),
         (lambda: arithmetic.median(U[:, :0]), "not of 0"),
         (lambda: arithmetic.polynomial([U, V], [U, V]), "not 2 and 2"),
@@ -676,6 +759,8 @@ B = sc.encode(np.full((2, 3), 0.5), 100, polarity="bipolar")
         (lambda: arithmetic.bernstein(np.sqrt, 21), "from 1 to 20, not 21"),
         (lambda: arithmetic.bernstein(lambda x: x * 1j, 3), "real numbers, not complex128"),
         (lambda: arithmetic.bernstein(lambda x: 1 / (x - x), 3), "a finite number"),
+        (lambda: arithmetic.bernstein(math.sqrt, 3), "the function takes an array of numbers"),
+        (lambda: arithmetic.bernstein(lambda x: 1 if x > 0.5 else 0, 3), "the function takes an array of numbers"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero")

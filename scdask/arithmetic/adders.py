@@ -19,6 +19,7 @@ from ..generators.independence import tell_of_correlation
 from ..manipulation import number_of_axis
 from ..vector_ops.adders import accumulate, before_words
 from ..vector_ops.gates import gate
+from .needs import check_one_array
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +48,7 @@ def scaled_add(
     Parameters
     ----------
     streams : Bitstream
-        Unipolar or bipolar.
+        Unipolar or bipolar. `scdask.stack` makes one of several.
     axis : int
         Of the array of streams; negative ones count from its end.
     select : SNG, or log2(n) Bitstreams, optional
@@ -72,7 +73,7 @@ def scaled_add(
     Raises
     ------
     BitstreamError
-        If there is no such axis or no stream along it, or the selects or the start do not fit.
+        If it is not one Bitstream, there is no such axis or no stream along it, or the selects or the start do not fit.
 
     Warns
     -----
@@ -91,7 +92,6 @@ def scaled_add(
     >>> float(scaled_add(x).decode()), float(scaled_add(x, select=Sobol(2)).decode())
     (0.44921875, 0.4453125)
     """
-    check_alike(streams)
     words, n = _along(streams, axis)
     if select is None:
         numbers = {"scale": n, "low": 0, "high": n - 1}
@@ -100,7 +100,10 @@ def scaled_add(
         raise BitstreamError("a multiplexer has no accumulators: start and return_states go without a select")
     if isinstance(select, SNG):
         return _chosen(streams, words, n, select)
-    selects = [*select]
+    try:
+        selects = [*select]
+    except TypeError:
+        raise BitstreamError(f"a select is an SNG, or a sequence of Bitstreams, not {select!r}") from None
     if n != 2 ** len(selects):
         raise BitstreamError(f"{len(selects)} selects choose from {2 ** len(selects)} streams, not {n}; an SNG does")
     rest = wrap_words(words, streams.length, streams.polarity, streams.sng)
@@ -118,13 +121,15 @@ def add(streams: Bitstream, axis: int = -1, *, depth: int = 16, start: Any = Non
     ones less (n - 1) / 2; where it then holds 1 or more, the output is 1 and 1 is subtracted. Last it is clipped to
     -2**(depth - 1) ... 2**(depth - 1) - 1.
 
-    The streams may correlate in any way. The output lacks what is left in the accumulator, which is little where the
-    sum is away from its limits; near them it grows like sqrt(N), and clipping loses what it does not hold.
+    The streams may correlate in any way, but what is left in the accumulator is missing in the output: n - 1 ones or so
+    of streams that overlap, an error of (n - 1) / N, and about sqrt(N) near the limits of the sum. The last states tell
+    how many: where nothing was clipped, the ones of unipolar streams are those of the output and those left. So `add`
+    is for a few streams that are long; `scaled_add` has no such error.
 
     Parameters
     ----------
     streams : Bitstream
-        Unipolar or bipolar.
+        Unipolar or bipolar. `scdask.stack` makes one of several.
     axis : int
         Of the array of streams; negative ones count from its end.
     depth : int
@@ -147,6 +152,17 @@ def add(streams: Bitstream, axis: int = -1, *, depth: int = 16, start: Any = Non
     BitstreamError
         If there is no such axis or no stream along it, or the depth or the start does not fit.
 
+    Notes
+    -----
+    The RMSE at N = 256, of n streams of random numbers in [0, 2 / n], whose sum is near 1:
+
+    =====================  =====  =====  ======  =======
+    streams                n = 3  n = 8  n = 32  n = 100
+    =====================  =====  =====  ======  =======
+    one ``Sobol(1)``       0.006  0.020  0.087   0.25
+    ``Bernoulli``          0.031  0.039  0.045   0.048
+    =====================  =====  =====  ======  =======
+
     References
     ----------
     Wu, Li, Yin, Hsiao, Kim, San Miguel: uGEMM: unary computing architecture for GEMM applications. ISCA 2020.
@@ -160,7 +176,6 @@ def add(streams: Bitstream, axis: int = -1, *, depth: int = 16, start: Any = Non
     >>> float(add(encode([-0.5, 0.25, 0.125], 256, polarity="bipolar", sng=Sobol(1))).decode())
     -0.1328125
     """
-    check_alike(streams)
     words, n = _along(streams, axis)
     if isinstance(depth, bool) or not isinstance(depth, INTEGERS) or not 1 <= depth <= MOST_BITS:
         raise BitstreamError(f"the depth of an accumulator is an integer from 1 to {MOST_BITS}, not {depth!r}")
@@ -180,7 +195,7 @@ def or_add(streams: Bitstream, axis: int = -1) -> Bitstream:
     Parameters
     ----------
     streams : Bitstream
-        Unipolar.
+        Unipolar. `scdask.stack` makes one of several.
     axis : int
         Of the array of streams; negative ones count from its end.
 
@@ -205,15 +220,15 @@ def or_add(streams: Bitstream, axis: int = -1) -> Bitstream:
     >>> float(or_add(sc.stack([a, ~b])).decode()), float(or_add(sc.stack([a, b])).decode())
     (0.75, 0.5)
     """
-    check_alike(streams)
+    words, _ = _along(streams, axis)
     if streams.polarity != "unipolar":
         raise BitstreamError("OR adds unipolar streams, not bipolar ones: add and scaled_add take these")
-    words, _ = _along(streams, axis)
     return _or(words, streams)
 
 
 def _along(streams: Bitstream, axis: Any) -> tuple[Any, int]:
     """The words with the axis before that of the words, and its length."""
+    check_one_array(streams, axis)
     words = before_words(streams.words, number_of_axis(axis, streams.ndim))
     n = words.shape[-2]
     if not n >= 1:  # NaN too

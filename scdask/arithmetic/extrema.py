@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..bitstream import check_alike, gate, mux, wrap_words
+from ..bitstream import check_alike, mux, wrap_words
 from ..correlation import synchronize
 from ..errors import BitstreamError
-from ..vector_ops.gates import gate as gate_words
+from ..vector_ops.gates import gate
+from .needs import needs_overlap
 
 if TYPE_CHECKING:
     from ..bitstream import Bitstream
@@ -19,7 +20,8 @@ def maximum(a: Bitstream, b: Bitstream, depth: int | None = None) -> Bitstream:
     Parameters
     ----------
     a, b : Bitstream
-        Of one length and polarity, and at SCC = +1, as those of one generator; shapes broadcast.
+        Of one length and polarity, and at SCC = +1, as those of one generator with one sequence for all elements, not
+        the default `Bernoulli`; shapes broadcast.
     depth : int, optional
         For streams that do not correlate so: the ones that a synchronizer in front of the gate makes wait for each
         other, at most. A value moves by `depth` / N at most, and what SCC lacks of +1 is an error.
@@ -34,6 +36,11 @@ def maximum(a: Bitstream, b: Bitstream, depth: int | None = None) -> Bitstream:
     BitstreamError
         If they differ in length or polarity, or the depth is none.
 
+    Warns
+    -----
+    CorrelationWarning
+        Without `depth`, if the generators of both are known, and the streams do not overlap.
+
     Notes
     -----
     Without `depth`, streams of a smaller SCC give more. The RMSE over all numbers of 8 bits at N = 256 is 0.105 for
@@ -44,16 +51,16 @@ def maximum(a: Bitstream, b: Bitstream, depth: int | None = None) -> Bitstream:
     --------
     >>> from scdask import Sobol, encode
     >>> a, b, c = (encode(p, 256, sng=Sobol(d)) for p, d in ((0.25, 1), (0.75, 1), (0.75, 2)))
-    >>> [float(m.decode()) for m in (maximum(a, b), maximum(a, c), maximum(a, c, depth=2))]
+    >>> [float(m.decode()) for m in (maximum(a, b), a | c, maximum(a, c, depth=2))]
     [0.75, 0.8125, 0.74609375]
     """
-    return gate("or", *_together(a, b, depth))
+    return _extremum("maximum", "or", a, b, depth)
 
 
 def minimum(a: Bitstream, b: Bitstream, depth: int | None = None) -> Bitstream:
     """The smaller of two streams at SCC = +1: AND.
 
-    Parameters, returns, errors and notes are those of `maximum`; streams of a smaller SCC give less.
+    Parameters, returns, errors, warnings and notes are those of `maximum`; streams of a smaller SCC give less.
 
     Examples
     --------
@@ -62,9 +69,7 @@ def minimum(a: Bitstream, b: Bitstream, depth: int | None = None) -> Bitstream:
     >>> float(minimum(a, b).decode())
     0.25
     """
-    a, b = _together(a, b, depth)
-    words = gate_words("and", a.words, b.words)  # The gate of streams would warn that it gives the minimum.
-    return wrap_words(words, a.length, a.polarity)
+    return _extremum("minimum", "and", a, b, depth)
 
 
 def subtract(a: Bitstream, b: Bitstream, select: Bitstream | None = None) -> Bitstream:
@@ -73,7 +78,8 @@ def subtract(a: Bitstream, b: Bitstream, select: Bitstream | None = None) -> Bit
     Parameters
     ----------
     a, b : Bitstream
-        Of one length and polarity; shapes broadcast. Unipolar ones are at SCC = +1, as those of one generator.
+        Of one length and polarity; shapes broadcast. Unipolar ones are at SCC = +1, as those of one generator with one
+        sequence for all elements, not the default `Bernoulli`.
     select : Bitstream, optional
         For bipolar streams, and for these only: a stream of as many ones as zeros, whatever its polarity, which is
         independent of both. (`encode(0.5, length, sng=...)`, with a generator that neither has.)
@@ -89,6 +95,12 @@ def subtract(a: Bitstream, b: Bitstream, select: Bitstream | None = None) -> Bit
     BitstreamError
         If they do not fit each other, or `select` is missing or too many.
 
+    Warns
+    -----
+    CorrelationWarning
+        If the generators are known, and those of unipolar streams do not make them overlap, or that of the select makes
+        it correlate with `a`.
+
     Examples
     --------
     >>> from scdask import Sobol, encode
@@ -103,10 +115,19 @@ def subtract(a: Bitstream, b: Bitstream, select: Bitstream | None = None) -> Bit
     if (select is None) != (a.polarity == "unipolar"):
         needs = "no select" if a.polarity == "unipolar" else "a select, a stream of 0.5"
         raise BitstreamError(f"the difference of {a.polarity} streams takes {needs}")
-    return gate("xor", a, b) if select is None else mux(select, a, ~b)
+    return _gate("subtract", "xor", a, b) if select is None else mux(select, a, ~b)
 
 
-def _together(a: Bitstream, b: Bitstream, depth: int | None) -> tuple[Bitstream, Bitstream]:
-    """The streams as they come, or behind a synchronizer."""
+def _extremum(circuit: str, kind: str, a: Bitstream, b: Bitstream, depth: int | None) -> Bitstream:
+    """The gate of the streams as they come, or behind a synchronizer."""
     check_alike(a, b)
-    return (a, b) if depth is None else synchronize(a, b, depth)
+    if depth is not None:
+        a, b = synchronize(a, b, depth)
+    return _gate(circuit, kind, a, b, stacklevel=4)
+
+
+def _gate(circuit: str, kind: str, a: Bitstream, b: Bitstream, stacklevel: int = 3) -> Bitstream:
+    """The gate of words: that of streams would warn where they overlap, and here they must."""
+    words = gate(kind, a.words, b.words)
+    needs_overlap(circuit, a, b, stacklevel)
+    return wrap_words(words, a.length, a.polarity)

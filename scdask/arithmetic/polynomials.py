@@ -143,12 +143,14 @@ def encode_polynomial(
 def bernstein(function: Callable[[NDArray[np.float64]], ArrayLike], degree: int) -> NDArray[np.float64]:
     """The Bernstein coefficients in [0, 1] of the polynomial that is nearest to a function on [0, 1].
 
-    Least squares of the integral of the squared difference, with bounds. `scipy.interpolate.BPoly` evaluates it.
+    Least squares of the integral of the squared difference, with bounds. A function that leaves [0, 1], such as 2 x, is
+    approximated as well as coefficients in [0, 1] can. `scipy.interpolate.BPoly` evaluates the polynomial.
 
     Parameters
     ----------
     function : callable
-        Of an array of numbers in [0, 1]; its values should be in [0, 1].
+        It takes an array of numbers in [0, 1], as `numpy.sqrt` does and `math.sqrt` does not, and gives one of that
+        shape; its values should be in [0, 1].
     degree : int
         n, 1 to 20. The circuit takes n streams of x.
 
@@ -159,7 +161,7 @@ def bernstein(function: Callable[[NDArray[np.float64]], ArrayLike], degree: int)
     Raises
     ------
     BitstreamError
-        If the degree is none, or a value of the function is not finite.
+        If the degree is none, or the function takes no array, or a value of it is not finite.
 
     Examples
     --------
@@ -172,13 +174,17 @@ def bernstein(function: Callable[[NDArray[np.float64]], ArrayLike], degree: int)
 
     n = integer("the degree of a polynomial", degree, 1, MOST_DEGREE)
     nodes, weights = _quadrature()
-    values = _numbers(function(nodes), "values of a function")
+    try:
+        found = function(nodes)
+    except (TypeError, ValueError) as error:
+        raise BitstreamError(f"the function takes an array of numbers and gives one: {error}") from error
+    values = _numbers(found, "values of a function")
     if values.shape != nodes.shape or not np.isfinite(values).all():
         raise BitstreamError(f"a function gives a finite number for each of {nodes.size} numbers in [0, 1]")
     basis = np.stack([comb(n, k) * nodes**k * (1 - nodes) ** (n - k) for k in range(n + 1)], axis=1)
     root = np.sqrt(weights)
-    found = lsq_linear(basis * root[:, None], values * root, (0, 1), method="bvls", tol=1e-15)
-    return np.clip(np.asarray(found.x, np.float64), 0, 1)
+    solved = lsq_linear(basis * root[:, None], values * root, (0, 1), method="bvls", tol=1e-15)
+    return np.clip(np.asarray(solved.x, np.float64), 0, 1)
 
 
 def _numbers(values: Any, name: str) -> NDArray[np.float64]:

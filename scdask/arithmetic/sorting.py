@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..bitstream import check_alike, wrap_words
+from ..bitstream import wrap_words
 from ..core import contract
 from ..errors import BitstreamError
 from ..manipulation import number_of_axis
 from ..vector_ops.numbers import along, concatenate
+from .needs import check_one_array, needs_one_sequence
 
 if TYPE_CHECKING:
     from ..bitstream import Bitstream
@@ -32,7 +33,9 @@ def sort(streams: Bitstream, axis: int = -1) -> Bitstream:
     Parameters
     ----------
     streams : Bitstream
-        At SCC = +1 with each other along the axis, as those of one generator, and of any polarity.
+        At SCC = +1 with each other along the axis, and of any polarity: those of one generator with one sequence for
+        all elements, such as ``Sobol(1)`` or ``Bernoulli(shared=True)``. The default `Bernoulli` gives each element
+        numbers of its own: such streams are independent, and what comes out is not in them.
     axis : int
         Of the array of streams; negative ones count from its end. Chunks of lazy streams are put together along it,
         and stay as they are along all others, and in time.
@@ -46,6 +49,11 @@ def sort(streams: Bitstream, axis: int = -1) -> Bitstream:
     ------
     BitstreamError
         If it is no Bitstream, there is no such axis, or its length is not known.
+
+    Warns
+    -----
+    CorrelationWarning
+        If the generator of the streams is known, and gives each element numbers of its own.
 
     Notes
     -----
@@ -63,7 +71,7 @@ def sort(streams: Bitstream, axis: int = -1) -> Bitstream:
     >>> sort(encode([0.5, 0.125, 0.75, 0.25], 256, sng=Sobol(1))).decode()
     array([0.125, 0.25 , 0.5  , 0.75 ])
     """
-    at, n = _checked(streams, axis)
+    at, n = _checked("sort", streams, axis)
     words = along(partial(_sorted, sorting_network(n)), streams.words, at, keeps=True) if n > 1 else streams.words
     return wrap_words(words, streams.length, streams.polarity)
 
@@ -88,10 +96,16 @@ def median(streams: Bitstream, axis: int = -1) -> Bitstream:
     BitstreamError
         If it is no Bitstream, there is no such axis, or the number of streams along it is even or not known.
 
+    Warns
+    -----
+    CorrelationWarning
+        As `sort`.
+
     Notes
     -----
     For 9 streams, as of a window of 3 x 3 pixels, it has 19 comparators. It is exact at SCC = +1: the median of images
-    of 8 bits at N = 256, thermometer or one Sobol sequence, is that of the pixels.
+    of 8 bits at N = 256, thermometer or one Sobol sequence, is that of the pixels. Of three independent streams it is
+    off by 0.09 (RMSE) at any length.
 
     Examples
     --------
@@ -100,7 +114,7 @@ def median(streams: Bitstream, axis: int = -1) -> Bitstream:
     >>> median(window, axis=1).decode()
     array([0.5 , 0.25])
     """
-    at, n = _checked(streams, axis)
+    at, n = _checked("median", streams, axis)
     if n % 2 == 0:
         raise BitstreamError(f"the median is that of an odd number of streams, not of {n}")
     words = along(partial(_median, median_network(n)), streams.words, at, keeps=False)
@@ -158,11 +172,13 @@ def _median(network: Network, words: Any, axis: int) -> Any:
     return _compared(network, words, axis)[words.shape[axis] // 2]
 
 
-def _checked(streams: Bitstream, axis: int) -> tuple[int, int]:
+def _checked(circuit: str, streams: Bitstream, axis: int) -> tuple[int, int]:
     """The axis, counted from the first, and its length."""
-    check_alike(streams)
+    check_one_array(streams, axis)
     at = number_of_axis(axis, streams.ndim)
     n = streams.shape[at]
     if np.isnan(n):
         raise BitstreamError("the number of streams is not known: call words.compute_chunk_sizes() first")
+    if n > 1:
+        needs_one_sequence(circuit, streams, stacklevel=3)
     return at, n

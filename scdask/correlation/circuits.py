@@ -9,7 +9,7 @@ import numpy as np
 
 from ..bitstream import Bitstream, check_alike, wrap_words
 from ..core import contract
-from ..core.checks import check_encoding
+from ..core.checks import INTEGERS, check_encoding
 from ..core.machines import Machine, typed_cache
 from ..core.words import WORD, words_for
 from ..errors import BitstreamError
@@ -308,8 +308,9 @@ def delay(stream: Bitstream, bits: int, *, rotate: bool = False) -> Bitstream:
     (0.25, 0.0)
     """
     check_alike(stream)
-    by = integer("a delay", bits, 0, 2**63)
-    by = by % stream.length if rotate else min(by, stream.length)
+    if isinstance(bits, bool) or not isinstance(bits, INTEGERS) or bits < 0:
+        raise BitstreamError(f"a delay is an integer from 0 on, not {bits!r}")
+    by = int(bits) % stream.length if rotate else min(int(bits), stream.length)
     if not by:
         return wrap_words(stream.words, stream.length, stream.polarity)
     n_words = words_for(by)

@@ -2,7 +2,9 @@
 
 A generator is a small frozen value, and it decides how streams correlate: streams encoded with equal generators compare
 the same numbers, so that they overlap as much as they can (SCC = +1). Generators that differ give streams that do not,
-as far as the numbers of the two are independent.
+as far as the numbers of the two are independent. The elements of one array overlap if the generator has one sequence
+for all of them. The default, `Bernoulli`, has not: element i of an array overlaps element i of another, and no other
+element.
 
 ===================================  ==========================================  =======================  =============
 generator                            numbers                                     ones of p in N bits      one sequence
@@ -34,8 +36,8 @@ True
 Of generators that differ, some correlate all the same: `product_error` measures a pair, `independent(n)` gives n that
 do not, and a gate of streams whose generators are known to correlate warns (`CorrelationWarning`): AND, XNOR and the
 select of MUX if they are equal, any gate if they were measured to be worse than random, as far as streams still have
-their generator (`Bitstream.sng`). Where it is meant, `warnings.simplefilter("ignore", scdask.CorrelationWarning)` says
-so.
+their generator (`Bitstream.sng`). So do circuits of `scdask.arithmetic` that need another correlation and do not have
+it. Where it is meant, `warnings.simplefilter("ignore", scdask.CorrelationWarning)` says so.
 
 The error of products at 256 bits (RMSE of AND, where random bits have 0.024, and equal generators 0.102):
 
