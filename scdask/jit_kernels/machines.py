@@ -70,8 +70,8 @@ def run_streams(
         _run_two_states(*tables, places, inputs, written, flat, length)
         return
     *look_ups, shuffles = tables
-    first = run_shuffles(shuffles, places, inputs, written, flat, length // WORD) if shuffles.size else 0
-    _run_look_ups(*look_ups, places, inputs, written, flat, length, first)
+    done = run_shuffles(shuffles, places, inputs, written, flat, length // WORD) if shuffles.size else 0
+    _run_look_ups(*look_ups, places, inputs, written, flat, length, done)
 
 
 def _with_whole_rows(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -168,11 +168,11 @@ def _put_word(typing_context, word, address):
 
 
 @compiled
-def _run_look_ups(table, single_steps, places, inputs, outputs, states, length, first):
-    """Run a machine of any number of states, of which rows below `first` have run, but for their last bits."""
+def _run_look_ups(table, single_steps, places, inputs, outputs, states, length, done):
+    """Run a machine of any number of states, whose first `done` rows have run, but for their last bits."""
     size, n_words, rest = states.size, length // WORD, length % WORD
     k, m = len(inputs), len(outputs)
-    for r in range(first, size, TOGETHER):
+    for r in range(done, size, TOGETHER):
         rows = (r, min(r + 1, size - 1), min(r + 2, size - 1), min(r + 3, size - 1))
         _look_up(table.ctypes.data, places.ctypes.data, size, rows, inputs, outputs, states.ctypes.data, n_words)
     if rest == 0:
