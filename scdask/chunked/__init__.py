@@ -7,7 +7,7 @@ functions, which check what they are given, once a block.
 stay lazy. `help(scdask.cluster)` says how to choose chunks, and where a graph is computed.
 """
 
-from . import adders, counting, gates, indexing, mac, machines, numbers, packing, products, umul
+from . import adders, conv, counting, gates, indexing, mac, machines, numbers, packing, products, umul
 from .device import ARRAYS, as_dask, from_numpy, wait, works
 from .encoding import encode_words
 from .sizes import warn_of_many_blocks

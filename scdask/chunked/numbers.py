@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
+from dask import delayed
 
 from ..core import contract
 from ..errors import BitstreamError
@@ -16,6 +17,7 @@ from .blocks import (
     aligned,
     axes_of,
     blockwise,
+    in_chunk,
     is_numpy,
     like_blocks,
     matched,
@@ -25,6 +27,7 @@ from .blocks import (
 )
 from .compat import ArraySliceDep
 from .device import as_dask, implements
+from .sizes import check_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +78,33 @@ def _along_block(func: Callable[..., Any], block: Any) -> Any:
     if isinstance(block, list):  # Dask puts the block into a list if the axis is not in the result.
         (block,) = block
     return func(block)
+
+
+@implements(numbers.of_samples)
+def of_samples(func: Callable[..., Any], array: da.Array, shape: tuple[int, ...]) -> da.Array:
+    check_known(array)
+    whole = array.rechunk(dict.fromkeys(range(1, array.ndim), -1))
+    if 0 in array.shape:
+        return nothing((array.shape[0], *shape), array)
+    axes, new = "a" + ascii_letters[1 : array.ndim], ascii_letters[26 : 26 + len(shape)]
+    return blockwise(
+        "sc-samples",
+        _samples_block,
+        "a" + new,
+        delayed(func, pure=True),  # so that a worker gets it once, and not with each task
+        None,
+        whole,
+        axes,
+        ArraySliceDep(whole.chunks[:1]),
+        "a",
+        new_axes=dict(zip(new, shape, strict=True)),
+        concatenate=True,
+        dtype=np.float64,
+    )
+
+
+def _samples_block(func: Callable[..., Any], block: Any, samples: tuple[slice]) -> Any:
+    return in_chunk(func, samples, block, samples[0].start)
 
 
 @implements(numbers.broadcast_to)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.checks import as_real
-from ..core.words import OPERAND_POLARITY, Part
 from ..vector_ops import products
 from .blocks import (
     as_they_are,
@@ -28,12 +27,12 @@ from .sizes import check_known
 if TYPE_CHECKING:
     import dask.array as da
 
-    from ..core.words import Mode, Region
-    from ..generators import SNG
+    from ..core.words import Part, Region
+    from ..vector_ops.products import Streams
 
 
 @implements(products.encoded_product)
-def encoded_product(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: int, mode: Mode) -> da.Array:
+def encoded_product(weights: Any, inputs: Any, streams: Streams) -> da.Array:
     w, x = as_dask(weights), as_dask(inputs)
     check_known(x)
     if is_numpy(w._meta) and not is_numpy(x._meta):
@@ -42,13 +41,13 @@ def encoded_product(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: i
     n_neurons = len(w)
     w = w.rechunk({0: -1})
     _, (w, x) = unified((w, "ni"), (x, "bi"))
-    if mode == "split":
+    if streams.mode == "split":
         signs = {"n": (2 * n_neurons,)}
         w = blockwise("sc-split", products.split_signs, "ni", w, "ni", adjust_chunks=signs, dtype=w.dtype)
-    ranges = list(products.word_ranges((len(w), max(w.chunks[1], default=1)), length))
-    word_chunks = tuple(last - first for first, last in ranges)
-    polarity, part = OPERAND_POLARITY[mode], Part.all_of(w.shape, length)
-    w_words = encode_part(w, w_sng, length, polarity, part, (*w.chunks, word_chunks))
+    ranges = list(products.word_ranges((len(w), max(w.chunks[1], default=1)), streams))
+    word_chunks = tuple(map(len, ranges))
+    part = products.weight_part(w.shape, streams.words)
+    w_words = encode_part(w, streams.w_sng, streams.length, streams.polarity, part, (*w.chunks, word_chunks))
     if x.numblocks[0] > 1:
         w_words = compute_once(w_words)
     counts = blockwise(
@@ -63,25 +62,21 @@ def encoded_product(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: i
         "bi",
         ArraySliceDep((word_chunks,)),
         "k",
-        part=Part.all_of(x.shape, length),
-        sng=x_sng,
-        length=length,
-        mode=mode,
+        part=products.input_part(x.shape, streams),
+        streams=streams,
         adjust_chunks={"n": (n_neurons,), "i": 1, "k": 1},
         dtype=np.int64,
     )
-    total = None if mode == "split" else w.shape[1] * length
+    total = None if streams.mode == "split" else w.shape[1] * streams.bits
     return sum_blocks("sc-mac", counts, as_they_are, (2, 3), total)
 
 
-def _product_block(
-    w_words: Any, x: Any, region: Region, words: tuple[slice], part: Part, sng: SNG, length: int, mode: Mode
-) -> Any:
-    counts = in_chunk(_product, region, w_words, x, region, sng, length, mode, part.block(region, words[0]))
+def _product_block(w_words: Any, x: Any, region: Region, words: tuple[slice], part: Part, streams: Streams) -> Any:
+    counts = in_chunk(_product, region, w_words, x, region, streams, part.block(region, words[0]))
     return counts[..., None, None]
 
 
-def _product(w_words: Any, x: Any, region: Region, sng: SNG, length: int, mode: Mode, part: Part) -> Any:
+def _product(w_words: Any, x: Any, region: Region, streams: Streams, part: Part) -> Any:
     inputs = as_real(x, "inputs")
     check_block(inputs, region)
-    return products.encoded_counts(w_words, inputs, sng, length, mode, part)
+    return products.encoded_counts(w_words, inputs, streams, part)

@@ -64,6 +64,11 @@ def concatenate(*arrays: Any, axis: int = 0) -> Any:
     return jnp.concatenate(arrays, axis)
 
 
+@implements(numbers.pad)
+def pad(array: Any, widths: tuple[tuple[int, int], ...]) -> Any:
+    return jnp.pad(array, widths)
+
+
 @implements(numbers.broadcast_to)
 def broadcast_to(array: Any, shape: tuple[int, ...]) -> Any:
     return jnp.broadcast_to(array, shape)

@@ -49,26 +49,44 @@ two, if it is given calibration inputs. Mode and generators are not in the file.
 
 Any layers in a row
 -------------------
-`SCSequential` takes dense layers, and layers of your own, which have what `scdask.layers.network.Layer` says. One that
-has no generators has no products and takes inputs of any size:
+`SCSequential` takes any layers in a row: `SCConv2d` and `SCDense`, which multiply streams; `MaxPool2d`, `AvgPool2d`,
+`Flatten`, `Reshape`, `ReLU`, `Clip`, `Tanh`, `Logistic` and `Softmax`, which are in binary; and subclasses of `Layer`
+of your own. What a layer puts out is cut to what the next one takes: to [0, input_scale], which is ReLU, or, if that
+layer is `signed`, to [-input_scale, input_scale].
 
->>> class Means:  # It gives the mean of two neighbouring inputs.
-...     input_shape, input_scale, products = (64,), np.inf, 0
+>>> class Means(sc.layers.Layer):  # It gives the mean of two neighbouring inputs.
 ...     def output_shape(self, shape):
-...         return (32,)
-...     def __call__(self, x, length):
-...         return x.reshape(-1, 32, 2).mean(axis=2)
+...         return (shape[0] // 2,)
 ...     def exact(self, x):
-...         return self(x, 0)
-...     def facts(self):
-...         return {"Kind": "means"}
->>> network = sc.SCSequential([Means(), sc.SCDense(rng.normal(size=(3, 32)), np.zeros(3))])
+...         return x.reshape(len(x), -1, 2).mean(axis=2)
+>>> layers = [Means(), sc.SCDense(rng.normal(size=(3, 32)), np.zeros(3))]
+>>> network = sc.SCSequential(layers, input_shape=(64,))
 >>> bool((network.predict(x, 4096) == network.predict_float(x)).mean() > 0.9)
 True
 """
 
+from .activations import Clip, Logistic, ReLU, Softmax, Tanh
+from .base import Layer
+from .conv import SCConv2d
 from .dense import SCDense, matmul
 from .network import SCSequential
 from .perceptron import SCMLP
+from .pooling import AvgPool2d, Flatten, MaxPool2d, Reshape
 
-__all__ = ["SCMLP", "SCDense", "SCSequential", "matmul"]
+__all__ = [
+    "SCMLP",
+    "AvgPool2d",
+    "Clip",
+    "Flatten",
+    "Layer",
+    "Logistic",
+    "MaxPool2d",
+    "ReLU",
+    "Reshape",
+    "SCConv2d",
+    "SCDense",
+    "SCSequential",
+    "Softmax",
+    "Tanh",
+    "matmul",
+]

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from .. import _html
-from ..core.checks import as_array, as_numpy, as_real, check_generator, check_mode
-from ..core.contract import exactly, on_host
+from ..core.checks import as_real
+from ..core.contract import exactly
 from ..core.words import OPERAND_GATE
 from ..errors import BitstreamError
 from ..generators import SNG, Sobol
 from ..generators.independence import tell_of_correlation
 from ..vector_ops.numbers import divide, largest
-from ..vector_ops.products import as_weights, check_layer, encoded_product
+from ..vector_ops.products import Streams, as_weights, check_layer, encoded_product
+from .products import ProductLayer, in_binary
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from ..core.words import Mode
@@ -65,92 +64,33 @@ def matmul(x: Any, w: Any, length: int, *, mode: Mode = "split", x_sng: SNG = So
     x, w = as_real(x, "inputs"), as_weights(w)
     length = check_layer(w, x, w_sng, x_sng, length, mode)
     tell_of_correlation(OPERAND_GATE[mode], x_sng, w_sng, length, stacklevel=2)
-    return _estimate(x, w, length, mode, x_sng, w_sng)
-
-
-def _estimate(x: Any, w: Any, length: int, mode: Mode, x_sng: SNG, w_sng: SNG) -> Any:
-    """`matmul` of operands that are known to fit."""
     scale = largest(w)
-    counts = encoded_product(exactly(divide, w, scale), x, w_sng, x_sng, length, mode)
-    return exactly(_product, counts, scale, mode=mode, length=length, n_inputs=w.shape[1])
-
-
-def _product(counts: Any, scale: Any, mode: Mode, length: int, n_inputs: int) -> Any:
-    if mode == "split":
-        return counts * divide(scale, length)
-    return (divide(2 * counts, length) - n_inputs) * scale
+    counts = encoded_product(exactly(divide, w, scale), x, Streams(length, mode, x_sng, w_sng))
+    return exactly(in_binary, counts, scale, mode=mode, bits=length, n_inputs=w.shape[1])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SCDense:
+class SCDense(ProductLayer):
     """A dense layer: `matmul` and a bias in binary.
 
     Parameters
     ----------
     weights : array_like of float, shape (n_neurons, n_inputs)
     bias : array_like of float, shape (n_neurons,)
-    input_scale : float
-        The inputs are in [0, input_scale] and are divided by it before they are encoded.
-    mode : {"split", "bipolar"}
-    x_sng, w_sng : SNG
-        Generators of the inputs and the weights.
+    input_scale, mode, x_sng, w_sng, signed
+        As those of every layer of products, see `scdask.layers.products.ProductLayer`.
     """
 
-    weights: Any
-    bias: Any
-    input_scale: float = 1.0
-    mode: Mode = "split"
-    x_sng: SNG = field(default=Sobol(1))
-    w_sng: SNG = field(default=Sobol(2))
-
-    def __post_init__(self) -> None:
-        for name in ("weights", "bias"):
-            what = f"the {name} of a layer"
-            values = as_numpy(on_host(as_array(getattr(self, name), what)), what)
-            object.__setattr__(self, name, as_weights(values))
-        if self.weights.ndim != 2 or self.bias.shape != self.weights.shape[:1]:
-            raise BitstreamError(
-                f"a layer takes weights (n_neurons, n_inputs) and a bias (n_neurons,), "
-                f"not {self.weights.shape} and {self.bias.shape}"
-            )
-        if not isinstance(self.input_scale, float | int | np.number) or not 0 < self.input_scale < np.inf:
-            raise BitstreamError(f"the input scale of a layer is positive and finite, not {self.input_scale!r}")
-        object.__setattr__(self, "input_scale", float(self.input_scale))
-        check_mode(self.mode)
-        for sng in (self.x_sng, self.w_sng):
-            check_generator(sng)
-        usual = 256  # bits: a layer does not know the length yet.
-        tell_of_correlation(OPERAND_GATE[self.mode], self.x_sng, self.w_sng, usual, stacklevel=3)
+    AXES = "(n_neurons, n_inputs)"
 
     def __repr__(self) -> str:
         n_neurons, n_inputs = self.weights.shape
-        return f"SCDense({n_inputs} -> {n_neurons}, {self.mode}, x_sng={self.x_sng}, w_sng={self.w_sng})"
-
-    def _repr_html_(self) -> str:
-        return _html.facts("SCDense", self.facts())
-
-    def facts(self) -> dict[str, Any]:
-        """What a notebook shows of it."""
-        n_neurons, n_inputs = self.weights.shape
-        return {
-            "Inputs": f"{n_inputs:,}",
-            "Neurons": f"{n_neurons:,}",
-            "Mode": self.mode,
-            "Input scale": f"{self.input_scale:.4g}",
-            "SNG of inputs": self.x_sng,
-            "SNG of weights": self.w_sng,
-            "Weights and bias": _html.size(self.weights.nbytes + self.bias.nbytes),
-        }
+        return f"SCDense({n_inputs} -> {n_neurons}, {self.how()})"
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of a sample."""
         return self.weights.shape[1:]  # type: ignore[no-any-return]
-
-    @property
-    def products(self) -> int:
-        """Products of streams that a sample takes."""
-        return int(self.weights.size)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of what it puts out for a sample of shape `shape`, which must be that of its inputs."""
@@ -160,28 +100,15 @@ class SCDense:
             raise BitstreamError(f"a layer {given} feeds one of {n_inputs} inputs")
         return (n_neurons,)
 
-    def with_generators(self, x_sng: SNG, w_sng: SNG, mode: Mode) -> Self:
-        """The same layer with other generators and another mode."""
-        return replace(self, x_sng=x_sng, w_sng=w_sng, mode=mode)
+    def products(self, shape: tuple[int, ...]) -> int:
+        """Products of numbers that a sample takes."""
+        return int(self.weights.size)
 
-    def __call__(self, x: Any, length: int) -> Any:
-        """The outputs before an activation, float64 (batch, n_neurons), for inputs (batch, n_inputs)."""
-        x = as_real(x, "inputs")
-        length = check_layer(self.weights, x, self.w_sng, self.x_sng, length, self.mode)
-        if self.input_scale != 1:  # Else small floats stay as they are, with what they may be past the range.
-            x = exactly(_divided, x, scale=self.input_scale)
-        product = _estimate(x, self.weights, length, self.mode, self.x_sng, self.w_sng)
-        return exactly(_with_bias, product, self.bias, scale=self.input_scale)
+    def counts(self, x: Any, streams: Streams) -> Any:
+        """The ones of the products, each with its sign, summed over the inputs: int64 (batch, n_neurons)."""
+        return encoded_product(self.operand, x, streams)
 
     def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The outputs in floating point."""
         outputs: NDArray[np.float64] = x @ self.weights.T + self.bias
         return outputs
-
-
-def _divided(x: Any, scale: float) -> Any:
-    return divide(x.astype(np.float64), scale)
-
-
-def _with_bias(product: Any, bias: Any, scale: float) -> Any:
-    return product * scale + bias

@@ -3,69 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 
 from .. import _html
-from ..core.checks import as_host, as_real
+from ..core.checks import INTEGERS, as_host, as_real, check_choice
 from ..core.contract import exactly, on_host
+from ..core.dispatch import DASK, backend_of
 from ..errors import BitstreamError
+from ..vector_ops.numbers import of_samples
+from .base import Layer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from ..core.words import Mode
     from ..generators import SNG
 
-
-@runtime_checkable
-class Layer(Protocol):
-    """What a network asks of a layer, for samples on the first axis.
-
-    A layer that encodes its inputs, so that its `input_scale` is finite, also has
-    `with_generators(x_sng, w_sng, mode)`, which gives the same layer with other generators.
-    """
-
-    @property
-    def input_shape(self) -> tuple[int, ...] | None:
-        """Shape of a sample; None for any that `output_shape` takes."""
-
-    @property
-    def input_scale(self) -> float:
-        """The largest input that it takes: infinite, if it encodes none."""
-
-    @property
-    def products(self) -> int:
-        """Products of streams that a sample takes."""
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of what it puts out for a sample of shape `shape`; a BitstreamError says why it takes none."""
-
-    def __call__(self, x: Any, length: int) -> Any:
-        """The outputs before an activation, float64, with streams of `length` bits; lazy for a Dask array."""
-
-    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The outputs in floating point."""
-
-    def facts(self) -> dict[str, Any]:
-        """What a notebook shows of it, in a row of a table: names and values, as the layer likes."""
+Readout = Literal["classes", "labels", "values"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SCSequential:
-    """Layers in a row, with ReLU in binary between them.
+    """Layers in a row.
 
-    What a layer puts out is cut to [0, input_scale] of the next one, and encoded again there.
+    What a layer puts out is cut to what the next one takes before it is encoded there: to [0, input_scale], which is
+    ReLU in binary, or to [-input_scale, input_scale] if that layer is signed.
 
     Parameters
     ----------
-    layers : sequence of layers
-        Such as `SCDense`, or of your own: `scdask.layers.network.Layer` says what they have.
+    layers : sequence of Layer
+        Such as `SCConv2d`, `MaxPool2d`, `Flatten`, `SCDense`, `Tanh`, or of your own: subclasses of `Layer`.
     classes : array_like, shape (n_classes,), optional
         Labels of the outputs, 0, 1, ... by default. Two labels with one output: the second where it is positive.
+    input_shape : tuple of int, optional
+        Shape of a sample, such as (channels, height, width); needed if the first layer takes several.
+    readout : {"classes", "labels", "values"}
+        What is predicted of a sample. "classes": the class with the largest output. "labels": for each output on its
+        own, 1 where it is positive, else 0 (multilabel). "values": the outputs themselves (regression).
 
     Raises
     ------
@@ -75,25 +54,44 @@ class SCSequential:
 
     layers: tuple[Any, ...]
     classes: NDArray[Any] = field(default_factory=lambda: np.array([]))
+    input_shape: tuple[int, ...] = ()
+    readout: Readout = "classes"
 
     def __post_init__(self) -> None:
         if not isinstance(self.layers, tuple | list) or not self.layers:
             raise BitstreamError(f"a network has at least one layer, not {self.layers!r}")
         for layer in self.layers:
             if not isinstance(layer, Layer):
-                raise BitstreamError(f"a layer has what scdask.layers.network.Layer says, unlike {layer!r}")
+                raise BitstreamError(f"a layer is a subclass of scdask.layers.Layer, unlike {layer!r}")
         object.__setattr__(self, "layers", tuple(self.layers))
-        shape = self.input_shape
-        for layer in self.layers:
-            shape = layer.output_shape(shape)
+        object.__setattr__(self, "input_shape", self._sample_shape())
+        shape = self.shapes[-1]
         if len(shape) != 1:
             raise BitstreamError(f"the last layer of a network has outputs of shape (n,), not {shape}")
         (outputs,) = shape
+        check_choice("the readout of a network", self.readout, get_args(Readout))
         classes = as_host(self.classes, "classes")
-        classes = classes if classes.size else np.arange(max(outputs, 2))
-        if not outputs or classes.shape != (max(outputs, 2),):
-            raise BitstreamError(f"{outputs} outputs cannot tell classes of shape {classes.shape} apart")
+        if self.readout == "classes":
+            classes = classes if classes.size else np.arange(max(outputs, 2))
+            if not outputs or classes.shape != (max(outputs, 2),):
+                raise BitstreamError(f"{outputs} outputs cannot tell classes of shape {classes.shape} apart")
         object.__setattr__(self, "classes", classes)
+
+    def _sample_shape(self) -> tuple[int, ...]:
+        shape = self.input_shape or self.layers[0].input_shape
+        if shape is None:
+            raise BitstreamError(
+                f"a network whose first layer takes any samples is given its input_shape: {self.layers[0]}"
+            )
+        return tuple(int(n) for n in shape)
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shape of a sample before each layer, and after the last."""
+        shapes = [self.input_shape]
+        for layer in self.layers:
+            shapes.append(layer.output_shape(shapes[-1]))
+        return shapes
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
@@ -106,22 +104,14 @@ class SCSequential:
         return _html.table(type(self).__name__, names, rows, note)
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of a sample."""
-        shape: tuple[int, ...] | None = self.layers[0].input_shape
-        if shape is None:
-            raise BitstreamError(f"the first layer of a network says what shape a sample has, unlike {self.layers[0]}")
-        return shape
-
-    @property
     def products(self) -> int:
-        """Products of streams that a sample takes."""
-        return sum(layer.products for layer in self.layers)
+        """Products of numbers that a sample takes."""
+        return sum(layer.products(shape) for layer, shape in zip(self.layers, self.shapes, strict=False))
 
     @property
     def encoding_layers(self) -> tuple[Any, ...]:
         """The layers that have generators."""
-        return tuple(layer for layer in self.layers if _encodes(layer))
+        return tuple(layer for layer in self.layers if encodes(layer))
 
     def with_generators(self, pairs: Sequence[tuple[SNG, SNG]], mode: Mode = "split") -> Self:
         """The same network with the (x_sng, w_sng) of each layer that has generators, and the mode of all."""
@@ -132,23 +122,78 @@ class SCSequential:
         if len(given) != len(self.encoding_layers):
             raise BitstreamError(f"{len(given)} pairs of generators do not go with {len(self.encoding_layers)} layers")
         left = iter(given)
-        layers = (layer.with_generators(*next(left), mode) if _encodes(layer) else layer for layer in self.layers)
+        layers = (layer.with_generators(*next(left), mode) if encodes(layer) else layer for layer in self.layers)
         return replace(self, layers=tuple(layers))
 
-    def logits(self, x: Any, length: int) -> Any:
-        """The outputs for inputs (batch, *input_shape) in [0, 1], from streams of `length` bits; lazy if `x` is."""
-        first, *others = self.layers
-        hidden = first(self._fitting(x), length)
-        for layer in others:
-            hidden = layer(exactly(_saturated, hidden, largest=layer.input_scale), length)
+    def calibrated(self, inputs: ArrayLike, percentile: float = 100) -> Self:
+        """The same network with the scales of what its hidden layers take.
+
+        Parameters
+        ----------
+        inputs : array_like, shape (samples, *input_shape)
+            Inputs like those to come.
+        percentile : float
+            Of the sizes of the activations that they cause in floating point, this percentile becomes the scale:
+            100, the largest, cuts none of them; less encodes the others finer.
+        """
+        if not isinstance(percentile, int | float) or not 0 < percentile <= 100:
+            raise BitstreamError(f"a percentile is above 0 and at most 100, not {percentile!r}")
+        hidden = as_host(self._fitting(inputs), "calibration").astype(np.float64)
+        layers: list[Any] = []
+        for layer, inner in zip(self.layers, self.inner, strict=True):
+            if encodes(layer) and inner:
+                sizes = abs(hidden) if layer.signed else hidden.clip(0)
+                scale = float(np.percentile(sizes, percentile)) if sizes.size else 0.0
+                layer = replace(layer, input_scale=scale or float(sizes.max(initial=0.0)) or 1.0)
+            hidden = layer.exact(hidden.clip(0) if inner and not layer.signed else hidden)
+            layers.append(layer)
+        return replace(self, layers=tuple(layers))
+
+    @property
+    def inner(self) -> list[bool]:
+        """For each layer whether another one that encodes comes before: it takes activations, not inputs."""
+        before = [False]
+        for layer in self.layers:
+            before.append(before[-1] or encodes(layer))
+        return before[:-1]
+
+    def lengths(self, length: int | Sequence[int]) -> list[int]:
+        """The length of the streams of each layer: of one number, or of one for each layer that encodes."""
+        needed = len(self.encoding_layers)
+        given = [length] * needed if isinstance(length, INTEGERS) else list(length)
+        if len(given) != needed:
+            raise BitstreamError(f"{len(given)} lengths do not go with {needed} layers that encode")
+        left = iter(given)
+        return [next(left) if encodes(layer) else 0 for layer in self.layers]
+
+    def logits(self, x: Any, length: int | Sequence[int]) -> Any:
+        """The outputs for inputs (batch, *input_shape), from streams of `length` bits; lazy if `x` is."""
+        inputs = self._fitting(x)
+        run = partial(self._run, self.lengths(length))
+        if inputs.ndim == 4 and backend_of(inputs) is DASK and max(inputs.numblocks[1:]) > 1:
+            return run(inputs, 0)  # layer by layer, as images may be too large for a task
+        return of_samples(run, inputs, self.shapes[-1])
+
+    def _run(self, lengths: list[int], x: Any, start: int) -> Any:
+        hidden = x
+        for layer, length, inner in zip(self.layers, lengths, self.inner, strict=True):
+            hidden = layer(cut(hidden, layer) if inner else hidden, length, start)
         return hidden
 
-    def predict(self, x: Any, length: int) -> Any:
-        """The labels of inputs (batch, *input_shape) in [0, 1]; lazy for a Dask array."""
-        return self._labels(self.logits(x, length))
+    def predict(self, x: Any, length: int | Sequence[int]) -> Any:
+        """What is read out for inputs (batch, *input_shape): labels, or values; lazy for a Dask array.
+
+        Parameters
+        ----------
+        x : array_like or dask Array, shape (batch, *input_shape)
+            In the range that the first layer takes.
+        length : int, or a sequence of them
+            Bits of a stream, of all layers or of each that encodes.
+        """
+        return self.read_out(self.logits(x, length))
 
     def predict_float(self, x: Any) -> Any:
-        """The labels that the same weights give in floating point; lazy for a Dask array."""
+        """What the same weights give in floating point; lazy for a Dask array."""
         x = on_host(self._fitting(x))
         if isinstance(x, np.ndarray):
             return self._float_labels(x)
@@ -156,12 +201,15 @@ class SCSequential:
         like = {"dtype": self.classes.dtype, "meta": self.classes[:0]}
         return x.rechunk(dict.fromkeys(samples, -1)).map_blocks(self._float_labels, drop_axis=samples, **like)
 
+    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The outputs in floating point."""
+        hidden = x
+        for layer, inner in zip(self.layers, self.inner, strict=True):
+            hidden = layer.exact(np.maximum(hidden, 0) if inner and not layer.signed else hidden)
+        return hidden
+
     def _float_labels(self, x: NDArray[Any]) -> NDArray[Any]:
-        first, *others = self.layers
-        hidden = first.exact(x.astype(np.float64))
-        for layer in others:
-            hidden = layer.exact(np.maximum(hidden, 0))
-        labels: NDArray[Any] = self._labels(hidden)
+        labels: NDArray[Any] = self.read_out(self.exact(x.astype(np.float64)))
         return labels
 
     def _fitting(self, x: Any) -> Any:
@@ -172,17 +220,31 @@ class SCSequential:
             raise BitstreamError(f"the network takes x ({sizes}), not {inputs.shape}")
         return inputs
 
-    def _labels(self, logits: Any) -> Any:
+    def read_out(self, logits: Any) -> Any:
+        """What the outputs of the last layer (batch, n) say: labels (batch,), indicators (batch, n), or values."""
         logits = on_host(logits)
+        if self.readout == "values":
+            return logits[:, 0] if logits.shape[1] == 1 else logits
+        if self.readout == "labels":
+            return (logits > 0).astype(np.int64)
         index = logits.argmax(axis=1) if logits.shape[1] > 1 else (logits[:, 0] > 0).astype(np.int64)
         if isinstance(index, np.ndarray):
             return self.classes[index]
         return index.map_blocks(self.classes.take, dtype=self.classes.dtype, meta=self.classes[:0])
 
 
-def _encodes(layer: Layer) -> bool:
-    return layer.input_scale < np.inf
+def encodes(layer: Layer) -> bool:
+    """Whether a layer has generators."""
+    return bool(layer.input_scale < np.inf)
 
 
-def _saturated(hidden: Any, largest: float) -> Any:
-    return hidden.clip(0, largest)
+def cut(hidden: Any, layer: Layer) -> Any:
+    """Activations, cut to what a layer takes: where it takes no negative ones, that is ReLU."""
+    low = -layer.input_scale if layer.signed else 0.0
+    if low == -np.inf and layer.input_scale == np.inf:
+        return hidden
+    return exactly(_clipped, hidden, low=low, high=layer.input_scale)
+
+
+def _clipped(hidden: Any, low: float, high: float) -> Any:
+    return hidden.clip(low, high)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -72,13 +72,7 @@ class SCMLP(SCSequential):
         (n_inputs,) = plain.input_shape
         if inputs.ndim != 2 or inputs.shape[1] != n_inputs:
             raise BitstreamError(f"calibration inputs are (samples, {n_inputs}), not {inputs.shape}")
-        hidden = probabilities(inputs, "unipolar")
-        scales = [1.0]
-        for layer in plain.layers[:-1]:
-            hidden = np.maximum(layer.exact(hidden), 0)
-            scales.append(float(hidden.max(initial=0)) or 1.0)
-        layers = (replace(layer, input_scale=scale) for layer, scale in zip(plain.layers, scales, strict=True))
-        return replace(plain, layers=tuple(layers))
+        return plain.calibrated(probabilities(inputs, "unipolar"))
 
     @classmethod
     def from_sklearn(cls, classifier: Any, calibration: ArrayLike) -> Self:

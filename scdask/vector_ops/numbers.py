@@ -67,6 +67,21 @@ def reshape(words: Any, shape: tuple[int, ...]) -> Any:
 
 
 @composed
+def pad(array: Any, widths: tuple[tuple[int, int], ...]) -> Any:
+    """The array with so many zeros before and after it along each axis."""
+    return np.pad(array, widths)
+
+
+@composed
+def of_samples(func: Callable[..., Any], array: Any, shape: tuple[int, ...]) -> Any:
+    """func(array, start), float64 with a shape for each sample; `start` is the number of the first sample.
+
+    Samples are along the first axis. For Dask arrays each chunk of whole samples is a task.
+    """
+    return func(array, 0)
+
+
+@composed
 def filled(mask: Any, n_words: int) -> Any:
     """Words of only ones where a mask is true, of only zeros elsewhere."""
     return broadcast_to(mask.astype(np.uint64)[..., None] * ONES, (*mask.shape, n_words))

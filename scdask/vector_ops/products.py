@@ -3,25 +3,80 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..core import contract
 from ..core.checks import as_real, check_encoding, check_mode, check_product
 from ..core.dispatch import composed
-from ..core.words import OPERAND_GATE, OPERAND_POLARITY, Part, words_for
+from ..core.words import OPERAND_GATE, OPERAND_POLARITY, Part, bits_in, words_for
 from ..errors import BitstreamError
 from .numbers import concatenate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..core.words import Mode
+    from ..core.words import MacGate, Mode, Polarity
     from ..generators import SNG
 
 OPERAND_BYTES = 2**26  # bytes of encoded weights held at once
 MOST_RANGES = 100_000  # ranges of words that a product goes through one after the other
 TILE_BYTES = 2**25  # bytes of encoded inputs held at once
+
+
+@dataclass(frozen=True)
+class Streams:
+    """How the operands of a product become streams, and which words of them are multiplied.
+
+    Parameters
+    ----------
+    length : int
+        Length of a stream in bits.
+    mode : {"split", "bipolar"}
+        "split": w = w+ - w-, all unipolar, and AND. "bipolar": XNOR.
+    x_sng, w_sng : SNG
+        The generators of the inputs and of the weights.
+    signed : bool
+        Whether inputs are in [-1, 1] in split mode too: x = x+ - x-, two unipolar streams, and four ANDs.
+    first, last : int
+        The words, from `first` up to `last`; None is the end.
+    start : int
+        The number of the first sample among all samples, which are numbered so that streams do not depend on chunks.
+    """
+
+    length: int
+    mode: Mode
+    x_sng: SNG
+    w_sng: SNG
+    signed: bool = False
+    first: int = 0
+    last: int | None = None
+    start: int = 0
+
+    @property
+    def words(self) -> range:
+        """The words that are multiplied."""
+        return range(self.first, words_for(self.length) if self.last is None else self.last)
+
+    @property
+    def bits(self) -> int:
+        """The bits of a stream in these words."""
+        return bits_in(self.words.start, self.words.stop, self.length)
+
+    @property
+    def polarity(self) -> Polarity:
+        """That of the streams of both operands."""
+        return OPERAND_POLARITY[self.mode]
+
+    @property
+    def gate(self) -> MacGate:
+        """The gate that multiplies."""
+        return OPERAND_GATE[self.mode]
+
+    @property
+    def both_signs(self) -> bool:
+        """Whether an input is two streams."""
+        return self.signed and self.mode == "split"
 
 
 def as_weights(values: Any) -> Any:
@@ -71,9 +126,8 @@ def encode_mac(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: int, m
         If a value is outside its range or NaN, the shapes do not fit, or a generator cannot make such streams.
     """
     weights, inputs = as_weights(weights), as_real(inputs, "inputs")
-    return encoded_product(
-        weights, inputs, w_sng, x_sng, check_layer(weights, inputs, w_sng, x_sng, length, mode), mode
-    )
+    length = check_layer(weights, inputs, w_sng, x_sng, length, mode)
+    return encoded_product(weights, inputs, Streams(length, mode, x_sng, w_sng))
 
 
 def check_layer(weights: Any, inputs: Any, w_sng: Any, x_sng: Any, length: Any, mode: Any) -> int:
@@ -84,23 +138,40 @@ def check_layer(weights: Any, inputs: Any, w_sng: Any, x_sng: Any, length: Any, 
 
 
 @composed
-def encoded_product(weights: Any, inputs: Any, w_sng: SNG, x_sng: SNG, length: int, mode: Mode) -> Any:
-    """`encode_mac` of arrays that are known to fit."""
+def encoded_product(weights: Any, inputs: Any, streams: Streams) -> Any:
+    """`encode_mac` of arrays that are known to fit: int64 (batch, n_neurons)."""
     weights, inputs = brought_together(weights, inputs)
-    operand = split_signs(weights) if mode == "split" else weights
-    operand_part, input_part = Part.all_of(operand.shape, length), Part.all_of(inputs.shape, length)
+    operand = split_signs(weights) if streams.mode == "split" else weights
+    part = input_part(inputs.shape, streams)
     counts: Any = 0
-    for first, last in word_ranges(operand.shape, length):
-        words = replace(operand_part, first=first, last=last)
-        w = contract.encode_part(operand, w_sng, length, OPERAND_POLARITY[mode], words)
-        counts = counts + encoded_counts(w, inputs, x_sng, length, mode, replace(input_part, first=first, last=last))
-    return counts if mode == "split" else weights.shape[1] * length - counts
+    for words in word_ranges(operand.shape, streams):
+        w = encode_weights(operand, streams, words)
+        counts = counts + encoded_counts(w, inputs, streams, replace(part, first=words.start, last=words.stop))
+    return counts if streams.mode == "split" else weights.shape[1] * streams.bits - counts
 
 
 @composed
 def brought_together(weights: Any, inputs: Any) -> tuple[Any, Any]:
     """Move the operands to where their product is computed, if that is better done before they are encoded."""
     return weights, inputs
+
+
+def encode_weights(operand: Any, streams: Streams, words: range) -> Any:
+    """The words of the weights, which are split by signs in split mode."""
+    part = weight_part(operand.shape, words)
+    return contract.encode_part(operand, streams.w_sng, streams.length, streams.polarity, part)
+
+
+def weight_part(shape: tuple[int, ...], words: range) -> Part:
+    """The part of all weights that some words of them are."""
+    return Part(tuple(slice(0, n) for n in shape), shape, words.start, words.stop)
+
+
+def input_part(shape: tuple[int, ...], streams: Streams) -> Part:
+    """The part of all samples that inputs are, which are numbered from `streams.start` on."""
+    region = (slice(streams.start, streams.start + shape[0]), *(slice(0, n) for n in shape[1:]))
+    words = streams.words
+    return Part(region, (streams.start + shape[0], *shape[1:]), words.start, words.stop)
 
 
 def split_signs(weights: Any) -> Any:
@@ -112,37 +183,63 @@ def _signs(weights: Any) -> Any:
     return concatenate(weights.clip(0.0), (-weights).clip(0.0))
 
 
-def word_ranges(shape: tuple[int, ...], length: int) -> Iterator[tuple[int, int]]:
+def encode_inputs(inputs: Any, streams: Streams, part: Part) -> Any:
+    """The words of inputs, or of both signs of each: (batch, ...) then are (2 batch, ...), + and - of a sample.
+
+    The part is that of the inputs; signs have an axis of their own, after that of the samples.
+    """
+    if streams.both_signs:
+        values = contract.exactly(_both_signs, inputs)
+        samples, *others = part.region
+        rows, *shape = part.shape
+        part = replace(part, region=(samples, slice(0, 2), *others), shape=(rows, 2, *shape))
+    else:
+        values = inputs
+    words = contract.encode_part(values, streams.x_sng, streams.length, streams.polarity, part)
+    return words.reshape(-1, *words.shape[2:]) if streams.both_signs else words
+
+
+def _both_signs(inputs: Any) -> Any:
+    signs = inputs.astype(float)[:, None]
+    return concatenate(signs.clip(0.0), (-signs).clip(0.0), axis=1)
+
+
+def signed_sum(counts: Any, streams: Streams) -> Any:
+    """The ones of products of several signs, each with its sign: counts (rows, ..., n) of `gate_counts`."""
+    if streams.both_signs:
+        counts = counts[0::2] - counts[1::2]
+    if streams.mode == "bipolar":
+        return counts
+    neurons = counts.shape[-1] // 2
+    return counts[..., :neurons] - counts[..., neurons:]
+
+
+def word_ranges(shape: tuple[int, ...], streams: Streams) -> Iterator[range]:
     """Ranges of words such that one range of the streams of `shape` values takes at most OPERAND_BYTES."""
-    n_words = words_for(length)
+    words = streams.words
     size = max(1, OPERAND_BYTES // (8 * max(1, math.prod(shape))))
-    starts = range(0, n_words, size)
+    starts = range(words.start, words.stop, size)
     if len(starts) > MOST_RANGES:
         raise BitstreamError(
-            f"{shape} weights of {length} bits take {len(starts)} steps, over the {MOST_RANGES} allowed"
+            f"{shape} weights of {streams.length} bits take {len(starts)} steps, over the {MOST_RANGES} allowed"
         )
-    return ((first, min(first + size, n_words)) for first in starts)
+    return (range(first, min(first + size, words.stop)) for first in starts)
 
 
 @composed
-def encoded_counts(packed_weights: Any, inputs: Any, sng: SNG, length: int, mode: Mode, part: Part) -> Any:
+def encoded_counts(packed_weights: Any, inputs: Any, streams: Streams, part: Part) -> Any:
     """The counts of `encoded_product` over a part, in bipolar mode of XOR instead of XNOR.
 
     The weights are packed, in split mode w+ stacked on w-. The inputs, which are those of a part of all inputs, are
     encoded a tile of rows at a time, used and dropped.
     """
-    row_bytes = 8 * max(1, inputs.shape[1]) * (part.last - part.first)
+    row_bytes = 8 * max(1, inputs.shape[1]) * (part.last - part.first) * (1 + streams.both_signs)
     rows = max(4, TILE_BYTES // row_bytes // 4 * 4)
-    gate = OPERAND_GATE[mode]
     counts = []
     for row in range(0, max(1, len(inputs)), rows):
         tile = inputs[row : row + rows]
         first = part.region[0].start + row
         region = (slice(first, first + len(tile)), part.region[1])
-        x = contract.encode_part(tile, sng, length, OPERAND_POLARITY[mode], replace(part, region=region))
-        counts.append(contract.gate_counts(packed_weights, x, gate))
-    total = concatenate(*counts) if len(counts) > 1 else counts[0]
-    if mode == "bipolar":
-        return total
-    neurons = len(packed_weights) // 2
-    return total[:, :neurons] - total[:, neurons:]
+        x = encode_inputs(tile, streams, replace(part, region=region))
+        counts.append(signed_sum(contract.gate_counts(packed_weights, x, streams.gate), streams))
+    return concatenate(*counts) if len(counts) > 1 else counts[0]

@@ -1,0 +1,120 @@
+"""Convolutions of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import BitstreamError
+from ..vector_ops.conv import Window, windowed_product
+from .products import ProductLayer
+from .windows import images_of, padding_of, pair
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..vector_ops.products import Streams
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SCConv2d(ProductLayer):
+    """A two-dimensional convolution of images, as PyTorch and ONNX have it (a cross-correlation).
+
+    Each pixel is encoded once, and its stream is part of all windows that see it; no stream is copied into windows, and
+    no product is stored. Pixels that are added around an image are 0.
+
+    Parameters
+    ----------
+    weights : array_like of float, shape (n_neurons, channels / groups, rows, columns)
+        The filters; a neuron is a channel of the output.
+    bias : array_like of float, shape (n_neurons,)
+    input_scale, mode, x_sng, w_sng, signed
+        As those of every layer of products, see `scdask.layers.products.ProductLayer`.
+    stride, dilation : int or (int, int)
+        Steps from window to window, and from pixel to pixel within a window.
+    padding : int, (int, int) or (int, int, int, int)
+        Pixels that are added on all sides; above and below, and at the left and the right; or at the top, the left, the
+        bottom and the right.
+    groups : int
+        Groups of channels that are convolved apart.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = SCConv2d(np.ones((1, 1, 2, 2)), [0.5])
+    >>> layer(np.full((1, 1, 3, 3), 0.25), 256)
+    array([[[[1.5, 1.5],
+             [1.5, 1.5]]]])
+    """
+
+    AXES = "(n_neurons, channels / groups, rows, columns)"
+
+    stride: Any = 1
+    padding: Any = 0
+    dilation: Any = 1
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "stride", pair("stride", self.stride))
+        object.__setattr__(self, "dilation", pair("dilation", self.dilation))
+        object.__setattr__(self, "padding", padding_of(self.padding))
+        groups = self.groups
+        if isinstance(groups, bool) or not isinstance(groups, int | np.integer) or groups < 1:
+            raise BitstreamError(f"groups is an integer of at least 1, not {groups!r}")
+        if len(self.weights) % groups or not self.weights[:1].size:
+            raise BitstreamError(f"filters {self.weights.shape} cannot be those of {groups} groups")
+
+    def __repr__(self) -> str:
+        neurons, channels, *kernel = self.weights.shape
+        return f"SCConv2d({channels * self.groups} -> {neurons}, {kernel[0]} x {kernel[1]}, {self.how()})"
+
+    def facts(self) -> dict[str, Any]:
+        """What a notebook shows of it."""
+        others = {"Stride": self.stride, "Padding": self.padding, "Dilation": self.dilation, "Groups": self.groups}
+        usual = {"Stride": (1, 1), "Padding": (0, 0, 0, 0), "Dilation": (1, 1), "Groups": 1}
+        return super().facts() | {name: value for name, value in others.items() if value != usual[name]}
+
+    @property
+    def window(self) -> Window:
+        """Where its windows lie."""
+        kernel = self.weights.shape[2:]
+        return Window(kernel, self.stride, self.padding, self.dilation, int(self.groups))
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of what it puts out, (n_neurons, rows, columns), for an image (channels, height, width)."""
+        channels = self.weights.shape[1] * self.groups
+        return (len(self.weights), *images_of(shape, self.window, channels))
+
+    def products(self, shape: tuple[int, ...]) -> int:
+        """Products of numbers that an image takes."""
+        _, rows, columns = self.output_shape(shape)
+        return int(self.weights.size) * rows * columns
+
+    def counts(self, x: Any, streams: Streams) -> Any:
+        """The ones of the products, each with its sign, summed: int64 (batch, n_neurons, rows, columns)."""
+        weights = np.ascontiguousarray(np.moveaxis(self.operand, 1, -1))
+        counts = windowed_product(weights, x.transpose(0, 2, 3, 1), self.window, streams)
+        return counts.transpose(0, 3, 1, 2)
+
+    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The outputs in floating point."""
+        top, left, bottom, right = self.padding
+        padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+        window, channels = self.window, self.weights.shape[1]
+        taps = np.stack(list(Window.taps(window, np.moveaxis(padded, 1, -1))), axis=3)  # (batch, h, w, taps, channels)
+        filters = self.weights.reshape(len(self.weights), channels, -1)
+        size = len(filters) // self.groups
+        found = [
+            np.einsum(
+                "bhwtc,nct->bnhw",
+                taps[..., g * channels : (g + 1) * channels],
+                filters[g * size : (g + 1) * size],
+                optimize=True,
+            )
+            for g in range(self.groups)
+        ]
+        outputs: NDArray[np.float64] = np.concatenate(found, axis=1) + self.bias[:, None, None]
+        return outputs

@@ -1,0 +1,129 @@
+"""Pooling and reshaping of images, in binary."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import BitstreamError
+from ..vector_ops.conv import Window
+from .base import Layer
+from .windows import images_of, padding_of, pair
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class _Pool2d(Layer):
+    kernel: Any
+    stride: Any = None
+    padding: Any = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kernel", pair("kernel", self.kernel))
+        object.__setattr__(self, "stride", self.kernel if self.stride is None else pair("stride", self.stride))
+        object.__setattr__(self, "padding", padding_of(self.padding))
+
+    @property
+    def window(self) -> Window:
+        """Where its windows lie."""
+        return Window(self.kernel, self.stride, self.padding)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of what it puts out, (channels, rows, columns), for an image (channels, height, width)."""
+        return (shape[0], *images_of(shape, self.window))
+
+    def facts(self) -> dict[str, Any]:
+        """What a notebook shows of it."""
+        return super().facts() | {"Inputs": f"{self.kernel[0]} x {self.kernel[1]}", "Stride": self.stride}
+
+    def _taps(self, x: Any, around: float) -> Any:
+        top, left, bottom, right = self.padding
+        padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=around)
+        return self.window.taps(padded.transpose(0, 2, 3, 1))
+
+
+@dataclass(frozen=True)
+class MaxPool2d(_Pool2d):
+    """The largest value in each window, in binary.
+
+    Parameters
+    ----------
+    kernel : int or (int, int)
+        Rows and columns of a window.
+    stride : int or (int, int), optional
+        Steps from window to window; those of the kernel by default.
+    padding : int, (int, int) or (int, int, int, int)
+        As in `SCConv2d`; what is added is never the largest.
+    """
+
+    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The outputs."""
+        found: Any = None
+        for tap in self._taps(x, -np.inf):
+            found = tap if found is None else np.maximum(found, tap)
+        outputs: NDArray[np.float64] = found.transpose(0, 3, 1, 2)
+        return outputs
+
+
+@dataclass(frozen=True)
+class AvgPool2d(_Pool2d):
+    """The mean of each window, in binary.
+
+    Parameters
+    ----------
+    kernel, stride, padding
+        As in `MaxPool2d`.
+    count_padding : bool
+        Whether the zeros that are added count in the mean.
+    """
+
+    count_padding: bool = True
+
+    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The outputs."""
+        total: Any = sum(self._taps(x, 0.0))
+        size: Any = self.kernel[0] * self.kernel[1]
+        if not self.count_padding:
+            size = sum(self._taps(np.ones((1, 1, *x.shape[2:])), 0.0))
+        outputs: NDArray[np.float64] = (total / size).transpose(0, 3, 1, 2)
+        return outputs
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """All values of a sample on one axis, in C order."""
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of what it puts out."""
+        return (math.prod(shape),)
+
+    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The outputs."""
+        return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+@dataclass(frozen=True)
+class Reshape(Layer):
+    """All values of a sample in another shape, in C order.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    """
+
+    shape: tuple[int, ...]
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of what it puts out."""
+        if math.prod(shape) != math.prod(self.shape):
+            raise BitstreamError(f"samples of shape {shape} cannot have the shape {self.shape}")
+        return self.shape
+
+    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The outputs."""
+        return x.reshape(len(x), *self.shape)

@@ -1,0 +1,183 @@
+"""Convolutions of images by streams: each pixel is encoded once, and is part of many windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ..core import contract
+from ..core.dispatch import composed
+from ..core.words import Part
+from . import products
+from .numbers import concatenate, pad
+
+if TYPE_CHECKING:
+    from ..core.words import MacGate
+    from .products import Streams
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where the windows of a convolution or a pooling lie.
+
+    Parameters
+    ----------
+    kernel : (int, int)
+        Rows and columns of a window.
+    stride, dilation : (int, int)
+        Steps from window to window, and from pixel to pixel in a window.
+    padding : (int, int, int, int)
+        Pixels that are added at the top, the left, the bottom and the right.
+    groups : int
+        Groups of channels that are convolved apart.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """The rows and columns that a window spans."""
+        return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True))  # type: ignore[return-value]
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """How many windows lie below each other, and side by side, in an image without its padding."""
+        top, left, bottom, right = self.padding
+        sizes = (height + top + bottom, width + left + right)
+        return tuple(
+            max(0, (n - span) // step + 1) for n, span, step in zip(sizes, self.reach, self.stride, strict=True)
+        )  # type: ignore[return-value]
+
+    def taps(self, images: Any) -> Any:
+        """The pixels that each place of a window sees, place by place: of padded images (batch, rows, columns, ...)."""
+        rows, columns = replace(self, padding=(0, 0, 0, 0)).output_size(*images.shape[1:3])
+        for i in range(self.kernel[0]):
+            for j in range(self.kernel[1]):
+                at = [d * k for d, k in zip(self.dilation, (i, j), strict=True)]
+                along = [
+                    slice(a, a + s * (n - 1) + 1, s) for a, s, n in zip(at, self.stride, (rows, columns), strict=True)
+                ]
+                yield images[:, along[0], along[1]]
+
+
+@composed
+def window_counts(weights: Any, images: Any, gate: MacGate, window: Window) -> Any:
+    """The ones of a gate of the streams of windows with those of weights, summed over a window: "xnor" stands for XOR.
+
+    Parameters
+    ----------
+    weights : array of uint64, shape (n_neurons, rows, columns, channels / groups, n_words)
+    images : array of uint64, shape (batch, height, width, channels, n_words)
+        With their padding.
+    gate : {"and", "xnor"}
+    window : Window
+
+    Returns
+    -------
+    array of int64, shape (batch, rows of windows, columns of windows, n_neurons)
+    """
+    groups, channels = window.groups, weights.shape[3]
+    neurons = weights.shape[0] // groups
+    found = []
+    for g in range(groups):
+        filters = weights[g * neurons : (g + 1) * neurons]
+        counts: Any = 0
+        for place, pixels in enumerate(window.taps(images[..., g * channels : (g + 1) * channels, :])):
+            batch, rows, columns = pixels.shape[:3]
+            i, j = divmod(place, window.kernel[1])
+            x = pixels.reshape(-1, *pixels.shape[3:])
+            counts = counts + contract.gate_counts(filters[:, i, j], x, gate).reshape(batch, rows, columns, neurons)
+        found.append(counts)
+    return concatenate(*found, axis=-1) if groups > 1 else found[0]
+
+
+@composed
+def windowed_product(weights: Any, images: Any, window: Window, streams: Streams) -> Any:
+    """The counts of a convolution, of arrays that are known to fit.
+
+    Parameters
+    ----------
+    weights : array of float, shape (n_neurons, rows, columns, channels / groups)
+        In [-1, 1].
+    images : array of float, shape (batch, height, width, channels)
+        In the range of `streams`. What is added around them is 0.
+    window : Window
+    streams : Streams
+        Streams are numbered in C order of the images with what is added around them.
+
+    Returns
+    -------
+    array of int64, shape (batch, rows of windows, columns of windows, n_neurons)
+        Summed over a window, as `products.encoded_product` has it.
+    """
+    weights, images = products.brought_together(weights, images)
+    operand = split_groups(weights, window.groups) if streams.mode == "split" else weights
+    rows = window.output_size(*images.shape[1:3])[0]
+    counts: Any = 0
+    for words in products.word_ranges(operand.shape, streams):
+        w = products.encode_weights(operand, streams, words)
+        limited = replace(streams, first=words.start, last=words.stop)
+        counts = counts + band_counts(w, images, window, limited, images.shape[1], 0, range(rows))
+    return counts if streams.mode == "split" else weights[0].size * streams.bits - counts
+
+
+def split_groups(weights: Any, groups: int) -> Any:
+    """w+ and w- of each group of neurons, one after the other: the neurons of a group stay together."""
+    shape = (groups, len(weights) // groups, *weights.shape[1:])
+    both = contract.exactly(_signs, weights.reshape(shape))
+    return both.reshape(-1, *weights.shape[1:])
+
+
+def _signs(weights: Any) -> Any:
+    return concatenate(weights.clip(0.0), (-weights).clip(0.0), axis=1)
+
+
+def band_counts(
+    packed_weights: Any, images: Any, window: Window, streams: Streams, height: int, above: int, rows: range
+) -> Any:
+    """The counts of `windowed_product` for some rows of windows, in bipolar mode of XOR instead of XNOR.
+
+    `images` hold at least the pixels of these windows: their first row is row `above` of images of `height` rows.
+    Pixels are encoded a tile of images and of rows at a time, used and dropped.
+    """
+    top, left, bottom, right = window.padding
+    batch, _, width, channels = images.shape
+    wide = left + width + right
+    row_bytes = 8 * max(1, wide * channels) * len(streams.words) * (1 + streams.both_signs)
+    step, span = window.stride[0], window.reach[0]
+    tall = max(1, min(len(rows), (products.TILE_BYTES // row_bytes - span) // step + 1))
+    deep = max(1, products.TILE_BYTES // (row_bytes * (step * (tall - 1) + span)))
+    whole = (streams.start + batch, top + height + bottom, wide, channels)
+    stripes = []
+    for first in range(rows.start, max(rows.stop, rows.start + 1), tall):
+        last = min(first + tall, rows.stop)
+        low, high = step * first, max(step * (last - 1) + span, step * first)  # of the padded rows
+        inside = [min(max(n - top, 0), height) for n in (low, high)]
+        around = (max(0, top - low), max(0, high - top - height))
+        around = tuple(min(n, high - low) for n in around)
+        tiles = []
+        for image in range(0, max(batch, 1), deep):
+            pixels = images[image : image + deep, inside[0] - above : inside[1] - above]
+            pixels = contract.exactly(pad, pixels, widths=((0, 0), around, (left, right), (0, 0)))
+            start = streams.start + image
+            region = (slice(start, start + len(pixels)), slice(low, high), slice(0, wide), slice(0, channels))
+            tiles.append(_tile(packed_weights, pixels, window, streams, Part(region, whole, *_ends(streams))))
+        stripes.append(concatenate(*tiles) if len(tiles) > 1 else tiles[0])
+    return concatenate(*stripes, axis=1) if len(stripes) > 1 else stripes[0]
+
+
+def _ends(streams: Streams) -> tuple[int, int]:
+    return streams.words.start, streams.words.stop
+
+
+def _tile(packed_weights: Any, pixels: Any, window: Window, streams: Streams, part: Part) -> Any:
+    x = products.encode_inputs(pixels, streams, part)
+    counts = window_counts(packed_weights, x, streams.gate, window)
+    if streams.mode == "split":  # The signs of a group stand together.
+        of_groups = counts.reshape(*counts.shape[:-1], window.groups, 2, -1)
+        counts = concatenate(of_groups[..., 0, :], of_groups[..., 1, :], axis=-2)
+        counts = counts.reshape(*counts.shape[:-2], -1)
+    return products.signed_sum(counts, streams)
