@@ -118,6 +118,12 @@ def accumulating(counts: Any, weights: Any, inputs: Any, gate: str, total: int |
     return Work("mac", bitops, {"arithmetic": bitops} if batch >= READ_BATCH else _moved(read=weights.nbytes))
 
 
+def convolving(counts: Any, weights: Any, windows: Any, gate: str) -> Work:
+    """The work of the MAC of windows."""
+    bitops = WORD * counts.size * math.prod(weights.shape[1:])
+    return Work("mac", bitops, {"arithmetic": bitops})
+
+
 def stepping(results: Any, machine: Any, start: Any, *words: Any, length: int) -> Work:
     """The work of `contract.run_machine`."""
     *outputs, states = results

@@ -27,7 +27,7 @@ Speed
 The two public functions are those of `sc_neurocore.accel.jit_kernels`, which fill an array that the caller gives.
 """
 
-from . import adders, counting, encoding, gates, mac, machines, numbers, packing, umul
+from . import adders, conv, counting, encoding, gates, mac, machines, numbers, packing, umul
 from .device import ARRAYS, from_numpy, wait, works
 from .reference import jit_pack_bits, jit_vec_mac
 

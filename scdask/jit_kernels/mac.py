@@ -30,9 +30,11 @@ def gate_counts(weights: Words, inputs: Words, gate: MacGate, total: int | None 
 
 
 def mac(x: Words, w: Words, xor: bool, out: NDArray[np.int64]) -> None:
-    """out[b, n] += ones of x[b] AND (or XOR) w[n]; x (batch, inputs, words), w (neurons, inputs, words).
+    """out[b, n] += ones of row b of x AND (or XOR) row n of w, of w (neurons, inputs, words).
 
-    The operands may have any strides, and any alignment, like arrays that Dask receives from another worker.
+    x (batch, inputs, words), or windows of images, (batch, rows, columns, kernel rows, kernel columns, channels, words),
+    whose rows are numbered in C order. The operands may have any strides, and any alignment, like arrays that Dask
+    receives from another worker.
     """
-    by = mac_tables if shuffled_bytes() and mac_tables.pays(len(x), len(w), x[0].size) else mac_blocks
+    by = mac_tables if shuffled_bytes() and mac_tables.pays(len(out), len(w), w[0].size) else mac_blocks
     by.mac(x, w, xor, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from numba import int64
 
 from ..core.llvm import (
@@ -17,29 +18,64 @@ from ..core.llvm import (
 from .mac_tiles import add_tiles
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from ..core.llvm import Words
 
 
 @compiled
-def gather(source, strides, rows, n_words, first, size, block, filled):
-    """Copy `size` words, from `first` on, of rows of any strides to rows of a block, with 0 up to `filled` words."""
+def located(address, shape, strides):
+    """Where the words of an operand of `operand_of` are: the offset of each row, and of each run of its words.
+
+    Words at equal distances of each other are a run. The rows lie on the first three axes.
+    """
+    rows = np.empty(shape[0] * shape[1] * shape[2], np.int64)
+    r = 0
+    for i in range(shape[0]):
+        for j in range(shape[1]):
+            for k in range(shape[2]):
+                rows[r] = i * strides[0] + j * strides[1] + k * strides[2]
+                r += 1
+    run_words, word_stride, axis = 1, 8, 6
+    while axis >= 3:
+        if run_words == 1 and shape[axis] > 1:
+            word_stride = strides[axis]
+        elif shape[axis] > 1 and strides[axis] != run_words * word_stride:
+            break
+        run_words *= shape[axis]
+        axis -= 1
+    inner = (shape[3], shape[4] if axis > 3 else 1, shape[5] if axis > 4 else 1) if axis >= 3 else (1, 1, 1)
+    runs = np.empty(inner[0] * inner[1] * inner[2] * (shape[6] if axis > 5 else 1), np.int64)
+    for r in range(len(runs)):
+        runs[r] = (
+            r // (inner[1] * inner[2]) * strides[3] + r // inner[2] % inner[1] * strides[4] + r % inner[2] * strides[5]
+        )
+    return address, rows, runs, run_words, word_stride
+
+
+@compiled
+def gather(operand, start, rows, first, size, block, filled):
+    """Copy `size` words, from `first` on, of some rows of an operand to rows of a block, with 0 up to `filled` words."""
+    address, row_offsets, runs, run_words, word_stride = operand
     block_row = 8 * block.shape[1]
-    if size >= LANES and strides[2] == 8 and strides[1] == 8 * n_words:
-        for r in range(rows):
-            copy_far_words(block.ctypes.data + r * block_row, source + r * strides[0] + 8 * first, size)
-    else:
-        for start in range(0, rows, 64):
-            target = block.ctypes.data + start * block_row
-            here = source + start * strides[0]
-            some = min(64, rows - start)
-            for j in range(first, first + size):
-                word = here + j // n_words * strides[1] + j % n_words * strides[2]
-                for r in range(some):
-                    copy_word(target + r * block_row, word + r * strides[0])
-                target += 8
+    target = int64(block.ctypes.data)
+    near = word_stride == 8 and run_words >= LANES
+    last = first + size
+    while first < last:
+        run, at = first // run_words, first % run_words
+        some = min(run_words - at, last - first) if near else last - first
+        if near and some >= LANES:
+            source = address + runs[run] + 8 * at
+            for r in range(rows):
+                copy_far_words(target + r * block_row, source + row_offsets[start + r], some)
+        else:
+            for begin in range(0, rows, 64):
+                for j in range(some):
+                    word = address + runs[(first + j) // run_words] + (first + j) % run_words * word_stride
+                    for r in range(begin, min(begin + 64, rows)):
+                        copy_word(target + r * block_row + 8 * j, word + row_offsets[start + r])
+        first += some
+        target += 8 * some
     for r in range(rows):
         for j in range(size, filled):
             block[r, j] = 0
@@ -59,41 +95,51 @@ def _mac_uncopied(x, x_row, w, w_row, width, xor, out):
 
 
 @compiled
-def _mac_in_blocks(x, x_strides, w, w_strides, n_words, width, xor, x_block, w_block, out):
+def _mac_in_blocks(x, w, width, xor, x_block, w_block, out):
     batch, neurons = out.shape
+    x_at, w_at = located(*x), located(*w)
     group, panel, longest = len(x_block), len(w_block), x_block.shape[1] - LANES
     x_row, w_row = 8 * x_block.shape[1], 8 * w_block.shape[1]
     for b in range(0, batch, group):
         rows = min(group, batch - b)
         for first in range(0, width, longest):
             size = min(longest, width - first)
-            gather(x + b * x_strides[0], x_strides, rows, n_words, first, size, x_block, LANES)
+            gather(x_at, b, rows, first, size, x_block, LANES)
             for n in range(0, neurons, panel):
                 columns = min(panel, neurons - n)
-                gather(w + n * w_strides[0], w_strides, columns, n_words, first, size, w_block, LANES)
+                gather(w_at, n, columns, first, size, w_block, LANES)
                 xb, wn, most = int64(x_block.ctypes.data), int64(w_block.ctypes.data), max(size, LANES)
                 here = int64(out.ctypes.data) + 8 * (b * neurons + n)
                 add_tiles(xor, xb, x_row, rows, wn, w_row, columns, most, here, 8 * neurons)
 
 
-def mac(x: Words, w: Words, xor: bool, out: NDArray[np.int64]) -> None:
-    """out[b, n] += ones of x[b] AND (or XOR) w[n]; x (batch, inputs, words), w (neurons, inputs, words).
+def operand_of(array: Words) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """An operand of a MAC as kernels take it: its address, and its shape and strides with three axes of rows.
 
-    The operands may have any strides, and any alignment, like arrays that Dask receives from another worker. Blocks of
-    them are copied, so that tiles find them aligned and in the first-level cache. Where one operand has few rows they
-    are not, because copying would cost more than it saves.
+    Rows (rows, inputs, words), or windows (batch, rows, columns, kernel rows, kernel columns, channels, words).
+    """
+    address = address_of(array) if array.flags.carray else array.ctypes.data
+    if array.ndim == 7:
+        return address, array.shape, array.strides
+    (rows, *shape), (row, *strides) = array.shape, array.strides
+    return address, (1, 1, rows, 1, 1, *shape), (0, 0, row, 0, 0, *strides)
+
+
+def mac(x: Words, w: Words, xor: bool, out: NDArray[np.int64]) -> None:
+    """out[b, n] += ones of row b of x AND (or XOR) row n of w, of operands as `mac.mac` has them.
+
+    Blocks of the operands are copied, so that tiles find them aligned and in the first-level cache. Where one operand
+    has few rows they are not, because copying would cost more than it saves.
     """
     _, n_inputs, n_words = w.shape
     width = n_inputs * n_words
-    x_at, w_at = (address_of(a) if a.flags.carray else a.ctypes.data for a in (x, w))
-    x_strides, w_strides = x.strides, w.strides
-    whole_rows = x_strides[1:] == w_strides[1:] == (8 * n_words, 8)
+    whole_rows = x.strides[1:] == w.strides[1:] == (8 * n_words, 8)
     if whole_rows and width >= LANES and min(len(x), len(w)) <= 12:
-        _mac_uncopied(x_at, x_strides[0], w_at, w_strides[0], width, xor, out)
+        x_at, w_at = (address_of(a) if a.flags.carray else a.ctypes.data for a in (x, w))
+        _mac_uncopied(x_at, x.strides[0], w_at, w.strides[0], width, xor, out)
         return
-    panel = 64 if w_strides[0] == 8 else 4  # In Fortran order neighbouring rows lie side by side.
+    panel = 64 if w.strides[0] == 8 else 4  # In Fortran order neighbouring rows lie side by side.
     row = max(LANES, min(512, width)) + LANES  # The gap keeps rows from falling on the same lines of the cache.
-    group = min(128, len(x))
+    group = min(128, len(out))
     blocks = empty_words((group + panel, row))
-    x_block, w_block = blocks[:group], blocks[group:]
-    _mac_in_blocks(x_at, x_strides, w_at, w_strides, n_words, width, xor, x_block, w_block, out)
+    _mac_in_blocks(operand_of(x), operand_of(w), width, xor, blocks[:group], blocks[group:], out)

@@ -27,7 +27,7 @@ from ..core.llvm import (
     store,
 )
 from ..core.ones import add_looked_up
-from .mac_blocks import gather
+from .mac_blocks import gather, located, operand_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -189,12 +189,11 @@ def _add_counts(counts, first, tall, lanes, out, at, rows, stride, n_tables, tab
 
 
 @compiled
-def _lay_out_panel(a, strides, rows, n_words, first, size, block, tall, panel):
+def _lay_out_panel(a, start, rows, first, size, block, tall, panel):
     """Lay out a part of some rows, in `tall` vectors."""
     lanes = len(block)
     for r in range(tall):
-        here, some = a + r * lanes * strides[0], min(lanes, rows - r * lanes)
-        gather(here, strides, some, n_words, first, size, block, size + 3)
+        gather(a, start + r * lanes, min(lanes, rows - r * lanes), first, size, block, size + 3)
         _lay_out_lanes(block.ctypes.data, (size + 3) // 2, panel.ctypes.data + r * lanes, tall * lanes)
 
 
@@ -215,8 +214,10 @@ def _count_panel(panel, steps, tall, lanes, offsets, n_pairs, table, counts, cou
 
 
 @compiled
-def _mac(a, a_rows, a_strides, a_out, b, b_rows, b_strides, b_out, n_words, width, table, scratch, out):
+def _mac(a, a_out, b, b_out, width, table, scratch, out):
     """out[i * a_out + j * b_out] += the ones of the gate of row i of a, which lie in lanes, and row j of b."""
+    a_at, b_at = located(*a), located(*b)
+    a_rows, b_rows = len(a_at[1]), len(b_at[1])
     a_block, b_block, panel, offsets, counts = scratch
     group, lanes = len(b_block), len(a_block)
     most = counts.shape[1] // 2  # rows in lanes whose counts are kept
@@ -228,7 +229,7 @@ def _mac(a, a_rows, a_strides, a_out, b, b_rows, b_strides, b_out, n_words, widt
         for first in range(0, width, LONGEST):
             size = min(LONGEST, width - first)
             steps = (size + 2) // 3
-            gather(b + b0 * b_strides[0], b_strides, in_tables, n_words, first, size, b_block, size + 2)
+            gather(b_at, b0, in_tables, first, size, b_block, size + 2)
             for pair in range(n_pairs):
                 row = int64(b_block.ctypes.data) + 16 * ROW * pair
                 other = row + 8 * ROW if 2 * pair + 1 < in_tables else row
@@ -239,7 +240,7 @@ def _mac(a, a_rows, a_strides, a_out, b, b_rows, b_strides, b_out, n_words, widt
                 start = a0 + v * lanes
                 tall = TALL if (v + TALL) * lanes < in_lanes + lanes else 1
                 rows = min(tall * lanes, in_lanes - v * lanes)
-                _lay_out_panel(a + start * a_strides[0], a_strides, rows, n_words, first, size, a_block, tall, panel)
+                _lay_out_panel(a_at, start, rows, first, size, a_block, tall, panel)
                 to = int64(counts.ctypes.data) + 4 * lanes * v
                 _count_panel(panel, steps, tall, lanes, offsets, n_pairs, table, to, count_stride)
                 if emptied:
@@ -251,13 +252,14 @@ def _mac(a, a_rows, a_strides, a_out, b, b_rows, b_strides, b_out, n_words, widt
 
 
 def mac(x: Words, w: Words, xor: bool, out: NDArray[np.int64]) -> None:
-    """out[b, n] += ones of x[b] AND (or XOR) w[n], of operands of any strides and any alignment."""
+    """out[b, n] += ones of row b of x AND (or XOR) row n of w, of operands as `mac.mac` has them."""
     lanes = shuffled_bytes()
-    _, n_inputs, n_words = w.shape
-    a, b, a_out, b_out = x, w, len(w), 1
-    if _cost(len(w), len(x)) <= _cost(len(x), len(w)):
-        a, b, a_out, b_out = w, x, 1, len(w)
-    group, most = min(TABLE_ROWS, len(b)), min(LANE_ROWS, -(-len(a) // lanes) * lanes)
+    rows, neurons = out.shape
+    width = w.shape[1] * w.shape[2]
+    in_lanes, in_tables, a, b, a_out, b_out = rows, neurons, x, w, neurons, 1
+    if _cost(neurons, rows) <= _cost(rows, neurons):
+        in_lanes, in_tables, a, b, a_out, b_out = neurons, rows, w, x, 1, neurons
+    group, most = min(TABLE_ROWS, in_tables), min(LANE_ROWS, -(-in_lanes // lanes) * lanes)
     scratch = (
         empty_words((lanes, ROW)),
         empty_words((group, ROW)),
@@ -265,9 +267,7 @@ def mac(x: Words, w: Words, xor: bool, out: NDArray[np.int64]) -> None:
         empty_words((-(-group // 2), 4 * LONGEST)).view(np.uint16),
         empty_words((-(-group // 2), most // 2)).view(np.uint16),
     )
-    a_args = (a.ctypes.data, len(a), a.strides, a_out)
-    b_args = (b.ctypes.data, len(b), b.strides, b_out)
-    _mac(*a_args, *b_args, n_words, n_inputs * n_words, TABLES[xor].ctypes.data, scratch, out.reshape(-1))
+    _mac(operand_of(a), a_out, operand_of(b), b_out, width, TABLES[xor].ctypes.data, scratch, out.reshape(-1))
 
 
 def _cost(in_lanes: int, in_tables: int) -> int:

@@ -43,6 +43,10 @@ class Window:
         """The rows and columns that a window spans."""
         return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True))  # type: ignore[return-value]
 
+    def padded(self, *padding: int) -> Window:
+        """The same windows with other pixels around the images."""
+        return replace(self, padding=padding)
+
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """How many windows lie below each other, and side by side, in an image without its padding."""
         top, left, bottom, right = self.padding
@@ -53,7 +57,7 @@ class Window:
 
     def taps(self, images: Any) -> Any:
         """The pixels that each place of a window sees, place by place: of padded images (batch, rows, columns, ...)."""
-        rows, columns = replace(self, padding=(0, 0, 0, 0)).output_size(*images.shape[1:3])
+        rows, columns = self.padded(0, 0, 0, 0).output_size(*images.shape[1:3])
         for i in range(self.kernel[0]):
             for j in range(self.kernel[1]):
                 at = [d * k for d, k in zip(self.dilation, (i, j), strict=True)]
