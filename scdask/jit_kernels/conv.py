@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def windows_of(images: Words, window: Window) -> Words:
 
 
 @primitive(work=metering.convolving)
-def group_counts(weights: Words, windows: Words, gate: MacGate) -> NDArray[np.int64]:
+def group_counts(weights: Words, windows: Words, gate: MacGate) -> Any:
     """The counts (batch, rows, columns, n_neurons) of a group of channels, given its windows."""
 
 

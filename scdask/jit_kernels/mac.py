@@ -32,9 +32,9 @@ def gate_counts(weights: Words, inputs: Words, gate: MacGate, total: int | None 
 def mac(x: Words, w: Words, xor: bool, out: NDArray[np.int64]) -> None:
     """out[b, n] += ones of row b of x AND (or XOR) row n of w, of w (neurons, inputs, words).
 
-    x (batch, inputs, words), or windows of images, (batch, rows, columns, kernel rows, kernel columns, channels, words),
-    whose rows are numbered in C order. The operands may have any strides, and any alignment, like arrays that Dask
-    receives from another worker.
+    x is (batch, inputs, words), or windows (batch, rows, columns, kernel rows, kernel columns, channels, words), which
+    are numbered in C order. The operands may have any strides, and any alignment, like arrays that Dask receives from
+    another worker.
     """
     by = mac_tables if shuffled_bytes() and mac_tables.pays(len(out), len(w), w[0].size) else mac_blocks
     by.mac(x, w, xor, out)

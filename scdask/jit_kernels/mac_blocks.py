@@ -55,7 +55,7 @@ def located(address, shape, strides):
 
 @compiled
 def gather(operand, start, rows, first, size, block, filled):
-    """Copy `size` words, from `first` on, of some rows of an operand to rows of a block, with 0 up to `filled` words."""
+    """Copy `size` words, from `first` on, of rows of an operand to rows of a block, with 0 up to `filled` words."""
     address, row_offsets, runs, run_words, word_stride = operand
     block_row = 8 * block.shape[1]
     target = int64(block.ctypes.data)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.contract import on_host
+from ..core.contract import exactly, on_host
 from ..core.dispatch import backend_of
 from ..errors import BitstreamError
 from .base import Layer
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
 
 class _Activation(Layer):
-    """A function of each value, or of the values of a sample."""
+    """A function of each value."""
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of what it puts out: that of its inputs."""
         return shape
+
+    def __call__(self, x: Any, length: int, start: int = 0) -> Any:
+        """The outputs, float64; lazy for a Dask array, which may be cut anywhere."""
+        return exactly(self.exact, x)
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,12 @@ class Logistic(_Activation):
 
 
 @dataclass(frozen=True)
-class Softmax(_Activation):
+class Softmax(Layer):
     """exp(x) over its sum along the first axis of a sample: probabilities of classes."""
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of what it puts out: that of its inputs."""
+        return shape
 
     def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The outputs."""

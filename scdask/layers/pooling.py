@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import BitstreamError
-from ..vector_ops.conv import Window
+from ..vector_ops.conv import Window, of_windows
 from .base import Layer
 from .windows import images_of, padding_of, pair
 
@@ -41,10 +42,25 @@ class _Pool2d(Layer):
         """What a notebook shows of it."""
         return super().facts() | {"Inputs": f"{self.kernel[0]} x {self.kernel[1]}", "Stride": self.stride}
 
-    def _taps(self, x: Any, around: float) -> Any:
-        top, left, bottom, right = self.padding
-        padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=around)
-        return self.window.taps(padded.transpose(0, 2, 3, 1))
+    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The outputs."""
+        return self._pooled(x, self.window)
+
+    def __call__(self, x: Any, length: int, start: int = 0) -> Any:
+        """The outputs, float64; lazy for a Dask array, whose images may be cut into rows."""
+        self.output_shape(x.shape[1:])
+        return of_windows(self._pooled, x, self.window)
+
+    @abstractmethod
+    def _pooled(self, x: NDArray[np.float64], window: Window) -> NDArray[np.float64]:
+        """The outputs of images, or of rows of them with what is added around these."""
+
+
+def _taps(x: Any, window: Window, around: float) -> Any:
+    """The values (batch, channels, rows, columns) at each place of a window."""
+    top, left, bottom, right = window.padding
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=around)
+    return (tap.transpose(0, 3, 1, 2) for tap in window.taps(padded.transpose(0, 2, 3, 1)))
 
 
 @dataclass(frozen=True)
@@ -61,13 +77,12 @@ class MaxPool2d(_Pool2d):
         As in `SCConv2d`; what is added is never the largest.
     """
 
-    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The outputs."""
-        found: Any = None
-        for tap in self._taps(x, -np.inf):
-            found = tap if found is None else np.maximum(found, tap)
-        outputs: NDArray[np.float64] = found.transpose(0, 3, 1, 2)
-        return outputs
+    def _pooled(self, x: NDArray[np.float64], window: Window) -> NDArray[np.float64]:
+        found: NDArray[np.float64]
+        found, *others = _taps(x, window, -np.inf)
+        for tap in others:
+            found = np.maximum(found, tap)
+        return found
 
 
 @dataclass(frozen=True)
@@ -84,14 +99,13 @@ class AvgPool2d(_Pool2d):
 
     count_padding: bool = True
 
-    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The outputs."""
-        total: Any = sum(self._taps(x, 0.0))
+    def _pooled(self, x: NDArray[np.float64], window: Window) -> NDArray[np.float64]:
+        total: Any = sum(_taps(x, window, 0.0))
         size: Any = self.kernel[0] * self.kernel[1]
         if not self.count_padding:
-            size = sum(self._taps(np.ones((1, 1, *x.shape[2:])), 0.0))
-        outputs: NDArray[np.float64] = (total / size).transpose(0, 3, 1, 2)
-        return outputs
+            size = sum(_taps(np.ones((1, 1, *x.shape[2:])), window, 0.0))
+        means: NDArray[np.float64] = total / size
+        return means
 
 
 @dataclass(frozen=True)

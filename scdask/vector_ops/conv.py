@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from ..core import contract
@@ -12,6 +13,8 @@ from . import products
 from .numbers import concatenate, pad
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..core.words import MacGate
     from .products import Streams
 
@@ -43,9 +46,9 @@ class Window:
         """The rows and columns that a window spans."""
         return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True))  # type: ignore[return-value]
 
-    def padded(self, *padding: int) -> Window:
+    def padded(self, top: int, left: int, bottom: int, right: int) -> Window:
         """The same windows with other pixels around the images."""
-        return replace(self, padding=padding)
+        return replace(self, padding=(top, left, bottom, right))
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """How many windows lie below each other, and side by side, in an image without its padding."""
@@ -54,6 +57,22 @@ class Window:
         return tuple(
             max(0, (n - span) // step + 1) for n, span, step in zip(sizes, self.reach, self.stride, strict=True)
         )  # type: ignore[return-value]
+
+    def seen(self, rows: range, height: int) -> tuple[range, Window]:
+        """The rows of images of a height that some rows of windows see, and the windows with what is around these."""
+        top, left, _, right = self.padding
+        low = self.stride[0] * rows.start - top
+        high = max(low, self.stride[0] * (rows.stop - 1) + self.reach[0] - top)
+        above, below = (min(n, high - low) for n in (max(0, -low), max(0, high - height)))
+        return range(*(min(max(0, n), height) for n in (low, high))), self.padded(above, left, below, right)
+
+    def bands(self, heights: tuple[int, ...], width: int) -> list[range]:
+        """The rows of windows, cut where an image is cut into rows of so many heights: by the centres of windows."""
+        rows = self.output_size(sum(heights), width)[0]
+        first = self.padding[0] - (self.reach[0] - 1) // 2  # what is above the centre of the first window
+        ends = [min(max(0, -(-(end + first) // self.stride[0])), rows) for end in accumulate(heights)]
+        ends = [0, *ends[:-1], rows]
+        return [range(a, b) for a, b in pairwise(ends) if a < b] or [range(0)]
 
     def taps(self, images: Any) -> Any:
         """The pixels that each place of a window sees, place by place: of padded images (batch, rows, columns, ...)."""
@@ -120,11 +139,12 @@ def windowed_product(weights: Any, images: Any, window: Window, streams: Streams
     weights, images = products.brought_together(weights, images)
     operand = split_groups(weights, window.groups) if streams.mode == "split" else weights
     rows = window.output_size(*images.shape[1:3])[0]
-    counts: Any = 0
+    counts: Any = None
     for words in products.word_ranges(operand.shape, streams):
         w = products.encode_weights(operand, streams, words)
         limited = replace(streams, first=words.start, last=words.stop)
-        counts = counts + band_counts(w, images, window, limited, images.shape[1], 0, range(rows))
+        found = band_counts(w, images, window, limited, images.shape[1], range(rows))
+        counts = found if counts is None else counts + found
     return counts if streams.mode == "split" else weights[0].size * streams.bits - counts
 
 
@@ -139,49 +159,59 @@ def _signs(weights: Any) -> Any:
     return concatenate(weights.clip(0.0), (-weights).clip(0.0), axis=1)
 
 
-def band_counts(
-    packed_weights: Any, images: Any, window: Window, streams: Streams, height: int, above: int, rows: range
-) -> Any:
+def band_counts(packed_weights: Any, images: Any, window: Window, streams: Streams, height: int, rows: range) -> Any:
     """The counts of `windowed_product` for some rows of windows, in bipolar mode of XOR instead of XNOR.
 
-    `images` hold at least the pixels of these windows: their first row is row `above` of images of `height` rows.
-    Pixels are encoded a tile of images and of rows at a time, used and dropped.
+    `images` hold the rows that these windows see, of images of `height` rows. A tile of images and of rows at a time is
+    encoded, used and dropped; with its counts it takes at most TILE_BYTES, or a row of windows of an image.
     """
     top, left, bottom, right = window.padding
     batch, _, width, channels = images.shape
     wide = left + width + right
-    row_bytes = 8 * max(1, wide * channels) * len(streams.words) * (1 + streams.both_signs)
+    signs = 1 + streams.both_signs
+    row_bytes = 8 * wide * channels * len(streams.words) * signs
+    counts_bytes = 8 * window.output_size(height, width)[1] * len(packed_weights) * signs
     step, span = window.stride[0], window.reach[0]
-    tall = max(1, min(len(rows), (products.TILE_BYTES // row_bytes - span) // step + 1))
-    deep = max(1, products.TILE_BYTES // (row_bytes * (step * (tall - 1) + span)))
+    image_bytes = row_bytes * (span - step) + (row_bytes * step + counts_bytes) * len(rows)
+    deep = max(1, products.TILE_BYTES // max(1, image_bytes))
+    tall = max(1, len(rows))
+    if image_bytes > products.TILE_BYTES:
+        tall = max(1, (products.TILE_BYTES - row_bytes * (span - step)) // (row_bytes * step + counts_bytes))
     whole = (streams.start + batch, top + height + bottom, wide, channels)
-    stripes = []
+    origin = window.seen(rows, height)[0].start
+    bands = []
     for first in range(rows.start, max(rows.stop, rows.start + 1), tall):
-        last = min(first + tall, rows.stop)
-        low, high = step * first, max(step * (last - 1) + span, step * first)  # of the padded rows
-        inside = [min(max(n - top, 0), height) for n in (low, high)]
-        around = (max(0, top - low), max(0, high - top - height))
-        around = tuple(min(n, high - low) for n in around)
+        some = range(first, min(first + tall, rows.stop))
+        seen, around = window.seen(some, height)
+        low = step * first  # of the rows with their padding
         tiles = []
         for image in range(0, max(batch, 1), deep):
-            pixels = images[image : image + deep, inside[0] - above : inside[1] - above]
-            pixels = contract.exactly(pad, pixels, widths=((0, 0), around, (left, right), (0, 0)))
-            start = streams.start + image
-            region = (slice(start, start + len(pixels)), slice(low, high), slice(0, wide), slice(0, channels))
-            tiles.append(_tile(packed_weights, pixels, window, streams, Part(region, whole, *_ends(streams))))
-        stripes.append(concatenate(*tiles) if len(tiles) > 1 else tiles[0])
-    return concatenate(*stripes, axis=1) if len(stripes) > 1 else stripes[0]
-
-
-def _ends(streams: Streams) -> tuple[int, int]:
-    return streams.words.start, streams.words.stop
+            pixels = images[image : image + deep, seen.start - origin : seen.stop - origin]
+            pixels = contract.exactly(pad, pixels, widths=((0, 0), around.padding[::2], (left, right), (0, 0)))
+            samples = slice(streams.start + image, streams.start + image + len(pixels))
+            region = (samples, slice(low, low + pixels.shape[1]), slice(0, wide), slice(0, channels))
+            part = Part(region, whole, streams.words.start, streams.words.stop)
+            tiles.append(_tile(packed_weights, pixels, window, streams, part))
+        bands.append(concatenate(*tiles) if len(tiles) > 1 else tiles[0])
+    return concatenate(*bands, axis=1) if len(bands) > 1 else bands[0]
 
 
 def _tile(packed_weights: Any, pixels: Any, window: Window, streams: Streams, part: Part) -> Any:
     x = products.encode_inputs(pixels, streams, part)
     counts = window_counts(packed_weights, x, streams.gate, window)
-    if streams.mode == "split":  # The signs of a group stand together.
-        of_groups = counts.reshape(*counts.shape[:-1], window.groups, 2, -1)
-        counts = concatenate(of_groups[..., 0, :], of_groups[..., 1, :], axis=-2)
-        counts = counts.reshape(*counts.shape[:-2], -1)
-    return products.signed_sum(counts, streams)
+    if streams.both_signs:
+        counts = counts[0::2] - counts[1::2]
+    if streams.mode == "bipolar":
+        return counts
+    of_groups = counts.reshape(*counts.shape[:-1], window.groups, 2, -1)  # The signs of a group stand together.
+    counts = of_groups[..., 0, :] - of_groups[..., 1, :]
+    return counts.reshape(*counts.shape[:-2], -1)
+
+
+@composed
+def of_windows(func: Callable[..., Any], images: Any, window: Window) -> Any:
+    """func(images, window=window) of images (batch, channels, height, width): what it makes of each window, float64.
+
+    Of Dask arrays, it is called for rows of images of some channels, with what is added around these.
+    """
+    return contract.exactly(func, images, window=window)
