@@ -12,7 +12,7 @@ import numpy as np
 from ..core.dispatch import BACKENDS, NUMPY, DeviceMeta, backend_of
 from ..core.words import bits_in
 from ..errors import BitstreamError
-from ..vector_ops.numbers import in_64_bits
+from ..vector_ops.numbers import concatenate, in_64_bits
 from .compat import ArraySliceDep, meta_from_array, unify_chunks
 
 if TYPE_CHECKING:
@@ -51,6 +51,17 @@ def in_chunk(func: Callable[..., Any], region: tuple[slice, ...], *args: Any, **
     except BitstreamError as error:
         chunk = ", ".join(f"{along.start}:{along.stop}" for along in region)
         raise BitstreamError(f"{error} in the chunk [{chunk}]") from None
+
+
+def joined(block: Any, axis: int) -> Any:
+    """The blocks along an axis as one; Dask nests them in lists, one for each axis that is not in the result.
+
+    Told to concatenate them itself, it would copy a single block too.
+    """
+    if not isinstance(block, list):
+        return block
+    blocks = [joined(part, axis) for part in block]
+    return concatenate(*blocks, axis=axis) if len(blocks) > 1 else blocks[0]
 
 
 def check_block(block: Any, region: tuple[slice, ...]) -> None:

@@ -20,6 +20,7 @@ from .blocks import (
     compute_once,
     in_chunk,
     is_numpy,
+    joined,
     like_blocks,
     sum_blocks,
     without_empty_chunks,
@@ -79,7 +80,6 @@ def windowed_product(weights: Any, images: Any, window: Window, streams: Streams
             rows=rows,
             new_axes={"h": len(rows), "w": columns},
             adjust_chunks={"n": (neurons,), "k": 1},
-            concatenate=True,
             dtype=np.int64,
         )
         total = None if streams.mode == "split" else size * streams.bits
@@ -106,7 +106,8 @@ def _block(
         first=streams.first + words[0].start,
         last=streams.first + words[0].stop,
     )
-    return in_chunk(_counts, region, w_words, x, window, part, height, rows, region)[..., None]
+    w, images = joined(w_words, 0), joined(x, 1)
+    return in_chunk(_counts, region, w, images, window, part, height, rows, region)[..., None]
 
 
 def _counts(
@@ -129,7 +130,7 @@ def of_windows(func: Callable[..., Any], images: da.Array, window: Window) -> da
         bands.append(
             blockwise(
                 "sc-windows",
-                conv.of_windows,
+                _windows_block,
                 "bchw",
                 func,
                 None,
@@ -137,8 +138,11 @@ def of_windows(func: Callable[..., Any], images: da.Array, window: Window) -> da
                 "bcyx",
                 window=around,
                 new_axes={"h": len(rows), "w": columns},
-                concatenate=True,
                 dtype=np.float64,
             )
         )
     return concatenate(*bands, axis=2) if len(bands) > 1 else bands[0]
+
+
+def _windows_block(func: Callable[..., Any], images: Any, window: Window) -> Any:
+    return conv.of_windows(func, joined(images, 2), window)

@@ -103,7 +103,7 @@ class AvgPool2d(_Pool2d):
         total: Any = sum(_taps(x, window, 0.0))
         size: Any = self.kernel[0] * self.kernel[1]
         if not self.count_padding:
-            size = sum(_taps(np.ones((1, 1, *x.shape[2:])), window, 0.0))
+            size = sum(_taps(np.ones_like(x, shape=(1, 1, *x.shape[2:])), window, 0.0))
         means: NDArray[np.float64] = total / size
         return means
 

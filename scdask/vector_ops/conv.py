@@ -203,9 +203,10 @@ def _tile(packed_weights: Any, pixels: Any, window: Window, streams: Streams, pa
         counts = counts[0::2] - counts[1::2]
     if streams.mode == "bipolar":
         return counts
-    of_groups = counts.reshape(*counts.shape[:-1], window.groups, 2, -1)  # The signs of a group stand together.
-    counts = of_groups[..., 0, :] - of_groups[..., 1, :]
-    return counts.reshape(*counts.shape[:-2], -1)
+    *places, both = counts.shape
+    neurons = both // (2 * window.groups)
+    of_groups = counts.reshape(*places, window.groups, 2, neurons)  # The signs of a group stand together.
+    return (of_groups[..., 0, :] - of_groups[..., 1, :]).reshape(*places, both // 2)
 
 
 @composed
