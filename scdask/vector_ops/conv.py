@@ -174,8 +174,12 @@ def _ends(streams: Streams) -> tuple[int, int]:
 
 
 def _tile(packed_weights: Any, pixels: Any, window: Window, streams: Streams, part: Part) -> Any:
-    x = products.encode_inputs(pixels, streams, part)
-    counts = window_counts(packed_weights, x, streams.gate, window)
+    return signed_counts(packed_weights, products.encode_inputs(pixels, streams, part), window, streams)
+
+
+def signed_counts(packed_weights: Any, images: Any, window: Window, streams: Streams) -> Any:
+    """The ones of the products, each with its sign, of the words of weights and of images with their padding."""
+    counts = window_counts(packed_weights, images, streams.gate, window)
     if streams.mode == "split":  # The signs of a group stand together.
         of_groups = counts.reshape(*counts.shape[:-1], window.groups, 2, -1)
         counts = concatenate(of_groups[..., 0, :], of_groups[..., 1, :], axis=-2)
