@@ -15,8 +15,7 @@ from ..core.dispatch import DASK, backend_of
 from ..errors import BitstreamError
 from ..vector_ops.numbers import of_samples
 from .base import Layer, cut, encodes
-from .early_exit import EarlyExit, Rule, check_rule
-from .early_exit import run as run_until
+from .early_exit import EarlyExit, Rule, check_rule, run_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
