@@ -182,4 +182,7 @@ def in_binary(counts: Any, scale: Any, mode: Mode, bits: int, n_inputs: int) -> 
 
 
 def _with_bias(counts: Any, bias: Any, input_scale: float, **how: Any) -> Any:
-    return in_binary(counts, **how) * input_scale + bias
+    outputs = in_binary(counts, **how)
+    outputs *= input_scale
+    outputs += bias
+    return outputs

@@ -215,9 +215,9 @@ def bits_of_word(words: Any, first: int, last: int, groups: int = 1) -> Any:
     many words less: (..., groups, n_words), where the streams are in so many groups.
     """
     size = last - first
-    if size not in PIECES or first % size:
-        return words & np.uint64((1 << last) - (1 << first))
     *lead, n, _ = words.shape
+    if size not in PIECES or first % size or n == groups:
+        return words & np.uint64((1 << last) - (1 << first))
     a_word = WORD // size
     pieces = words.reshape(*lead, groups, n // groups).copy().view(f"u{size // 8}")[..., first // size :: a_word]
     if n // groups % a_word:
