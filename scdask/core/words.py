@@ -58,7 +58,7 @@ class Part:
     Parameters
     ----------
     region : tuple of slice
-        Where the streams are, an axis each.
+        Where the streams are, an axis each; along the first also an array of uint64, a place each.
     shape : tuple of int
         Shape of the array of all streams, in which they are numbered in C order.
     first, last : int

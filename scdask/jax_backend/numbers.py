@@ -69,6 +69,11 @@ def pad(array: Any, widths: tuple[tuple[int, int], ...]) -> Any:
     return jnp.pad(array, widths)
 
 
+@implements(numbers.resizable)
+def resizable(array: Any) -> Any:
+    return contract.on_host(array)
+
+
 @implements(numbers.broadcast_to)
 def broadcast_to(array: Any, shape: tuple[int, ...]) -> Any:
     return jnp.broadcast_to(array, shape)

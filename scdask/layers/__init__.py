@@ -69,6 +69,7 @@ from .activations import Clip, Logistic, ReLU, Softmax, Tanh
 from .base import Layer
 from .conv import SCConv2d
 from .dense import SCDense, matmul
+from .early_exit import Cycles, EarlyExit, Margin, Rule, Stability
 from .network import SCSequential
 from .perceptron import SCMLP
 from .pooling import AvgPool2d, Flatten, MaxPool2d, Reshape
@@ -77,16 +78,21 @@ __all__ = [
     "SCMLP",
     "AvgPool2d",
     "Clip",
+    "Cycles",
+    "EarlyExit",
     "Flatten",
     "Layer",
     "Logistic",
+    "Margin",
     "MaxPool2d",
     "ReLU",
     "Reshape",
+    "Rule",
     "SCConv2d",
     "SCDense",
     "SCSequential",
     "Softmax",
+    "Stability",
     "Tanh",
     "matmul",
 ]

@@ -59,3 +59,20 @@ class Layer(ABC):
     def facts(self) -> dict[str, Any]:
         """What a notebook shows of it, in a row of a table: names and values, as the layer likes."""
         return {"Kind": type(self).__name__}
+
+
+def encodes(layer: Layer) -> bool:
+    """Whether a layer has generators."""
+    return bool(layer.input_scale < np.inf)
+
+
+def cut(hidden: Any, layer: Layer) -> Any:
+    """Activations, cut to what a layer takes: where it takes no negative ones, that is ReLU."""
+    low = -layer.input_scale if layer.signed else 0.0
+    if low == -np.inf and layer.input_scale == np.inf:
+        return hidden
+    return exactly(_clipped, hidden, low=low, high=layer.input_scale)
+
+
+def _clipped(hidden: Any, low: float, high: float) -> Any:
+    return hidden.clip(low, high)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.contract import exactly
 from ..errors import BitstreamError
-from ..vector_ops.conv import Window, windowed_product
+from ..vector_ops.conv import Window, signed_counts, split_groups, windowed_product
+from ..vector_ops.numbers import pad
+from ..vector_ops.products import encode_inputs, input_part
 from .products import ProductLayer
 from .windows import images_of, padding_of, pair
 
@@ -95,9 +99,28 @@ class SCConv2d(ProductLayer):
 
     def counts(self, x: Any, streams: Streams) -> Any:
         """The ones of the products, each with its sign, summed: int64 (batch, n_neurons, rows, columns)."""
-        weights = np.ascontiguousarray(np.moveaxis(self.operand, 1, -1))
-        counts = windowed_product(weights, x.transpose(0, 2, 3, 1), self.window, streams)
+        counts = windowed_product(self._filters, x.transpose(0, 2, 3, 1), self.window, streams)
         return counts.transpose(0, 3, 1, 2)
+
+    @property
+    def _filters(self) -> Any:
+        return np.ascontiguousarray(np.moveaxis(self.operand, 1, -1))
+
+    @cached_property
+    def encoded_signs(self) -> Any:
+        """The weights as they are encoded, (n_neurons, rows, columns, channels / groups)."""
+        return split_groups(self._filters, self.groups) if self.mode == "split" else self._filters
+
+    def input_words(self, x: Any, streams: Streams, samples: NDArray[np.uint64]) -> Any:
+        """The words of scaled inputs, (batch, rows, columns, channels, n_words), with what is added around them."""
+        top, left, bottom, right = self.padding
+        images = exactly(pad, x.transpose(0, 2, 3, 1), widths=((0, 0), (top, bottom), (left, right), (0, 0)))
+        part = input_part(images.shape, streams)
+        return encode_inputs(images, streams, replace(part, region=(samples, *part.region[1:])))
+
+    def word_counts(self, weights: Any, inputs: Any, streams: Streams) -> Any:
+        """The counts of words of both, (batch, n_neurons, rows, columns)."""
+        return signed_counts(weights, inputs, self.window, streams).transpose(0, 3, 1, 2)
 
     def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The outputs in floating point."""

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..core.checks import as_real
-from ..core.contract import exactly
+from ..core.contract import exactly, gate_counts
 from ..core.words import OPERAND_GATE
 from ..errors import BitstreamError
 from ..generators import SNG, Sobol
 from ..generators.independence import tell_of_correlation
 from ..vector_ops.numbers import divide, largest
-from ..vector_ops.products import Streams, as_weights, check_layer, encoded_product
+from ..vector_ops.products import (
+    Streams,
+    as_weights,
+    check_layer,
+    encode_inputs,
+    encoded_product,
+    input_part,
+    signed_sum,
+    split_signs,
+)
 from .products import ProductLayer, in_binary
 
 if TYPE_CHECKING:
@@ -107,6 +117,20 @@ class SCDense(ProductLayer):
     def counts(self, x: Any, streams: Streams) -> Any:
         """The ones of the products, each with its sign, summed over the inputs: int64 (batch, n_neurons)."""
         return encoded_product(self.operand, x, streams)
+
+    @cached_property
+    def encoded_signs(self) -> Any:
+        """The weights as they are encoded."""
+        return split_signs(self.operand) if self.mode == "split" else self.operand
+
+    def input_words(self, x: Any, streams: Streams, samples: NDArray[np.uint64]) -> Any:
+        """The words of scaled inputs."""
+        part = input_part(x.shape, streams)
+        return encode_inputs(x, streams, replace(part, region=(samples, *part.region[1:])))
+
+    def word_counts(self, weights: Any, inputs: Any, streams: Streams) -> Any:
+        """The counts of words of both."""
+        return signed_sum(gate_counts(weights, inputs, streams.gate), streams)
 
     def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The outputs in floating point."""

@@ -10,11 +10,12 @@ import numpy as np
 
 from .. import _html
 from ..core.checks import INTEGERS, as_host, as_real, check_choice
-from ..core.contract import exactly, on_host
+from ..core.contract import on_host
 from ..core.dispatch import DASK, backend_of
 from ..errors import BitstreamError
 from ..vector_ops.numbers import of_samples
-from .base import Layer
+from .base import Layer, cut, encodes
+from .early_exit import EarlyExit, Rule, check_rule, run_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -166,13 +167,21 @@ class SCSequential:
         left = iter(given)
         return [next(left) if encodes(layer) else 0 for layer in self.layers]
 
-    def logits(self, x: Any, length: int | Sequence[int]) -> Any:
-        """The outputs for inputs (batch, *input_shape), from streams of `length` bits; lazy if `x` is."""
+    def logits(self, x: Any, length: int | None = None, *, lengths: Sequence[int] | None = None) -> Any:
+        """The outputs for inputs (batch, *input_shape), from streams of so many bits, see `predict`; lazy if `x` is."""
         inputs = self._fitting(x)
-        run = partial(self._run, self.lengths(length))
+        run = partial(self._run, self._given_lengths(length, lengths))
         if inputs.ndim == 4 and backend_of(inputs) is DASK and max(inputs.numblocks[1:]) > 1:
             return run(inputs, 0)  # layer by layer, as images may be too large for a task
         return of_samples(run, inputs, self.shapes[-1])
+
+    def _given_lengths(self, length: int | None, lengths: Sequence[int] | None) -> list[int]:
+        if (length is None) == (lengths is None):
+            raise BitstreamError(
+                f"a network is given the length of all its streams, or the lengths of each layer that encodes, "
+                f"not {length!r} and {lengths!r}"
+            )
+        return self.lengths(length if lengths is None else lengths)
 
     def _run(self, lengths: list[int], x: Any, start: int) -> Any:
         hidden = x
@@ -180,17 +189,45 @@ class SCSequential:
             hidden = layer(cut(hidden, layer) if inner else hidden, length, start)
         return hidden
 
-    def predict(self, x: Any, length: int | Sequence[int]) -> Any:
+    def predict(
+        self,
+        x: Any,
+        length: int | None = None,
+        *,
+        lengths: Sequence[int] | None = None,
+        stop: Rule | None = None,
+    ) -> Any:
         """What is read out for inputs (batch, *input_shape): labels, or values; lazy for a Dask array.
 
         Parameters
         ----------
         x : array_like or dask Array, shape (batch, *input_shape)
             In the range that the first layer takes.
-        length : int, or a sequence of them
-            Bits of a stream, of all layers or of each that encodes.
+        length : int
+            Bits of a stream, of all layers.
+        lengths : sequence of int
+            Bits of a stream of each layer that encodes, instead of `length`.
+        stop : Margin, Stability, Cycles or another Rule, optional
+            When a sample goes no further. Cut at n cycles, a network is evaluated from the first n bits of all its
+            streams; streams that are shorter are whole. See `scdask.layers.early_exit`.
+
+        Returns
+        -------
+        array, shape (batch,); or EarlyExit of (label, cycles, margin), if it stops
+
+        Raises
+        ------
+        BitstreamError
+            If neither the length nor the lengths are given, or both; the lengths or the inputs do not fit; or the
+            network cannot be stopped by the rule.
         """
-        return self.read_out(self.logits(x, length))
+        if stop is None:
+            return self.read_out(self.logits(x, length, lengths=lengths))
+        bits = self._given_lengths(length, lengths)
+        check_rule(stop, self, bits)
+        shape = (self.shapes[-1][0] + 2,)
+        found = on_host(of_samples(partial(run_until, self, bits, stop), self._fitting(x), shape))
+        return EarlyExit(self.read_out(found[:, :-2]), found[:, -2].astype(np.int64), found[:, -1])
 
     def predict_float(self, x: Any) -> Any:
         """What the same weights give in floating point; lazy for a Dask array."""
@@ -231,20 +268,3 @@ class SCSequential:
         if isinstance(index, np.ndarray):
             return self.classes[index]
         return index.map_blocks(self.classes.take, dtype=self.classes.dtype, meta=self.classes[:0])
-
-
-def encodes(layer: Layer) -> bool:
-    """Whether a layer has generators."""
-    return bool(layer.input_scale < np.inf)
-
-
-def cut(hidden: Any, layer: Layer) -> Any:
-    """Activations, cut to what a layer takes: where it takes no negative ones, that is ReLU."""
-    low = -layer.input_scale if layer.signed else 0.0
-    if low == -np.inf and layer.input_scale == np.inf:
-        return hidden
-    return exactly(_clipped, hidden, low=low, high=layer.input_scale)
-
-
-def _clipped(hidden: Any, low: float, high: float) -> Any:
-    return hidden.clip(low, high)

@@ -20,6 +20,8 @@ from ..vector_ops.products import Streams, as_weights
 from .base import Layer
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ..core.words import Mode
 
 
@@ -131,6 +133,23 @@ class ProductLayer(Layer):
         """The ones of the products of scaled inputs, each with its sign, summed to the outputs: int64."""
         raise NotImplementedError
 
+    # What follows serves early exit, which keeps words and counts from call to call.
+
+    groups: ClassVar[int] = 1  # groups of inputs that are multiplied apart
+
+    @cached_property
+    def encoded_signs(self) -> Any:
+        """The weights as they are encoded, in split mode w+ and w-."""
+        raise NotImplementedError
+
+    def input_words(self, x: Any, streams: Streams, samples: NDArray[np.uint64]) -> Any:
+        """The words of scaled inputs, which `streams` limits, of the samples with these numbers."""
+        raise NotImplementedError
+
+    def word_counts(self, weights: Any, inputs: Any, streams: Streams) -> Any:
+        """The `counts` of words of both, in bipolar mode of XOR instead of XNOR."""
+        raise NotImplementedError
+
     def outputs(self, counts: Any, bits: int) -> Any:
         """What so many ones among streams of so many bits stand for, bias included: float64, of the shape of counts."""
         bias = self.bias.reshape(-1, *[1] * (counts.ndim - 2))
@@ -163,4 +182,7 @@ def in_binary(counts: Any, scale: Any, mode: Mode, bits: int, n_inputs: int) -> 
 
 
 def _with_bias(counts: Any, bias: Any, input_scale: float, **how: Any) -> Any:
-    return in_binary(counts, **how) * input_scale + bias
+    outputs = in_binary(counts, **how)
+    outputs *= input_scale
+    outputs += bias
+    return outputs

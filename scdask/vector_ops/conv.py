@@ -197,8 +197,12 @@ def band_counts(packed_weights: Any, images: Any, window: Window, streams: Strea
 
 
 def _tile(packed_weights: Any, pixels: Any, window: Window, streams: Streams, part: Part) -> Any:
-    x = products.encode_inputs(pixels, streams, part)
-    counts = window_counts(packed_weights, x, streams.gate, window)
+    return signed_counts(packed_weights, products.encode_inputs(pixels, streams, part), window, streams)
+
+
+def signed_counts(packed_weights: Any, images: Any, window: Window, streams: Streams) -> Any:
+    """The ones of the products, each with its sign, of the words of weights and of images with their padding."""
+    counts = window_counts(packed_weights, images, streams.gate, window)
     if streams.both_signs:
         counts = counts[0::2] - counts[1::2]
     if streams.mode == "bipolar":

@@ -123,10 +123,14 @@ def stream_numbers(part: Part, xp: Any = np) -> Any:
     if not part.region:
         return xp.zeros((), np.uint64)
     *outer, last = part.region
-    numbers = xp.arange(last.start, last.stop, dtype=np.uint64)
+    numbers = _along(last, xp)
     stride = 1
     for along, below in zip(reversed(outer), reversed(part.shape), strict=False):
         stride *= below
-        steps = xp.arange(along.start, along.stop, dtype=np.uint64) * np.uint64(stride)
+        steps = _along(along, xp) * np.uint64(stride)
         numbers = numbers + steps.reshape(-1, *[1] * numbers.ndim)
     return numbers
+
+
+def _along(where: Any, xp: Any) -> Any:
+    return xp.arange(where.start, where.stop, dtype=np.uint64) if isinstance(where, slice) else xp.asarray(where)

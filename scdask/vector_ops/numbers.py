@@ -82,6 +82,12 @@ def of_samples(func: Callable[..., Any], array: Any, shape: tuple[int, ...]) -> 
 
 
 @composed
+def resizable(array: Any) -> Any:
+    """The array where kernels take any number of rows at once: on the host, if they are compiled for each shape."""
+    return array
+
+
+@composed
 def filled(mask: Any, n_words: int) -> Any:
     """Words of only ones where a mask is true, of only zeros elsewhere."""
     return broadcast_to(mask.astype(np.uint64)[..., None] * ONES, (*mask.shape, n_words))

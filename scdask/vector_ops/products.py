@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..core import contract
 from ..core.checks import as_real, check_encoding, check_mode, check_product
 from ..core.dispatch import composed
-from ..core.words import OPERAND_GATE, OPERAND_POLARITY, Part, bits_in, words_for
+from ..core.words import OPERAND_GATE, OPERAND_POLARITY, WORD, Part, bits_in, words_for
 from ..errors import BitstreamError
-from .numbers import concatenate
+from .numbers import concatenate, pad
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from ..generators import SNG
 
 OPERAND_BYTES = 2**26  # bytes of encoded weights held at once
+PIECES = (8, 16, 32)  # bits of streams that lie side by side in a word
 MOST_RANGES = 100_000  # ranges of words that a product goes through one after the other
 TILE_BYTES = 2**25  # bytes of encoded inputs held at once
 
@@ -202,6 +205,24 @@ def encode_inputs(inputs: Any, streams: Streams, part: Part) -> Any:
 def _both_signs(inputs: Any) -> Any:
     signs = inputs.astype(float)[:, None]
     return concatenate(signs.clip(0.0), (-signs).clip(0.0), axis=1)
+
+
+@composed
+def bits_of_word(words: Any, first: int, last: int, groups: int = 1) -> Any:
+    """Only bits `first` up to `last` of streams (..., n, 1) that are a word each, for a gate and a count.
+
+    The others are 0. Pieces of 8, 16 or 32 bits of several streams lie side by side in a word instead, which takes as
+    many words less: (..., groups, n_words), where the streams are in so many groups.
+    """
+    size = last - first
+    *lead, n, _ = words.shape
+    if size not in PIECES or first % size or n == groups:
+        return words & np.uint64((1 << last) - (1 << first))
+    a_word = WORD // size
+    pieces = words.reshape(*lead, groups, n // groups).copy().view(f"u{size // 8}")[..., first // size :: a_word]
+    if n // groups % a_word:
+        pieces = pad(pieces, ((0, 0),) * (pieces.ndim - 1) + ((0, -(n // groups) % a_word),))
+    return pieces.copy().view(np.uint64)
 
 
 def signed_sum(counts: Any, streams: Streams) -> Any:
