@@ -65,7 +65,7 @@ class Imported:
         if not self.scaled:
             if calibration is None:
                 raise BitstreamError("it has no input scales: give it calibration inputs, like those to come")
-            layers = with_signs(with_input_scale(layers, as_calibration(calibration, self.input_shape)))
+            layers = prepared(layers, as_calibration(calibration, self.input_shape))
         return {"layers": tuple(layers), "classes": labels, "input_shape": self.input_shape, "readout": readout}
 
     def _usual_readout(self, labels: Any) -> str:
@@ -99,23 +99,57 @@ def as_calibration(calibration: ArrayLike, shape: tuple[int, ...]) -> Any:
     return inputs
 
 
-def with_input_scale(layers: list[Any], inputs: Any) -> list[Any]:
+def prepared(layers: list[Any], inputs: Any) -> list[Any]:
     """The layers, of which the first that encodes has the scale of what the inputs cause there.
 
-    In [0, 1] it is 1. Else it is the largest size, the layer is signed if a value is negative, and later inputs beyond
-    that are cut.
+    For inputs in [0, 1] it is 1. Else, or if there is a layer in binary before it, it is the largest size, the layer is
+    signed if a value is negative, and what later inputs cause beyond that is cut.
     """
-    i = next((i for i, layer in enumerate(layers) if isinstance(layer, ProductLayer)), None)
-    if i is None:
+    if not any(isinstance(layer, ProductLayer) for layer in layers):
         raise BitstreamError("it has no layer of products, whose operands would be streams")
-    for layer in layers[:i]:
-        inputs = layer.exact(inputs)
-    low, high = float(inputs.min()), float(inputs.max())
-    if low >= 0 and high <= 1:
-        return layers
-    scale = max(-low, high)
-    first = replace(layers[i], input_scale=scale, signed=low < 0)
-    return [*layers[:i], Saturation(-scale if low < 0 else 0.0, scale), first, *layers[i + 1 :]]
+    found: list[Any] = []
+    hidden, shape, inner = inputs, inputs.shape[1:], False
+    for i, layer in enumerate(layers):
+        following = layers[i + 1] if i + 1 < len(layers) else None
+        if isinstance(layer, Affine) and isinstance(following, ProductLayer):
+            folded = layer.into_next(following, shape)
+            outputs = layer.exact(hidden)
+            if folded is not None and error_scale(folded, hidden) <= error_scale(following, outputs):
+                layers[i + 1] = folded
+                continue
+        if isinstance(layer, ProductLayer) and not inner:
+            inner = True
+            low, high = float(hidden.min()), float(hidden.max())
+            apart = _apart(layer, hidden) if low < 0 or high > 1 else None
+            if apart is not None:
+                hidden, (scaler, layer) = apart[0].exact(hidden), apart
+                found.append(scaler)
+                low, high = float(hidden.min()), float(hidden.max())
+            if low < 0 or high > 1 or found:
+                scale = max(-low, high) if low < 0 or high > 1 else 1.0
+                found.append(Saturation(-scale if low < 0 else 0.0, scale))
+                layer = replace(layer, input_scale=scale, signed=low < 0)
+        found.append(layer)
+        hidden, shape = layer.exact(hidden), layer.output_shape(shape)
+    return with_signs(found)
+
+
+def _apart(layer: ProductLayer, x: Any) -> tuple[Affine, ProductLayer] | None:
+    """Inputs of a dense layer, each divided by its own largest size, and the layer that takes these.
+
+    None, if errors are not at least halved by that: columns of a table may have very different units.
+    """
+    if x.ndim != 2:
+        return None
+    sizes = abs(x).max(axis=0)
+    sizes[sizes == 0] = 1
+    own = replace(layer, weights=layer.weights * sizes)
+    return (Affine(1 / sizes, 0.0), own) if 2 * own.weight_scale <= layer.weight_scale * sizes.max() else None
+
+
+def error_scale(layer: ProductLayer, x: Any) -> float:
+    """What errors of counts are multiplied with: twice that if inputs have signs, which takes twice the operations."""
+    return float(layer.weight_scale * abs(x).max() * (2 if (x < 0).any() else 1))
 
 
 def with_signs(layers: list[Any]) -> list[Any]:

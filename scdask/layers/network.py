@@ -319,7 +319,7 @@ class SCSequential:
         imported = read_onnx(model, None if inputs is None else inputs.shape[1:])
         with named(imported.name):
             network = cls(**imported.network(inputs, classes, readout))
-        return network if imported.scaled else network.calibrated(inputs, percentile)
+        return network if inputs is None or imported.scaled else network.calibrated(inputs, percentile)
 
     @classmethod
     def from_sklearn(cls, estimator: Any, calibration: ArrayLike, *, percentile: float = 100) -> Self:

@@ -153,7 +153,7 @@ class _Reader:
                 f"its input {value.name!r} leaves sizes open, (samples, {shown}): only the number of samples may be; "
                 "calibration inputs of the shape to come tell the others"
             )
-        if min(sample) < 1:  # type: ignore[type-var]
+        if any(not size or size < 1 for size in sample):
             raise BitstreamError(f"its input {value.name!r} has samples of shape {tuple(sample)}, without any values")
         self.batch = sizes[0] or ANY_BATCH
         self.input_shape = tuple(int(size) for size in sample)  # type: ignore[arg-type]
@@ -302,7 +302,7 @@ class _Reader:
         if weights.ndim != 2:
             raise BitstreamError(f"the weights of a dense layer have two axes, not the shape {weights.shape}")
         bias = self._for_samples(bias, weights.shape[:1])
-        self._put_product(SCDense(weights, np.broadcast_to(bias, weights.shape[:1])))
+        self._put(SCDense(weights, np.broadcast_to(bias, weights.shape[:1])))
 
     def _conv(self, node: Any, given: list[Any]) -> None:
         attributes = self._attributes(node)
@@ -320,16 +320,7 @@ class _Reader:
         bias = self._weights(given, 2, "bias (B)") if len(node.input) > 2 and node.input[2] else np.zeros(len(weights))
         window = self._window(attributes, kernel)
         how = {name: getattr(window, name) for name in ("stride", "padding", "dilation")}
-        self._put_product(SCConv2d(weights, bias, **how, groups=attributes.get("group", 1)))
-
-    def _put_product(self, layer: ProductLayer) -> None:
-        """A layer of products, which takes over the affine function before it where that is exact."""
-        if self.stored or not self.layers or not isinstance(self.layers[-1], Affine):
-            self._put(layer)
-            return
-        affine = self.layers.pop()
-        folded = affine.into_next(layer, self.shape)
-        self._put(*((affine, layer) if folded is None else (folded,)))
+        self._put(SCConv2d(weights, bias, **how, groups=attributes.get("group", 1)))
 
     def _window(self, attributes: dict[str, Any], kernel: tuple[int, ...]) -> Window:
         ones = [1, 1]
@@ -485,20 +476,23 @@ class _Reader:
     def _rearranged(self, whole: tuple[int, ...]) -> None:
         """A new shape of (samples, ...)."""
         if not whole or whole[0] != self.batch or math.prod(whole[1:]) != math.prod(self.shape):
-            old = ("samples", *self.shape)
-            new = tuple("samples" if size == self.batch == ANY_BATCH else size for size in whole)
-            raise BitstreamError(f"it turns {old} into {new}, and does not leave the samples on the first axis")
+            old, new = (", ".join(map(self._size, sizes)) for sizes in ((self.batch, *self.shape), whole))
+            raise BitstreamError(f"it turns ({old}) into ({new}), and does not leave the samples on the first axis")
         shape = tuple(int(size) for size in whole[1:])
-        if self.readout and not self.stored:
-            self.shape = shape
-        elif shape != self.shape or self.stored:
+        if shape != self.shape or self.stored:
             layer: Any = Flatten() if len(shape) == 1 else Reshape(shape)
             affine = self.layers[-1] if self.layers else None
-            if isinstance(affine, Affine) and not self.stored:  # so that the layer behind may take it over
+            if isinstance(affine, Affine) and not self.stored:  # Now a layer of products may take it over.
                 self.layers[-1:] = [layer, affine.reshaped(self.shape, shape)]
                 self.shape = shape
             else:
                 self._put(layer)
+
+    def _size(self, size: int) -> str:
+        times, rest = divmod(size, ANY_BATCH)
+        if self.batch != ANY_BATCH or rest or not size:
+            return str(size)
+        return "samples" if times == 1 else f"{times} * samples"
 
     def _flatten(self, node: Any, given: list[Any]) -> None:
         axis = self._attributes(node).get("axis", 1)
@@ -507,9 +501,11 @@ class _Reader:
         self._rearranged((self.batch, math.prod(self.shape)))
 
     def _reshape(self, node: Any, given: list[Any]) -> None:
+        if self.readout and not self.stored:  # The labels may have any shape.
+            return
         attributes = self._attributes(node)
         target = attributes.get("shape") if len(node.input) < 2 else self._weights(given, 1, "sizes")
-        sizes = [int(size) for size in np.ravel(target)]
+        sizes = [int(size) for size in np.ravel(np.asarray(target))]
         old = (self.batch, *self.shape)
         if not attributes.get("allowzero"):
             sizes = [old[i] if size == 0 and i < len(old) else size for i, size in enumerate(sizes)]
@@ -520,7 +516,7 @@ class _Reader:
 
     def _axes(self, node: Any, given: list[Any], count: int) -> list[int] | None:
         axes = self._attributes(node).get("axes") if len(node.input) < 2 else given[1]
-        return None if axes is None else [int(axis) % count for axis in np.ravel(axes)]
+        return None if axes is None else [int(axis) % count for axis in np.ravel(np.asarray(axes))]
 
     def _squeeze(self, node: Any, given: list[Any]) -> None:
         old = (self.batch, *self.shape)
@@ -538,7 +534,7 @@ class _Reader:
     def _unsqueeze(self, node: Any, given: list[Any]) -> None:
         whole = [self.batch, *self.shape]
         axes = self._attributes(node).get("axes") if len(node.input) < 2 else given[1]
-        axes = [int(axis) for axis in np.ravel(axes)]
+        axes = [int(axis) for axis in np.ravel(np.asarray(axes))]
         for axis in sorted(axis % (len(whole) + len(axes)) for axis in axes):
             whole.insert(axis, 1)
         self._rearranged(tuple(whole))

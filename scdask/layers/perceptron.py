@@ -107,8 +107,8 @@ class SCMLP(SCSequential):
                 "label of its own: it was fitted with y (samples, labels), multilabel or one-hot; labels (samples,) fit"
             )
         weights = [coefs.T for coefs in classifier.coefs_]
-        given = {"calibration": calibration, "classes": classes, "percentile": percentile}
-        return cls.from_arrays(weights, classifier.intercepts_, **given)
+        biases = classifier.intercepts_
+        return cls.from_arrays(weights, biases, calibration=calibration, classes=classes, percentile=percentile)
 
     @classmethod
     def load(cls, file: Any, calibration: ArrayLike | None = None, percentile: float = 100) -> Self:
@@ -150,8 +150,8 @@ class SCMLP(SCSequential):
                 raise BitstreamError(f"the model {file} takes x (samples, {weights[0].shape[1]}), not {given.shape}")
         scales = arrays.get("input_scales")
         if scales is None and calibration is not None:
-            given = {"calibration": calibration, "classes": classes, "percentile": percentile}
-            return cls.from_arrays(weights, biases, **given)
+            how: Any = {"calibration": calibration, "classes": classes, "percentile": percentile}
+            return cls.from_arrays(weights, biases, **how)
         if scales is None and count > 1:
             raise BitstreamError(f"the model {file} has {count} layers but no input_scales: give it calibration inputs")
         scales = np.ones(count) if scales is None else as_weights(scales)
