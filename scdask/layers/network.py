@@ -274,7 +274,7 @@ class SCSequential:
             return self.classes[index]
         return index.map_blocks(self.classes.take, dtype=self.classes.dtype, meta=self.classes[:0])
 
-    def score(self, x: Any, y: ArrayLike, length: int | Sequence[int]) -> float:
+    def score(self, x: Any, y: ArrayLike, length: int | None = None, *, lengths: Sequence[int] | None = None) -> float:
         """How well it predicts, as the `score` of scikit-learn's estimators says it.
 
         Parameters
@@ -282,7 +282,7 @@ class SCSequential:
         x : array_like or dask Array, shape (batch, *input_shape)
         y : array_like or dask Array, shape (batch,) or (batch, n)
             The labels or values that are right.
-        length : int, or a sequence of them
+        length, lengths
             As in `predict`.
 
         Returns
@@ -297,7 +297,7 @@ class SCSequential:
         BitstreamError
             If there are no samples, or `y` has another shape than what is predicted.
         """
-        predicted, right = compute(self.predict(x, length), y, name="score")
+        predicted, right = compute(self.predict(x, length, lengths=lengths), y, name="score")
         right = as_host(right, "y")
         if right.shape != predicted.shape or not len(predicted):
             raise BitstreamError(f"a score needs the right values of {predicted.shape} predictions, not {right.shape}")
