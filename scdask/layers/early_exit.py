@@ -307,7 +307,7 @@ class _Counter:
                 x = inputs[..., piece.start - start : piece.stop - start]
                 if bits is not None:
                     w = products.bits_of_word(w, *bits)
-                    x = products.bits_of_word(x, *bits, self.layer.groups)
+                    x = products.bits_of_word(x, *bits, getattr(self.layer, "groups", 1))
                 counts = counts + self.layer.word_counts(w, x, streams)
         return counts
 
