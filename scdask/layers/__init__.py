@@ -78,7 +78,7 @@ number for all; or a subclass of `Rule` of your own.
 
 A run that is cut at n cycles is the network evaluated from the first n bits of all its streams of N: each layer counts
 them, and what it puts out is encoded again, as a stream of N bits of which the next layer counts the first n. A sample
-has the results of a run cut at its cycles, and `Cycles(N)` those of a plain one:
+has the results of a run cut at its cycles, and `Cycles(N)` gives those of a plain one:
 
 >>> at_16 = cycles == 16
 >>> bool((label[at_16] == mlp.predict(x, 1024, stop=Cycles(16)).label[at_16]).all())
@@ -87,8 +87,11 @@ True
 Samples that are decided are taken out of the chunk. For the others the first layer that encodes goes on counting where
 it was; no bit of its inputs is encoded twice. Later layers, whose inputs differ at each check, count again from bit 0:
 the default checks (`early_exit.checks`) are few where bits are many. Each check also takes the arithmetic in binary
-between the layers. Of a Dask array a chunk is a task that does all its checks, and label, cycles and margin are lazy
-arrays of one graph. JAX arrays are moved to the host, as JAX would compile each number of samples anew.
+between the layers, so that the time falls less than the cycles do, most of all for small layers and small chunks.
+
+Of a Dask array a chunk of whole samples is a task that does all its checks, and label, cycles and margin are lazy
+arrays of one graph: compute them together. JAX arrays are moved to the host, as JAX would compile for each number of
+samples anew.
 
 `lengths` gives each layer that encodes its own, and `search_lengths` finds short ones on calibration data:
 

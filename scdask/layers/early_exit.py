@@ -227,12 +227,9 @@ def run_until(network: SCSequential, lengths: list[int], rule: Rule, x: Any, sta
                 hidden = layer(cut(hidden, layer), 0)
         logits = on_host(hidden)
         margin = margins(network, logits)
-        before, labels = labels, logits.argmax(axis=1) if logits.shape[1] > 1 else logits > 0
-        if network.readout == "labels":
-            labels = logits > 0
+        before, labels = labels, logits > 0 if _each_alone(network) else logits.argmax(axis=1)[:, None]
         if before is not None:
-            kept = labels == before
-            same *= kept if kept.ndim == 1 else kept.all(axis=1)
+            same *= (labels == before).all(axis=1)
         same += 1
         done = rule.decided(margin, same) | (cycles == points[-1])
         at = rows[done]
@@ -248,7 +245,7 @@ def margins(network: SCSequential, logits: NDArray[np.float64]) -> NDArray[np.fl
     """How sure a network is of each sample, of its outputs (batch, n): see `Margin`."""
     if network.readout == "values":
         return np.full(len(logits), np.nan)
-    if network.readout == "labels" or logits.shape[1] == 1:
+    if _each_alone(network):
         sure: NDArray[np.float64] = np.tanh(abs(logits) / 2).min(axis=1)
         return sure
     *_, second, first = np.partition(logits, -2, axis=1).T
@@ -256,6 +253,11 @@ def margins(network: SCSequential, logits: NDArray[np.float64]) -> NDArray[np.fl
         return first - second  # type: ignore[no-any-return]
     apart: NDArray[np.float64] = -np.expm1(second - first) / np.exp(logits - first[:, None]).sum(axis=1)
     return apart
+
+
+def _each_alone(network: SCSequential) -> bool:
+    """Whether the sign of an output says its label."""
+    return network.readout == "labels" or network.shapes[-1] == (1,)
 
 
 class _Counter:
