@@ -98,12 +98,16 @@ class Margin(Rule):
     output for two classes these are 1 / (1 + exp(-z)) and the rest, so that it is tanh(|z| / 2); of several labels a
     sample (multilabel) it is the smallest of their margins. A `Softmax` at the end of the network is not applied twice.
 
+    The outputs of few bits have errors of their own, with which a margin can be large by chance: the rule needs a large
+    `least`, most of all with `Bernoulli` streams.
+
     Parameters
     ----------
     least : float
         Above 0, at most 1.
     at : sequence of int, optional
-        The cycles after which it is asked; by default `checks`.
+        The cycles after which it is asked; by default `checks`. Fewer checks, such as (16, 64), take more cycles, and
+        on a computer often less time.
 
     References
     ----------
