@@ -1,4 +1,4 @@
-"""HTML of objects for notebooks: tables that take the colours of the page, so that dark themes can be read too."""
+"""Tables of objects, for notebooks in HTML that takes the colours of the page, so that dark themes can be read too."""
 
 from __future__ import annotations
 
@@ -32,6 +32,17 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], not
     body = "".join(f"<tr>{''.join(_cell('td', value, i) for i, value in enumerate(row))}</tr>" for row in rows)
     below = f"<p style='font-size: smaller; max-width: 50em'>{escape(note)}</p>" if note else ""
     return f"<table>{_caption(title)}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
+
+
+def plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same as text."""
+    lines = [columns, *rows]
+    first, *others = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = (
+        [name.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others, strict=True))]
+        for name, *cells in lines
+    )
+    return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
 def in_colours_of_page(svg: str) -> str:

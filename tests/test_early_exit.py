@@ -105,6 +105,7 @@ def test_each_sample_equals_a_run_cut_at_its_cycles(name):
     np.testing.assert_array_equal(whole.label, network.predict(x, 300))
     assert set(whole.cycles) == {300}
     logits = network.logits(x, 300)
+    np.testing.assert_array_equal(whole.margin, early_exit.margins(network, logits))
     top = np.sort(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), axis=1)
     np.testing.assert_allclose(whole.margin, top[:, -1] - top[:, -2], rtol=1e-12)
 

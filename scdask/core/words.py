@@ -65,7 +65,7 @@ class Part:
         The words, from `first` up to `last`.
     """
 
-    region: Region
+    region: tuple[Any, ...]
     shape: tuple[int, ...]
     first: int
     last: int

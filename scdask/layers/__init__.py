@@ -63,6 +63,62 @@ layer is `signed`, to [-input_scale, input_scale].
 >>> network = sc.SCSequential(layers, input_shape=(64,))
 >>> bool((network.predict(x, 4096) == network.predict_float(x)).mean() > 0.9)
 True
+
+As few cycles as needed
+-----------------------
+The first bits of a stream are a coarse value already, and many samples need no more (progressive precision). With a
+rule that stops it, `predict` gives the label of each sample, the cycles that it took, and its margin: `Margin`, the
+difference of the two largest softmax probabilities; `Stability`, the same label at some checks in a row; `Cycles`, a
+number for all; or a subclass of `Rule` of your own.
+
+>>> from scdask.layers import Cycles, Margin
+>>> label, cycles, margin = mlp.predict(x, 1024, stop=Margin(0.9))
+>>> bool((label == mlp.predict(x, 1024)).mean() > 0.9), bool(cycles.mean() < 300)
+(True, True)
+
+A run that is cut at n cycles is the network evaluated from the first n bits of all its streams of N: each layer counts
+them, and what it puts out is encoded again, as a stream of N bits of which the next layer counts the first n. A sample
+has the results of a run cut at its cycles, and `Cycles(N)` gives those of a plain one:
+
+>>> at_16 = cycles == 16
+>>> bool((label[at_16] == mlp.predict(x, 1024, stop=Cycles(16)).label[at_16]).all())
+True
+
+Samples that are decided are taken out of the chunk. For the others the first layer that encodes goes on counting where
+it was; no bit of its inputs is encoded twice. Later layers, whose inputs differ at each check, count again from bit 0:
+the default checks (`early_exit.checks`) are few where bits are many. Each check also takes the arithmetic in binary
+between the layers, so that the time falls less than the cycles do, most of all for small layers and small chunks.
+
+Scikit-learn's digits by a 64-32-10 perceptron, whose accuracy in floating point is .970, with streams of 1,024 bits:
+
+============  ========  ===========  ============  ===========
+rule          `Sobol`   mean cycles  `Bernoulli`   mean cycles
+============  ========  ===========  ============  ===========
+Margin(0.9)   .965      51           .837          42
+Margin(0.99)  .970      134          .907          156
+Stability(2)  .969      34           .870          38
+Stability(3)  .969      61           .933          125
+Cycles(16)    .919      16           .691          16
+Cycles(64)    .974      64           .913          64
+Cycles(1024)  .970      1,024        .970          1,024
+============  ========  ===========  ============  ===========
+
+Of a Dask array a chunk of whole samples is a task that does all its checks, and label, cycles and margin are lazy
+arrays of one graph: compute them together. JAX arrays are moved to the host, as JAX would compile for each number of
+samples anew.
+
+`lengths` gives each layer that encodes its own, and `search_lengths` finds short ones on calibration data:
+
+>>> found = sc.layers.search_lengths(mlp, x, mlp.predict_float(x), 0.95)
+>>> bool((mlp.predict(x, lengths=found.lengths) == mlp.predict_float(x)).mean() >= 0.95)
+True
+
+`explain` says where errors come from: the streams of a layer, the layers before it, or inputs above its scale.
+
+>>> for layer in mlp.explain(x, 256):
+...     print(f"error {layer.error:.3f}, own streams {layer.own:.3f}, theory {layer.theory:.3f}")
+error 0.066, own streams 0.066, theory 0.066
+error 0.167, own streams 0.110, theory 0.132
 """
 
 from .activations import Clip, Logistic, ReLU, Softmax, Tanh
@@ -71,6 +127,7 @@ from .base import Layer
 from .conv import SCConv2d
 from .dense import SCDense, matmul
 from .early_exit import Cycles, EarlyExit, Margin, Rule, Stability
+from .lengths import search_lengths
 from .models import load_model
 from .network import SCSequential
 from .perceptron import SCMLP
@@ -101,4 +158,5 @@ __all__ = [
     "Transpose",
     "load_model",
     "matmul",
+    "search_lengths",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,7 +105,7 @@ class SCConv2d(ProductLayer):
     def _filters(self) -> Any:
         return np.ascontiguousarray(np.moveaxis(self.operand, 1, -1))
 
-    @cached_property
+    @property
     def encoded_signs(self) -> Any:
         """The weights as they are encoded, (n_neurons, rows, columns, channels / groups)."""
         return split_groups(self._filters, self.groups) if self.mode == "split" else self._filters

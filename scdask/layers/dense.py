@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..core.checks import as_real
@@ -118,7 +117,7 @@ class SCDense(ProductLayer):
         """The ones of the products, each with its sign, summed over the inputs: int64 (batch, n_neurons)."""
         return encoded_product(self.operand, x, streams)
 
-    @cached_property
+    @property
     def encoded_signs(self) -> Any:
         """The weights as they are encoded."""
         return split_signs(self.operand) if self.mode == "split" else self.operand

@@ -98,12 +98,16 @@ class Margin(Rule):
     output for two classes these are 1 / (1 + exp(-z)) and the rest, so that it is tanh(|z| / 2); of several labels a
     sample (multilabel) it is the smallest of their margins. A `Softmax` at the end of the network is not applied twice.
 
+    The outputs of few bits have errors of their own, with which a margin can be large by chance: the rule needs a large
+    `least`, most of all with `Bernoulli` streams.
+
     Parameters
     ----------
     least : float
         Above 0, at most 1.
     at : sequence of int, optional
-        The cycles after which it is asked; by default `checks`.
+        The cycles after which it is asked; by default `checks`. Fewer checks, such as (16, 64), take more cycles, and
+        on a computer often less time.
 
     References
     ----------
@@ -227,12 +231,9 @@ def run_until(network: SCSequential, lengths: list[int], rule: Rule, x: Any, sta
                 hidden = layer(cut(hidden, layer), 0)
         logits = on_host(hidden)
         margin = margins(network, logits)
-        before, labels = labels, logits.argmax(axis=1) if logits.shape[1] > 1 else logits > 0
-        if network.readout == "labels":
-            labels = logits > 0
+        before, labels = labels, logits > 0 if _each_alone(network) else logits.argmax(axis=1)[:, None]
         if before is not None:
-            kept = labels == before
-            same *= kept if kept.ndim == 1 else kept.all(axis=1)
+            same *= (labels == before).all(axis=1)
         same += 1
         done = rule.decided(margin, same) | (cycles == points[-1])
         at = rows[done]
@@ -248,7 +249,7 @@ def margins(network: SCSequential, logits: NDArray[np.float64]) -> NDArray[np.fl
     """How sure a network is of each sample, of its outputs (batch, n): see `Margin`."""
     if network.readout == "values":
         return np.full(len(logits), np.nan)
-    if network.readout == "labels" or logits.shape[1] == 1:
+    if _each_alone(network):
         sure: NDArray[np.float64] = np.tanh(abs(logits) / 2).min(axis=1)
         return sure
     *_, second, first = np.partition(logits, -2, axis=1).T
@@ -258,6 +259,11 @@ def margins(network: SCSequential, logits: NDArray[np.float64]) -> NDArray[np.fl
     return apart
 
 
+def _each_alone(network: SCSequential) -> bool:
+    """Whether the sign of an output says its label."""
+    return network.readout == "labels" or network.shapes[-1] == (1,)
+
+
 class _Counter:
     """A layer that counts the first bits of its streams. It keeps the words of its weights if they are small enough."""
 
@@ -265,6 +271,7 @@ class _Counter:
         self.layer = layer
         self.streams = layer.streams(length)
         self.length = self.streams.length
+        self._groups = getattr(layer, "groups", 1)
         self._signs: Any = None
         self._kept: Any = None
 
@@ -279,56 +286,60 @@ class _Counter:
         return self.layer.outputs(counts, bits)
 
     def added(self, x: Any, samples: NDArray[np.uint64], first: int, last: int) -> Any:
-        """What the bits `first` to `last` of scaled inputs add to the counts."""
+        """What the bits `first` to `last` of scaled inputs add to the counts; a tile of inputs is encoded at a time."""
         row = 8 * max(1, math.prod(x.shape[1:])) * (1 + self.streams.both_signs)
-        low, high = first // WORD, words_for(last)
-        wide = max(1, products.TILE_BYTES // row)
-        counts: Any = 0
-        for word in range(low, high, wide):
-            words = range(word, min(word + wide, high))
-            streams = self._of(words)
+        counts: Any = None
+        for words in self._ranges(x, range(first // WORD, words_for(last)), max(1, products.TILE_BYTES // row)):
+            streams, weights = self.limited(words), self.weights(x, words)
             rows = max(1, products.TILE_BYTES // (row * len(words)))
             tiles = []
             for tile in range(0, len(x), rows):
                 some = slice(tile, tile + rows)
                 inputs = self.layer.input_words(x[some], streams, samples[some])
-                tiles.append(self.counted(inputs, streams, first, last))
-            counts = counts + (concatenate(*tiles) if len(tiles) > 1 else tiles[0])
+                tiles.append(self.counted(weights, inputs, streams, first, last))
+            counts = _sum(counts, concatenate(*tiles) if len(tiles) > 1 else tiles[0])
         return counts
 
-    def counted(self, inputs: Any, streams: Streams, first: int, last: int) -> Any:
-        """The counts of the bits `first` to `last`, as far as they are in the words of `streams`."""
-        operand, counts = self._signs_like(inputs), 0
-        start = streams.words.start
-        for words in products.word_ranges(operand.shape, streams):
-            weights = self._weights(operand, words)
-            for piece, bits in _pieces(words, first, min(last, self.length), self.length):
-                w = weights[..., piece.start - words.start : piece.stop - words.start]
-                x = inputs[..., piece.start - start : piece.stop - start]
-                if bits is not None:
-                    w = products.bits_of_word(w, *bits)
-                    x = products.bits_of_word(x, *bits, self.layer.groups)
-                counts = counts + self.layer.word_counts(w, x, streams)
+    def _ranges(self, x: Any, words: range, most: int) -> Iterator[range]:
+        for held in products.word_ranges(self._operand(x).shape, self.limited(words)):
+            for word in range(held.start, held.stop, most):
+                yield range(word, min(word + most, held.stop))
+
+    def counted(self, weights: Any, inputs: Any, streams: Streams, first: int, last: int) -> Any:
+        """The counts of the bits `first` to `last`, as far as they are in the words of both, which `streams` says."""
+        counts: Any = None
+        for words, bits in _pieces(streams.words, first, last, self.length):
+            here = slice(words.start - streams.words.start, words.stop - streams.words.start)
+            w, x = weights[..., here], inputs[..., here]
+            if bits is not None:
+                w, x = products.bits_of_word(w, *bits), products.bits_of_word(x, *bits, self._groups)
+            counts = _sum(counts, self.layer.word_counts(w, x, streams))
         return counts
 
-    def _of(self, words: range) -> Streams:
+    def limited(self, words: range) -> Streams:
+        """Some words of the streams."""
         return replace(self.streams, first=words.start, last=words.stop)
 
-    def _signs_like(self, inputs: Any) -> Any:
+    def _operand(self, x: Any) -> Any:
         if self._signs is None:
-            self._signs, _ = products.brought_together(self.layer.encoded_signs, inputs)
+            self._signs, _ = products.brought_together(self.layer.encoded_signs, x)
         return self._signs
 
-    def _weights(self, operand: Any, words: range) -> Any:
-        """The words of the weights, which are kept where those of all their bits are not too large."""
-        if 8 * operand.size * words_for(self.length) > products.OPERAND_BYTES:
+    def weights(self, x: Any, words: range) -> Any:
+        """The words of the weights beside inputs x, which are kept where those of all their bits are not too large."""
+        operand, n_words = self._operand(x), words_for(self.length)
+        if 8 * operand.size * n_words > products.OPERAND_BYTES:
             return products.encode_weights(operand, self.streams, words)
         have = 0 if self._kept is None else self._kept.shape[-1]
         if have < words.stop:
-            more = range(have, max(words.stop, min(4 * have, words_for(self.length))))
-            more = products.encode_weights(operand, self.streams, more)
-            self._kept = more if self._kept is None else concatenate(self._kept, more, axis=-1)
+            more = range(have, max(words.stop, min(4 * have, n_words)))
+            new = products.encode_weights(operand, self.streams, more)
+            self._kept = new if self._kept is None else concatenate(self._kept, new, axis=-1)
         return self._kept[..., words.start : words.stop]
+
+
+def _sum(counts: Any, more: Any) -> Any:
+    return more if counts is None else counts + more
 
 
 def _pieces(words: range, first: int, last: int, length: int) -> Iterator[tuple[range, tuple[int, int] | None]]:
@@ -353,7 +364,7 @@ class _First(_Counter):
         super().__init__(layer, length)
         self._x = layer.scaled(x)
         self.samples = np.arange(start, start + len(x), dtype=np.uint64)
-        self._counts: Any = 0
+        self._counts: Any = None
         self._bits = 0
         self._word: Any = None  # the word of each stream of which some bits are counted
 
@@ -363,20 +374,25 @@ class _First(_Counter):
         first, self._bits = self._bits, last
         if first % WORD and first < last:
             stop = min(last, WORD * words_for(first))
-            self._counts = self._counts + self.counted(self._word, self._word_of(first), first, stop)
+            self._count_word(first, stop)
             first = stop
+            if stop % WORD == 0:
+                self._word = None
         whole = last if last == self.length else last // WORD * WORD
         if first < whole:
-            self._counts = self._counts + self.added(self._x, self.samples, first, whole)
+            self._counts = _sum(self._counts, self.added(self._x, self.samples, first, whole))
             first = whole
         if first < last:
-            streams = self._word_of(first)
-            self._word = self.layer.input_words(self._x, streams, self.samples)
-            self._counts = self._counts + self.counted(self._word, streams, first, last)
+            self._count_word(first, last)
         return self._in_binary(self._counts, last)
 
-    def _word_of(self, bit: int) -> Streams:
-        return self._of(range(bit // WORD, bit // WORD + 1))
+    def _count_word(self, first: int, last: int) -> None:
+        words = range(first // WORD, first // WORD + 1)
+        streams = self.limited(words)
+        if self._word is None:
+            self._word = self.layer.input_words(self._x, streams, self.samples)
+        more = self.counted(self.weights(self._x, words), self._word, streams, first, last)
+        self._counts = _sum(self._counts, more)
 
     def keep(self, stay: NDArray[np.bool]) -> None:
         """Go on with these samples only."""

@@ -17,6 +17,7 @@ from ..errors import BitstreamError
 from ..vector_ops.numbers import of_samples
 from .base import Layer, cut, encodes
 from .early_exit import EarlyExit, Rule, check_rule, run_until
+from .explain import Explanation, explain
 from .imported import as_calibration, named
 from .onnx_reader import read_onnx
 from .onnx_writer import write_onnx
@@ -186,7 +187,7 @@ class SCSequential:
                 f"a network is given the length of all its streams, or the lengths of each layer that encodes, "
                 f"not {length!r} and {lengths!r}"
             )
-        return self.lengths(length if lengths is None else lengths)
+        return self.lengths(lengths if length is None else length)  # type: ignore[arg-type]
 
     def _run(self, lengths: list[int], x: Any, start: int) -> Any:
         hidden = x
@@ -233,6 +234,55 @@ class SCSequential:
         shape = (self.shapes[-1][0] + 2,)
         found = on_host(of_samples(partial(run_until, self, bits, stop), self._fitting(x), shape))
         return EarlyExit(self.read_out(found[:, :-2]), found[:, -2].astype(np.int64), found[:, -1])
+
+    def explain(self, x: Any, length: int | None = None, *, lengths: Sequence[int] | None = None) -> Explanation:
+        """Where errors come from, layer by layer.
+
+        For each layer, root mean squares over samples and outputs: of the error from the network in floating point; of
+        what the layer's own streams cause, its inputs being exact; of what it inherits from the layers before; and of
+        what theory expects its own streams to cause. Own and inherited errors are nearly independent, so that the error
+        is about the root of the sum of their squares.
+
+        **Theory.** Let p be an input and w a weight, divided by their scales, and N the bits. An output is their sum of
+        products times both scales; its error is that factor times the root of the sum over its products of
+
+        - `Bernoulli` streams: p |w| (1 - p |w|) / N for split weights, (1 - p^2 w^2) / N for bipolar streams. A bit of
+          a product is one of independent trials, and this is the variance of their mean [1]_: it is exact.
+        - `Bernoulli` inputs and numbers that all weights share: p |w| (1 - p) / N, or (1 - p^2) / N; of
+          `Bernoulli` weights in the same way.
+        - Numbers that all elements share (`Sobol`, `Halton`, `LFSR`, ...): T^2, or 16 T^2 for bipolar streams, where
+          neither p nor w is 0. The ones of a product are the points (number of the input, number of the weight) in a
+          box p by w, so that the error of a product is their local discrepancy. T is the L2 star discrepancy, its root
+          mean square over all boxes [2]_. This is an estimate: it takes p and w as uniform, and the errors of products
+          as independent. It was 1.1 to 1.5 times what was measured with `Sobol`, and half of it with two `LFSR`.
+
+        For other generators, and for more than 16,384 such numbers, there is none (NaN).
+
+        Parameters
+        ----------
+        x : array_like, shape (samples, *input_shape)
+            Inputs like those to come; some hundreds are enough. All that they cause is in memory at once.
+        length, lengths
+            As in `predict`.
+
+        Returns
+        -------
+        Explanation
+            A sequence of `scdask.layers.explain.LayerError`, one a layer, shown as a table.
+
+        Raises
+        ------
+        BitstreamError
+            As in `predict`.
+
+        References
+        ----------
+        .. [1] Gaines: Stochastic computing systems. Advances in Information Systems Science 2, 1969.
+        .. [2] Warnock: Computational investigations of low-discrepancy point sets. Applications of Number Theory to
+           Numerical Analysis, 1972; `scipy.stats.qmc.discrepancy` with "L2-star".
+        """
+        bits = self._given_lengths(length, lengths)
+        return explain(self, as_host(self._fitting(x), "x").astype(np.float64), bits)
 
     def predict_float(self, x: Any) -> Any:
         """What the same weights give in floating point; lazy for a Dask array."""

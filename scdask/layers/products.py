@@ -135,9 +135,7 @@ class ProductLayer(Layer):
 
     # What follows serves early exit, which keeps words and counts from call to call.
 
-    groups: ClassVar[int] = 1  # groups of inputs that are multiplied apart
-
-    @cached_property
+    @property
     def encoded_signs(self) -> Any:
         """The weights as they are encoded, in split mode w+ and w-."""
         raise NotImplementedError
