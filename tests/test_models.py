@@ -122,7 +122,7 @@ def random_network(rng):
         shape = _flattened(chain, chance, shape)
     for _ in range(rng.integers(0, 3)):
         shape = _dense(chain, rng, chance, shape, int(rng.integers(2, 7)))
-        _activation(chain, rng, chance, shape)
+        _activation(chain, rng, chance)
     _dense(chain, rng, chance, shape, int(rng.integers(2, 5)))
     if chance(0.2):
         chain.softmax()
@@ -149,11 +149,16 @@ def _image_blocks(chain, rng, chance, shape):
         )
         bias = rng.normal(size=neurons) / 4
         chain.add("Conv", weights, *([bias] if chance(0.5) else []), group=groups, kernel_shape=kernel, **how)
+        if chance(0.15):  # as Keras writes channels last
+            chain.add("Transpose", perm=[0, 2, 3, 1])
+            chain.add("Add", bias)
+            chain.add("Relu")
+            chain.add("Transpose", perm=[0, 3, 1, 2])
         if chance(0.3):
             chain.add("Add", rng.normal(size=(1, neurons, 1, 1)) / 4)
         if chance(0.4):
             _batch_norm(chain, rng, neurons)
-        _activation(chain, rng, chance, (neurons, 1, 1))
+        _activation(chain, rng, chance)
         if chance(0.2):
             _batch_norm(chain, rng, neurons)
         shape = (neurons, *windows((height, width), kernel, **how))
@@ -215,7 +220,7 @@ def _dense(chain, rng, chance, shape, neurons):
     return (neurons,)
 
 
-def _activation(chain, rng, chance, shape):
+def _activation(chain, rng, chance):
     kind = rng.choice(["Relu", "Relu", "Clip", "Tanh", "Sigmoid", ""])
     if kind == "Clip":
         chain.clip(*[(0, 6), (-0.5, 0.5), (None, 1), (0, None)][rng.integers(0, 4)])
@@ -555,7 +560,7 @@ REFUSED = [
     (lambda c: c.add("Transpose", perm=[1, 0, 2, 3]), r"its perm \[1, 0, 2, 3\]"),
     (lambda c: c.add("Softmax", axis=2), r"\(Softmax\): it is taken over axis 2"),
     (lambda c: c.add("Add", np.ones((3, 1, 4, 4))), r"constant \(3, 1, 4, 4\) does not broadcast"),
-    (lambda c: c.add("Add", np.ones((1, 5, 1, 1))), r"\(Add\): "),
+    (lambda c: c.add("Add", np.ones((1, 5, 1, 1))), r"\(Add\): a constant \(1, 5, 1, 1\) does not"),
     (lambda c: c.add("Mul", np.float32(np.nan)), "nan"),
     (lambda c: c.add("Add", "missing"), "its input 'missing' is neither in the file nor"),
     (lambda c: c.add("Cast", to=7), "rounds values to integers"),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 METADATA = "scdask"  # the property of a model in which `network.to_onnx` writes what ONNX has no place for
 ANY_BATCH = 9973  # stands for a number of samples that is not known: no product of other sizes is a multiple of it
 LARGEST_FILE = 2**31  # bytes, those that protobuf reads
+OF_EACH_VALUE = (Clip, Logistic, ReLU, Tanh)
 MOST_COMPUTED = 2**12  # constants, which are sizes, but for weights in another order
 LARGEST_SAMPLE = 2**27  # values between two layers, 1 GiB: a damaged file may ask for any number
 
@@ -360,7 +361,11 @@ class _Reader:
         """A constant without the axis of samples, such that it broadcasts to samples of a shape."""
         value = np.asarray(value).astype(np.float64)
         plain = value.reshape(value.shape[1:]) if value.ndim == 1 + len(shape) and len(value) == 1 else value
-        if plain.ndim > len(shape) or np.broadcast_shapes(plain.shape, shape) != shape:
+        try:
+            fits = np.broadcast_shapes(plain.shape, shape) == shape
+        except ValueError:
+            fits = False
+        if not fits:
             raise BitstreamError(f"a constant {value.shape} does not broadcast to samples of shape {shape}")
         return plain
 
@@ -371,6 +376,16 @@ class _Reader:
             if isinstance(last, Affine) and not last.shift.any() and (scale == 1).all():
                 self.layers[-1] = Affine(last.scale, shift)
                 return
+        elif isinstance(last, Transpose):  # As Keras writes channels last: it is done before.
+            back = np.argsort(last.axes)
+            scale, shift = (
+                value.reshape((1,) * (len(back) - value.ndim) + value.shape).transpose(back) for value in (scale, shift)
+            )
+            self.layers.pop()
+            self.shape = tuple(self.shape[axis] for axis in back)
+            self._affine(scale, shift)
+            self._put(last)
+            return
         elif isinstance(last, Affine):
             self.layers[-1] = Affine(last.scale * scale, last.shift * scale + shift)
             return
@@ -554,7 +569,16 @@ class _Reader:
         order = list(self._attributes(node).get("perm", range(len(self.shape), -1, -1)))
         if order[:1] != [0]:
             raise BitstreamError(f"its perm {order} does not leave the samples on the first axis")
-        self._put(Transpose(tuple(axis - 1 for axis in order[1:])))
+        layer = Transpose(tuple(axis - 1 for axis in order[1:]))
+        layer.output_shape(self.shape)
+        before = [other for other in self.layers if not isinstance(other, OF_EACH_VALUE)][-1:]
+        if before and isinstance(before[0], Transpose) and not self.stored:
+            axes = before[0].axes
+            if [axes[axis] for axis in layer.axes] == list(range(len(axes))):  # They undo each other.
+                self.layers = [other for other in self.layers if other is not before[0]]
+                self.shape = tuple(self.shape[axis] for axis in layer.axes)
+                return
+        self._put(layer)
 
     def _identity(self, node: Any, given: list[Any]) -> None:
         if self.stored and node.name.startswith("Saturation"):
