@@ -304,20 +304,23 @@ def passed_on(layer, error):
 def test_random_networks_are_what_onnxruntime_computes():
     """200 networks: float logits to 1e-5, and those of streams within the errors that theory allows."""
     rng = np.random.default_rng(20)
-    length, shares = 4096, []
+    length, shares, of_sobol = 4096, [], []
     for number in range(200):
         model, x = random_network(rng)
         network = SCSequential.from_onnx(model, x)
         exact, expected = network.exact(x.astype(float)), run(model, x)
         outputs = softmax(exact) if model.graph.node[-1].op_type == "Softmax" else exact
         np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-5 * abs(expected).max(), err_msg=f"{number}")
-        error = abs(network.logits(x, length) - exact)
-        assert (error <= worst_error(network, x.astype(float), length) + 1e-12).all(), number
+        error = network.logits(x, length) - exact
+        assert (abs(error) <= worst_error(network, x.astype(float), length) + 1e-12).all(), number
+        expected = expected_error(network, x.astype(float), length) + 1e-12
+        of_sobol.append((error / expected).ravel())
         seeds = iter(range(100 * number, 100 * number + 100))
         pairs = [(Bernoulli(next(seeds)), Bernoulli(next(seeds))) for _ in network.encoding_layers]
         error = network.with_generators(pairs).logits(x, length) - exact
-        shares.append((error / (expected_error(network, x.astype(float), length) + 1e-12)).ravel())
-    shares = np.concatenate(shares)
+        shares.append((error / expected).ravel())
+    shares, of_sobol = np.concatenate(shares), np.concatenate(of_sobol)
+    assert np.mean(of_sobol**2) < 0.001  # the errors of sequences of low discrepancy, in those of random bits
     assert 0.1 < np.mean(shares**2) < 1
     assert np.mean(abs(shares) > 2) < 0.046  # the share of a normal distribution, which counts of many bits have nearly
 

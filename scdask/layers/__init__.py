@@ -54,9 +54,9 @@ Models from where people have them
 regressors, or a `Pipeline` of scalers and one of them. Both are given calibration inputs, as the model takes them.
 To ONNX one comes by a line::
 
-    torch.onnx.export(model.eval(), (x,), "model.onnx")         # PyTorch
-    model.export("model.onnx", format="onnx")                   # Keras
-    onnx.save(skl2onnx.to_onnx(estimator, x[:1]), "model.onnx") # scikit-learn; or without a file, by from_sklearn
+    torch.onnx.export(model.eval(), (x,), "model.onnx")  # PyTorch
+    model.export("model.onnx", format="onnx")  # Keras
+    onnx.save(skl2onnx.to_onnx(estimator, x.astype("f4")), "model.onnx")  # scikit-learn, if not by from_sklearn
 
     network = scdask.SCSequential.from_onnx("model.onnx", calibration=x)
     network.score(x_test, y_test, 256)
@@ -64,14 +64,14 @@ To ONNX one comes by a line::
 
 A last softmax or sigmoid is left out where classes or labels are read out, so that `logits` are logits. Batch
 normalization becomes part of the layer before it. What scales inputs becomes part of the first layer where that costs
-no accuracy, as with images; a scaler of the columns of a table stays in binary. `load_model` reads all kinds of files.
+no bits, as with images; a scaler of the columns of a table stays in binary. `load_model` reads all kinds of files.
 
 Any layers in a row
 -------------------
 `SCSequential` takes any layers in a row: `SCConv2d` and `SCDense`, which multiply streams; `MaxPool2d`, `AvgPool2d`,
 `Flatten`, `Reshape`, `Transpose`, `Affine`, `Saturation`, `ReLU`, `Clip`, `Tanh`, `Logistic` and `Softmax`, which are
-in binary; and subclasses of `Layer` of your own. What a layer puts out is cut to what the next one takes: to [0, input_scale], which is ReLU, or, if that
-layer is `signed`, to [-input_scale, input_scale].
+in binary; and subclasses of `Layer` of your own. What a layer puts out is cut to what the next one takes: to
+[0, input_scale], which is ReLU, or, if that layer is `signed`, to [-input_scale, input_scale].
 
 >>> class Means(sc.layers.Layer):  # It gives the mean of two neighbouring inputs.
 ...     def output_shape(self, shape):

@@ -106,10 +106,12 @@ def prepared(layers: list[Any], inputs: Any) -> list[Any]:
     For inputs in [0, 1] it is 1. Else it is the largest size, the layer is signed if a value is negative, and what
     later inputs cause beyond that is cut; so it is if the inputs are scaled in binary before.
     """
-    if not any(isinstance(layer, ProductLayer) for layer in layers):
+    products = [i for i, layer in enumerate(layers) if isinstance(layer, ProductLayer)]
+    if not products:
         raise BitstreamError("it has no layer of products, whose operands would be streams")
     found: list[Any] = []
     hidden, shape, inner = inputs, inputs.shape[1:], False
+    last = max([products[0], *(i for i in products[1:] if isinstance(layers[i - 1], Affine))])
     for i, layer in enumerate(layers):
         following = layers[i + 1] if i + 1 < len(layers) else None
         if isinstance(layer, Affine) and isinstance(following, ProductLayer):
@@ -131,7 +133,7 @@ def prepared(layers: list[Any], inputs: Any) -> list[Any]:
                 found.append(Saturation(-scale if low < 0 else 0.0, scale))
                 layer = replace(layer, input_scale=scale, signed=low < 0)
         found.append(layer)
-        hidden, shape = layer.exact(hidden), layer.output_shape(shape)
+        hidden, shape = layer.exact(hidden) if i < last else hidden, layer.output_shape(shape)
     return with_signs(found)
 
 
