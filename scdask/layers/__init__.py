@@ -47,12 +47,31 @@ dask.array<take, shape=(100,), dtype=<U1, chunksize=(50,), chunktype=numpy.ndarr
 layers, `classes`, the labels of the outputs, and `input_scales`, one a layer. `load` reads it, also without the last
 two, if it is given calibration inputs. Mode and generators are not in the file.
 
+Models from where people have them
+----------------------------------
+`SCSequential.from_onnx` reads an ONNX model, with the package `onnx` (`pip install "scdask[onnx]"`), and
+`SCSequential.from_sklearn` a fitted estimator of scikit-learn: perceptrons with any activation, linear classifiers and
+regressors, or a `Pipeline` of scalers and one of them. Both are given calibration inputs, as the model takes them.
+To ONNX one comes by a line::
+
+    torch.onnx.export(model.eval(), (x,), "model.onnx")  # PyTorch
+    model.export("model.onnx", format="onnx")  # Keras
+    onnx.save(skl2onnx.to_onnx(estimator, x.astype("f4")), "model.onnx")  # scikit-learn, if not by from_sklearn
+
+    network = scdask.SCSequential.from_onnx("model.onnx", calibration=x)
+    network.score(x_test, y_test, 256)
+    network.to_onnx("network.onnx")  # in float32, with its scales: from_onnx("network.onnx") needs no calibration
+
+A last softmax or sigmoid is left out where classes or labels are read out, so that `logits` are logits. Batch
+normalization becomes part of the layer before it. What scales inputs becomes part of the first layer where that costs
+no bits, as with images; a scaler of the columns of a table stays in binary. `load_model` reads all kinds of files.
+
 Any layers in a row
 -------------------
 `SCSequential` takes any layers in a row: `SCConv2d` and `SCDense`, which multiply streams; `MaxPool2d`, `AvgPool2d`,
-`Flatten`, `Reshape`, `ReLU`, `Clip`, `Tanh`, `Logistic` and `Softmax`, which are in binary; and subclasses of `Layer`
-of your own. What a layer puts out is cut to what the next one takes: to [0, input_scale], which is ReLU, or, if that
-layer is `signed`, to [-input_scale, input_scale].
+`Flatten`, `Reshape`, `Transpose`, `Affine`, `Saturation`, `ReLU`, `Clip`, `Tanh`, `Logistic` and `Softmax`, which are
+in binary; and subclasses of `Layer` of your own. What a layer puts out is cut to what the next one takes: to
+[0, input_scale], which is ReLU, or, if that layer is `signed`, to [-input_scale, input_scale].
 
 >>> class Means(sc.layers.Layer):  # It gives the mean of two neighbouring inputs.
 ...     def output_shape(self, shape):

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from .base import Layer
 
-KEEP_SIGNS = (AvgPool2d, Flatten, MaxPool2d, Reshape, Transpose, Tanh, Saturation)
+ORDERS = (Flatten, Reshape, Transpose)
+KEEP_SIGNS = (*ORDERS, AvgPool2d, MaxPool2d, Tanh, Saturation)
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,15 @@ def as_calibration(calibration: ArrayLike, shape: tuple[int, ...]) -> Any:
 def prepared(layers: list[Any], inputs: Any) -> list[Any]:
     """The layers, of which the first that encodes has the scale of what the inputs cause there.
 
-    For inputs in [0, 1] it is 1. Else, or if there is a layer in binary before it, it is the largest size, the layer is
-    signed if a value is negative, and what later inputs cause beyond that is cut.
+    For inputs in [0, 1] it is 1. Else it is the largest size, the layer is signed if a value is negative, and what
+    later inputs cause beyond that is cut; so it is if the inputs are scaled in binary before.
     """
-    if not any(isinstance(layer, ProductLayer) for layer in layers):
+    products = [i for i, layer in enumerate(layers) if isinstance(layer, ProductLayer)]
+    if not products:
         raise BitstreamError("it has no layer of products, whose operands would be streams")
     found: list[Any] = []
     hidden, shape, inner = inputs, inputs.shape[1:], False
+    last = max([products[0], *(i for i in products[1:] if isinstance(layers[i - 1], Affine))])
     for i, layer in enumerate(layers):
         following = layers[i + 1] if i + 1 < len(layers) else None
         if isinstance(layer, Affine) and isinstance(following, ProductLayer):
@@ -125,12 +128,12 @@ def prepared(layers: list[Any], inputs: Any) -> list[Any]:
                 hidden, (scaler, layer) = apart[0].exact(hidden), apart
                 found.append(scaler)
                 low, high = float(hidden.min()), float(hidden.max())
-            if low < 0 or high > 1 or found:
+            if low < 0 or high > 1 or not all(isinstance(other, ORDERS) for other in found):
                 scale = max(-low, high) if low < 0 or high > 1 else 1.0
                 found.append(Saturation(-scale if low < 0 else 0.0, scale))
                 layer = replace(layer, input_scale=scale, signed=low < 0)
         found.append(layer)
-        hidden, shape = layer.exact(hidden), layer.output_shape(shape)
+        hidden, shape = layer.exact(hidden) if i < last else hidden, layer.output_shape(shape)
     return with_signs(found)
 
 

@@ -31,7 +31,7 @@ def load_model(file: Any, calibration: ArrayLike | None = None, percentile: floa
 
     Parameters
     ----------
-    file : path or file object
+    file : path, file object or bytes
     calibration : array_like, shape (samples, *input_shape), optional
         Inputs like those to come; needed if the file has no scales. Scales that it has stay.
     percentile : float
@@ -54,6 +54,8 @@ def load_model(file: Any, calibration: ArrayLike | None = None, percentile: floa
     --------
     SCMLP.load, SCSequential.from_onnx : They say what is in such files.
     """
+    if isinstance(file, bytes):
+        file = io.BytesIO(file)
     if isinstance(file, str | os.PathLike) and Path(file).expanduser().is_file():
         with Path(file).expanduser().open("rb") as opened:
             first = opened.read(2)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 import numpy as np
 
 from .. import _html
+from .._files import refused_as
 from ..computing import compute
 from ..core.checks import INTEGERS, as_host, as_real, check_choice
 from ..core.contract import on_host
@@ -404,9 +405,9 @@ class SCSequential:
         """
         inputs = None if calibration is None else as_host(calibration, "calibration")
         imported = read_onnx(model, None if inputs is None else inputs.shape[1:])
-        with named(imported.name):
+        with refused_as(f"{imported.name} cannot be taken"), named(imported.name):
             network = cls(**imported.network(inputs, classes, readout))
-        return network if inputs is None or imported.scaled else network.calibrated(inputs, percentile)
+            return network if inputs is None or imported.scaled else network.calibrated(inputs, percentile)
 
     @classmethod
     def from_sklearn(cls, estimator: Any, calibration: ArrayLike, *, percentile: float = 100) -> Self:

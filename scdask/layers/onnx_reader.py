@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._extras import require
-from .._files import refused_as, seekable
+from .._files import refused_as, seekable, some
 from ..errors import BitstreamError
 from ..vector_ops.conv import Window
 from .activations import Clip, Logistic, ReLU, Softmax, Tanh
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 METADATA = "scdask"  # the property of a model in which `network.to_onnx` writes what ONNX has no place for
 ANY_BATCH = 9973  # stands for a number of samples that is not known: no product of other sizes is a multiple of it
 LARGEST_FILE = 2**31  # bytes, those that protobuf reads
+OF_EACH_VALUE = (Clip, Logistic, ReLU, Tanh)
+MOST_COMPUTED = 2**12  # constants, which are sizes, but for weights in another order
+LARGEST_SAMPLE = 2**27  # values between two layers, 1 GiB: a damaged file may ask for any number
 
 
 def read_onnx(file: Any, sample_shape: tuple[int, ...] | None = None) -> Imported:
@@ -92,10 +95,8 @@ class _Reader:
             self.constants[tensor.name] = self._array(tensor)
         self._read_input(graph, sample_shape)
         for node in self._needed(graph):
-            try:
+            with refused_as(f"{_called(node)} cannot be taken"), named(_called(node)):
                 self._read(node)
-            except BitstreamError as error:
-                raise BitstreamError(f"{_called(node)}: {error}") from error
         return self._result()
 
     def _graph(self) -> Any:
@@ -224,8 +225,14 @@ class _Reader:
         for layer in layers:
             if self.logarithms or (self.readout and not self.stored):
                 raise BitstreamError("nothing but labels can come after the outputs of the network")
+            shape = layer.output_shape(self.shape)
+            self._check_size(shape)
             self.layers.append(layer)
-            self.shape = layer.output_shape(self.shape)
+            self.shape = shape
+
+    def _check_size(self, shape: tuple[int, ...]) -> None:
+        if math.prod(shape) > LARGEST_SAMPLE:
+            raise BitstreamError(f"a sample would have the shape {shape}, which is more than {LARGEST_SAMPLE} values")
 
     def _read(self, node: Any) -> None:
         inputs = [name for name in node.input if name]
@@ -268,6 +275,9 @@ class _Reader:
             if tensor is not None:
                 return self._array(tensor)
             return np.array(next(iter(attributes.values())))
+        sizes = [self.constants[name].size for name in node.input if name]
+        if node.op_type not in REARRANGED and max(sizes, default=0) > MOST_COMPUTED:
+            raise BitstreamError(f"only sizes are computed here, and not with {max(sizes)} constants")
         helper = self.onnx.helper
         outputs = [self.onnx.ValueInfoProto(name=node.output[0])]
         inputs = [self.onnx.ValueInfoProto(name=name) for name in dict.fromkeys(node.input) if name]
@@ -340,6 +350,8 @@ class _Reader:
                 top, left, bottom, right = bottom, right, top, left
         elif kind != "NOTSET":
             raise BitstreamError(f"its auto_pad is none of ONNX, {kind!r}")
+        height, width = self.shape[1:]
+        self._check_size((self.shape[0], height + top + bottom, left + width + right))
         rows, columns = kernel
         return Window((rows, columns), tuple(stride), (top, left, bottom, right), tuple(dilation))
 
@@ -349,7 +361,11 @@ class _Reader:
         """A constant without the axis of samples, such that it broadcasts to samples of a shape."""
         value = np.asarray(value).astype(np.float64)
         plain = value.reshape(value.shape[1:]) if value.ndim == 1 + len(shape) and len(value) == 1 else value
-        if plain.ndim > len(shape) or np.broadcast_shapes(plain.shape, shape) != shape:
+        try:
+            fits = np.broadcast_shapes(plain.shape, shape) == shape
+        except ValueError:
+            fits = False
+        if not fits:
             raise BitstreamError(f"a constant {value.shape} does not broadcast to samples of shape {shape}")
         return plain
 
@@ -360,6 +376,16 @@ class _Reader:
             if isinstance(last, Affine) and not last.shift.any() and (scale == 1).all():
                 self.layers[-1] = Affine(last.scale, shift)
                 return
+        elif isinstance(last, Transpose):  # As Keras writes channels last: it is done before.
+            back = np.argsort(last.axes)
+            scale, shift = (
+                value.reshape((1,) * (len(back) - value.ndim) + value.shape).transpose(back) for value in (scale, shift)
+            )
+            self.layers.pop()
+            self.shape = tuple(self.shape[axis] for axis in back)
+            self._affine(scale, shift)
+            self._put(last)
+            return
         elif isinstance(last, Affine):
             self.layers[-1] = Affine(last.scale * scale, last.shift * scale + shift)
             return
@@ -476,7 +502,7 @@ class _Reader:
     def _rearranged(self, whole: tuple[int, ...]) -> None:
         """A new shape of (samples, ...)."""
         if not whole or whole[0] != self.batch or math.prod(whole[1:]) != math.prod(self.shape):
-            old, new = (", ".join(map(self._size, sizes)) for sizes in ((self.batch, *self.shape), whole))
+            old, new = (some(map(self._size, sizes)) for sizes in ((self.batch, *self.shape), whole))
             raise BitstreamError(f"it turns ({old}) into ({new}), and does not leave the samples on the first axis")
         shape = tuple(int(size) for size in whole[1:])
         if shape != self.shape or self.stored:
@@ -543,7 +569,16 @@ class _Reader:
         order = list(self._attributes(node).get("perm", range(len(self.shape), -1, -1)))
         if order[:1] != [0]:
             raise BitstreamError(f"its perm {order} does not leave the samples on the first axis")
-        self._put(Transpose(tuple(axis - 1 for axis in order[1:])))
+        layer = Transpose(tuple(axis - 1 for axis in order[1:]))
+        layer.output_shape(self.shape)
+        before = [other for other in self.layers if not isinstance(other, OF_EACH_VALUE)][-1:]
+        if before and isinstance(before[0], Transpose) and not self.stored:
+            axes = before[0].axes
+            if [axes[axis] for axis in layer.axes] == list(range(len(axes))):  # They undo each other.
+                self.layers = [other for other in self.layers if other is not before[0]]
+                self.shape = tuple(self.shape[axis] for axis in layer.axes)
+                return
+        self._put(layer)
 
     def _identity(self, node: Any, given: list[Any]) -> None:
         if self.stored and node.name.startswith("Saturation"):
@@ -635,9 +670,9 @@ class _Reader:
         return Imported(tuple(self.layers), self.input_shape, self.classes, self.readout, scaled=True)
 
 
-EVALUATED = {
-    *("Constant", "Identity", "Cast", "Shape", "Gather", "Slice", "Concat", "Unsqueeze", "Squeeze", "Transpose"),
-    *("Reshape", "Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "ReduceProd"),
+REARRANGED = {"Identity", "Cast", "Unsqueeze", "Squeeze", "Transpose", "Reshape"}
+EVALUATED = REARRANGED | {
+    *("Constant", "Shape", "Gather", "Slice", "Concat", "Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "ReduceProd"),
 }
 NODES: dict[str, Callable[[_Reader, Any, list[Any]], None]] = {
     "Add": _Reader._add,
