@@ -80,7 +80,7 @@ def convolutions(rows):
             "with encoding": partial(layer.counts, numbers, layer.streams(LENGTH)),
         }
         assert np.array_equal(runs["MAC"]().reshape(*places, -1), runs["convolution"]())
-        times = least_times(runs)
+        times = least_times(runs, rounds=3)
         speed = 64 * weights.size * len(flat) / times["convolution"] / 1e9
         shares = [f"{name} {times['MAC'] / times[name]:.2f}" for name in ("convolution", "with encoding")]
         add(rows, name, f"{speed:.3g} Gbitop/s", f"share of the MAC: {', '.join(shares)}")
