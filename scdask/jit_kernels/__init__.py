@@ -14,6 +14,8 @@ Strides
     order; the MAC of a single input, which memory bounds, 3 to 5 times as long.
 Threads
     A kernel runs on the thread that calls it, and lets go of Python's lock (GIL). More cores are Dask's to use.
+Convolutions
+    The rows of a MAC may be windows of images: it gathers their words as it copies rows to its blocks.
 Processors
     A batched MAC gates and counts vectors where the processor counts their ones by itself (AVX-512 VPOPCNTDQ). On
     other x86 processors it looks counts up, 16 or 32 of them in an instruction (SSSE3, AVX2): `mac_tables`. Kernels for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import int64
@@ -24,33 +24,24 @@ if TYPE_CHECKING:
 
 
 @compiled
-def located(address, shape, strides):
-    """Where the words of an operand of `operand_of` are: the offset of each row, and of each run of its words.
-
-    Words at equal distances of each other are a run. The rows lie on the first three axes.
-    """
-    rows = np.empty(shape[0] * shape[1] * shape[2], np.int64)
-    r = 0
+def offsets(shape, strides):
+    """Where the elements of three axes are, in C order."""
+    found = np.empty(shape[0] * shape[1] * shape[2], np.int64)
+    n = 0
     for i in range(shape[0]):
         for j in range(shape[1]):
-            for k in range(shape[2]):
-                rows[r] = i * strides[0] + j * strides[1] + k * strides[2]
-                r += 1
-    run_words, word_stride, axis = 1, 8, 6
-    while axis >= 3:
-        if run_words == 1 and shape[axis] > 1:
-            word_stride = strides[axis]
-        elif shape[axis] > 1 and strides[axis] != run_words * word_stride:
-            break
-        run_words *= shape[axis]
-        axis -= 1
-    inner = (shape[3], shape[4] if axis > 3 else 1, shape[5] if axis > 4 else 1) if axis >= 3 else (1, 1, 1)
-    runs = np.empty(inner[0] * inner[1] * inner[2] * (shape[6] if axis > 5 else 1), np.int64)
-    for r in range(len(runs)):
-        runs[r] = (
-            r // (inner[1] * inner[2]) * strides[3] + r // inner[2] % inner[1] * strides[4] + r % inner[2] * strides[5]
-        )
-    return address, rows, runs, run_words, word_stride
+            at = i * strides[0] + j * strides[1]
+            for _ in range(shape[2]):
+                found[n] = at
+                n += 1
+                at += strides[2]
+    return found
+
+
+@compiled
+def located(address, shape, strides, run_shape, run_strides, run_words, word_stride):
+    """An operand of `operand_of` with the offset of each row, and of each run of its words."""
+    return address, offsets(shape, strides), offsets(run_shape, run_strides), run_words, word_stride
 
 
 @compiled
@@ -113,16 +104,25 @@ def _mac_in_blocks(x, w, width, xor, x_block, w_block, out):
                 add_tiles(xor, xb, x_row, rows, wn, w_row, columns, most, here, 8 * neurons)
 
 
-def operand_of(array: Words) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
-    """An operand of a MAC as kernels take it: its address, and its shape and strides with three axes of rows.
+def operand_of(array: Words) -> tuple[Any, ...]:
+    """An operand of a MAC as kernels take it: its address, and three axes of rows, which have three of runs of words.
 
-    Rows (rows, inputs, words), or windows (batch, rows, columns, kernel rows, kernel columns, channels, words).
+    Words at equal distances are a run. The array is of rows (rows, inputs, words), or of windows (batch, rows, columns,
+    kernel rows, kernel columns, channels, words), whose channels are contiguous.
     """
     address = address_of(array) if array.flags.carray else array.ctypes.data
     if array.ndim == 7:
-        return address, array.shape, array.strides
-    (rows, *shape), (row, *strides) = array.shape, array.strides
-    return address, (1, 1, rows, 1, 1, *shape), (0, 0, row, 0, 0, *strides)
+        _, _, _, *taps, channels, n_words = array.shape
+        shape, strides = array.shape[:3], array.strides[:3]
+        size, steps = channels * n_words, array.strides[3:5]
+        if steps[1] == 8 * size:
+            return address, shape, strides, (1, 1, taps[0]), (0, 0, steps[0]), taps[1] * size, 8
+        return address, shape, strides, (1, *taps), (0, *steps), size, 8
+    (rows, n_inputs, n_words), (row, step, word) = array.shape, array.strides
+    shape, strides = (1, 1, rows), (0, 0, row)
+    if n_words == 1 or step == word * n_words:
+        return address, shape, strides, (1, 1, 1), (0, 0, 0), n_inputs * n_words, step // n_words
+    return address, shape, strides, (1, 1, n_inputs), (0, 0, step), n_words, word
 
 
 def mac(x: Words, w: Words, xor: bool, out: NDArray[np.int64]) -> None:

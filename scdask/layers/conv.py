@@ -43,6 +43,23 @@ class SCConv2d(ProductLayer):
     groups : int
         Groups of channels that are convolved apart.
 
+    Raises
+    ------
+    BitstreamError
+        If the filters are not those of so many groups, or an argument is out of its range; by a call, if the images do
+        not have the channels, no window fits in them, or a value is outside its range (for a Dask array: when it is
+        computed).
+
+    Notes
+    -----
+    Each product is that of `SCDense`: both streams of a product must be uncorrelated (SCC 0), and its error falls with
+    1/N for Sobol streams, with 1/sqrt(N) for Bernoulli streams. Streams are numbered in C order of (sample, row,
+    column, channel) of the images with what is added around them.
+
+    Beyond inputs and outputs, a convolution takes some 32 MiB for a tile of streams and its counts, and at most 64 MiB
+    of encoded weights. Images of a Dask array may be cut into samples and rows: a task takes rows, and what its windows
+    see of those above and below. Width and channels are made whole. The weights are encoded once.
+
     Examples
     --------
     >>> import numpy as np

@@ -75,6 +75,10 @@ class MaxPool2d(_Pool2d):
         Steps from window to window; those of the kernel by default.
     padding : int, (int, int) or (int, int, int, int)
         As in `SCConv2d`; what is added is never the largest.
+
+    Notes
+    -----
+    Images of a Dask array may be cut into samples, channels and rows; their width is made whole.
     """
 
     def _pooled(self, x: NDArray[np.float64], window: Window) -> NDArray[np.float64]:
