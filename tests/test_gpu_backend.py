@@ -12,7 +12,7 @@ import conftest
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow import slow
 
@@ -342,6 +342,7 @@ def test_pack_says_where_there_is_no_bit(cupy, bits):
 shapes = st.lists(st.integers(1, 3), max_size=6)
 
 
+@settings(max_examples=40)
 @given(shapes, shapes, shapes, st.integers(1, 4), st.integers(1, 64), st.integers(0, 2**32), st.booleans())
 def test_gates_broadcast_as_numpy_does(cupy, a, b, c, n_words, used, seed, permuted):
     rng = np.random.default_rng(seed)
@@ -378,6 +379,11 @@ def test_streams_are_counted_whatever_their_number_and_length(cupy, rng, shape):
     assert vector_ops.vec_popcount(there) == np.bitwise_count(words).sum(dtype=np.int64)
 
 
+@pytest.mark.parametrize(
+    "cupy",
+    [pytest.param(None, marks=pytest.mark.gpu), pytest.param(None, marks=[pytest.mark.cuda_on_host, pytest.mark.slow])],
+    indirect=True,
+)
 def test_more_ones_than_32_bits_hold(cupy):
     n_words = 2**26
     words = to_device(np.full((1, 1, n_words), 2**64 - 1, np.uint64))
@@ -599,6 +605,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_tests_on_a_gpu_need_cupy_pytest_and_hypothesis_alone(monkeypatch):
     missing = {*conftest.COMPONENTS.values(), "jax", "jaxlib", "matplotlib", "bokeh", "mpi4py", "cryptography", "xdist"}
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # Plugins of other packages would import them.
