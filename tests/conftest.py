@@ -182,8 +182,8 @@ def cluster():
 
 # In the order in which processes begin them: the kernels that others use, then those that take long.
 FIRST = """
-    vector_ops jax_backend mpi_driver notebooks slurm mpi_batch encoding snn gpu_backend layers cli dashboard train
-    bench browser chunked jit_kernels
+    vector_ops jax_backend machines mpi_driver notebooks slurm mpi_batch encoding snn gpu_backend layers cli dashboard
+    train bench browser chunked jit_kernels
 """
 
 

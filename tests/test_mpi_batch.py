@@ -26,7 +26,7 @@ def local_results(tmp_path_factory):
     return results(folder)
 
 
-@pytest.mark.parametrize(("launch", "n"), [slow(ranks, 4), (forked, 1), (forked, 3)])
+@pytest.mark.parametrize(("launch", "n"), [(forked, 1), (forked, 3)])
 def test_infer(tmp_path, local_results, launch, n):
     """The job is the local one, bit for bit, and quiet."""
     done = launch(n, "scdask", *INFER, "--scheduler", "mpi", "--out", tmp_path)
