@@ -12,7 +12,7 @@ import conftest
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from slow import slow
 
@@ -342,7 +342,6 @@ def test_pack_says_where_there_is_no_bit(cupy, bits):
 shapes = st.lists(st.integers(1, 3), max_size=6)
 
 
-@settings(max_examples=40)
 @given(shapes, shapes, shapes, st.integers(1, 4), st.integers(1, 64), st.integers(0, 2**32), st.booleans())
 def test_gates_broadcast_as_numpy_does(cupy, a, b, c, n_words, used, seed, permuted):
     rng = np.random.default_rng(seed)
