@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("scdask", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-settings.load_profile("scdask")
+for name, examples in (("quick", 40), ("thorough", 100)):
+    settings.register_profile(
+        name, max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
 
 # A folder of all processes of these tests. What g++ has compiled they share, and what XLA has compiled in this process,
 # those that it starts need not compile again.
@@ -182,8 +184,8 @@ def cluster():
 
 # In the order in which processes begin them: the kernels that others use, then those that take long.
 FIRST = """
-    vector_ops jax_backend mpi_driver notebooks slurm mpi_batch encoding snn gpu_backend layers cli dashboard train
-    bench browser chunked jit_kernels
+    vector_ops jax_backend machines mpi_driver notebooks slurm mpi_batch encoding snn gpu_backend layers cli dashboard
+    train bench browser chunked jit_kernels
 """
 
 
@@ -216,6 +218,7 @@ def pytest_addoption(parser, pluginmanager):
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config):
+    settings.load_profile("thorough" if config.getoption("--run-slow") else "quick")
     if terminal := config.pluginmanager.getplugin("terminalreporter"):
         config.pluginmanager.register(AtOnce(terminal))
     config.addinivalue_line("markers", "component(name): needs an optional component; a failure if it is required")

@@ -277,6 +277,7 @@ def test_a_forked_child_draws_whatever_its_parent_did():
         "def draw():\n"
         "    while going:\n"
         "        low_discrepancy._directions.cache_clear()\n"
+        "        low_discrepancy._table.cache_clear()\n"
         "        Sobol(900).numbers(64, 0, 64)\n"
         "        time.sleep(1e-4)\n"
         "thread = threading.Thread(target=draw, daemon=True)\n"

@@ -378,6 +378,11 @@ def test_streams_are_counted_whatever_their_number_and_length(cupy, rng, shape):
     assert vector_ops.vec_popcount(there) == np.bitwise_count(words).sum(dtype=np.int64)
 
 
+@pytest.mark.parametrize(
+    "cupy",
+    [pytest.param(None, marks=pytest.mark.gpu), pytest.param(None, marks=[pytest.mark.cuda_on_host, pytest.mark.slow])],
+    indirect=True,
+)
 def test_more_ones_than_32_bits_hold(cupy):
     n_words = 2**26
     words = to_device(np.full((1, 1, n_words), 2**64 - 1, np.uint64))
@@ -599,6 +604,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_tests_on_a_gpu_need_cupy_pytest_and_hypothesis_alone(monkeypatch):
     missing = {*conftest.COMPONENTS.values(), "jax", "jaxlib", "matplotlib", "bokeh", "mpi4py", "cryptography", "xdist"}
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # Plugins of other packages would import them.

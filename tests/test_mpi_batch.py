@@ -26,7 +26,7 @@ def local_results(tmp_path_factory):
     return results(folder)
 
 
-@pytest.mark.parametrize(("launch", "n"), [slow(ranks, 4), (forked, 1), (forked, 3)])
+@pytest.mark.parametrize(("launch", "n"), [(forked, 1), (forked, 3)])
 def test_infer(tmp_path, local_results, launch, n):
     """The job is the local one, bit for bit, and quiet."""
     done = launch(n, "scdask", *INFER, "--scheduler", "mpi", "--out", tmp_path)
@@ -51,7 +51,7 @@ def test_train(tmp_path):
 
 
 def test_the_dashboard_and_how_to_reach_it(tmp_path):
-    done = forked(3, "scdask", *INFER[:-1], "--scheduler", "mpi", "--out", tmp_path)
+    done = forked(3, "scdask", *INFER[:-1], "--sng", "sobol", "--scheduler", "mpi", "--out", tmp_path)
     assert done.stderr.startswith("Dask dashboard: http://127.0.0.1:")
     assert "(from elsewhere: ssh -N -L " in done.stderr
     assert len(done.stderr.splitlines()) < 10
@@ -78,7 +78,7 @@ def mpi_run(n, *args, launch=forked, **options):
     return launch(n, "scdask", "mpi-run", PROGRAMS / "script.py", *args, **options)
 
 
-@pytest.mark.parametrize(("launch", "n"), [(forked, 1), (forked, 2), (ranks, 4)])
+@pytest.mark.parametrize(("launch", "n"), [(forked, 1), (forked, 2), (forked, 4), slow(ranks, 4)])
 def test_a_script(launch, n):
     done = mpi_run(n, "one", "--two", launch=launch)
     assert (done.returncode, done.stderr) == (0, "")
@@ -86,7 +86,7 @@ def test_a_script(launch, n):
     assert done.stdout.endswith(f"done ['one', '--two'] {PROGRAMS / 'script.py'}\n")
 
 
-@pytest.mark.parametrize(("what", "code", "message"), [("raise", 1, "ValueError: the script"), ("die", None, "")])
+@pytest.mark.parametrize(("what", "code", "message"), [("raise", 1, "ValueError: the script"), slow("die", None, "")])
 def test_a_script_that_fails(what, code, message):
     check_end(mpi_run(3, what, launch=ranks), code, message)
 
@@ -95,12 +95,12 @@ def test_a_script_that_fails(what, code, message):
     ("n", "what", "code", "message"),
     [
         (4, "exit", 3, ""),
-        (2, "exit in task", 4, ""),
+        slow(2, "exit in task", 4, ""),
         (4, "exit in task", 4, ""),
         (4, "raise in task", 1, "ZeroDivisionError"),
-        (2, "die", None, ""),
+        slow(2, "die", None, ""),
         (4, "die", None, ""),
-        (4, "task", None, ""),
+        slow(4, "task", None, ""),
     ],
 )
 def test_the_other_ranks_notice_it(n, what, code, message):
@@ -114,7 +114,7 @@ def check_end(done, code, message):
     assert "done" not in done.stdout
 
 
-@pytest.mark.parametrize(("n", "what"), [(1, "leave open"), (4, "leave open"), (4, "close")])
+@pytest.mark.parametrize(("n", "what"), [slow(1, "leave open"), (4, "leave open"), (4, "close")])
 def test_a_script_that_does_not_tidy_up(n, what):
     done = mpi_run(n, what)
     assert (done.returncode, done.stderr) == (0, "")
@@ -144,7 +144,7 @@ MPIEXEC = ["mpiexec", "-disable-auto-cleanup", "-n", 4, *SCRIPT]
 FORKED = fork(4, *SCRIPT, patient=True)
 
 
-@pytest.mark.parametrize(("command", "rank"), [(MPIEXEC, 0), (FORKED, 1), (FORKED, 3)], ids=["mpiexec-0", "1", "3"])
+@pytest.mark.parametrize(("command", "rank"), [(MPIEXEC, 0), slow(FORKED, 1), (FORKED, 3)], ids=["mpiexec-0", "1", "3"])
 def test_a_killed_rank_ends_a_job_whose_launcher_does_not_care(command, rank):
     with started(*command) as job:
         wait_for(job, "up", 1)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
-from threading import Lock
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numba import int64, uint32, uint64
 
-from .._locks import fork_safe
 from ..core import verilog
 from ..core.checks import check_choice
 from ..core.digits import threefry
@@ -158,18 +157,29 @@ class Sobol(_Even):
         return (points >> np.uint32(DIGITS - _digits(length))).astype(np.int64)
 
 
-# SciPy 1.14 reads its table at the first Sobol sequence, and other threads would find half of it.
-_SCIPY = fork_safe(Lock())
-
-
 @lru_cache(maxsize=64)
 def _directions(dimension: int) -> NDArray[np.uint32]:
     """The direction numbers of a dimension: number i is the XOR of those at the ones of the Gray code of i."""
-    with _SCIPY:
-        from scipy.stats import qmc
+    polynomial, first = _table()
+    if dimension == 1:
+        odd = [1] * DIGITS
+    else:
+        coefficients = int(polynomial[dimension - 1])
+        degree = coefficients.bit_length() - 1
+        odd = first[dimension - 1, :degree].tolist()
+        for j in range(degree, DIGITS):
+            odd.append(odd[j - degree])
+            for k in range(1, degree + 1):
+                if coefficients >> (degree - k) & 1:
+                    odd[j] ^= odd[j - k] << k
+    return np.array([number << (DIGITS - 1 - j) for j, number in enumerate(odd)], np.uint32)
 
-        vectors = qmc.Sobol(dimension, scramble=False, bits=DIGITS)._sv
-    return np.array(vectors[-1], np.uint32)
+
+@lru_cache(maxsize=1)
+def _table() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Joe and Kuo's primitive polynomials and first numbers, from SciPy's file: `scipy.stats` takes long to import."""
+    with files("scipy").joinpath("stats", "_sobol_direction_numbers.npz").open("rb") as file, np.load(file) as table:
+        return table["poly"], table["vinit"]
 
 
 @compiled

@@ -8,5 +8,5 @@ with mpi_session(quiet=True) as mpi:
     if mpi.rank == 0:
         print("waiting", flush=True)
     else:
-        time.sleep(6)
+        time.sleep(4)
     mpi.barrier()
