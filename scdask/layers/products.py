@@ -73,7 +73,8 @@ class ProductLayer(Layer):
         for sng in (self.x_sng, self.w_sng):
             check_generator(sng)
         usual = 256  # bits: a layer does not know the length yet.
-        tell_of_correlation(OPERAND_GATE[self.mode], self.x_sng, self.w_sng, usual, stacklevel=4)
+        frames = 3 if type(self).__post_init__ is ProductLayer.__post_init__ else 4
+        tell_of_correlation(OPERAND_GATE[self.mode], self.x_sng, self.w_sng, usual, stacklevel=frames)
 
     def how(self) -> str:
         """How it multiplies, for a repr."""
