@@ -630,7 +630,7 @@ def test_what_models_say_of_their_outputs():
         network = made(*arguments)
         assert (network.readout, len(network.layers)) == (readout, layers), arguments
     assert len(made(2, "Softmax", readout="values").layers) == 2
-    assert made(1, classes=["no", "yes"]).predict(x, 64).tolist() <= ["yes"] * 5
+    assert made(1, classes=["no", "yes"]).predict(x, 64).dtype == np.dtype("<U3")
     with pytest.raises(BitstreamError, match="gives logarithms, which are no values"):
         made(2, "LogSoftmax", readout="values")
     with pytest.raises(BitstreamError, match=r"\(Relu\): nothing but labels can come after"):

@@ -17,7 +17,7 @@ from .affine import Affine, Saturation
 from .conv import SCConv2d
 from .dense import SCDense
 from .imported import may_be_negative
-from .onnx_reader import METADATA
+from .onnx_graph import METADATA
 from .pooling import AvgPool2d, Flatten, MaxPool2d, Reshape, Transpose
 from .products import ProductLayer
 
