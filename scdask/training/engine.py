@@ -16,7 +16,7 @@ from dask import delayed
 from .._extras import require
 from ..computing import TRAINING
 from ..errors import BitstreamError, ScdaskError
-from ..jax_backend.device import jax, jitted
+from ..jax_backend.device import jax, jitted, needing_jax
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -60,8 +60,13 @@ class Plan(Protocol):
 class Problem(Protocol):
     """What is trained in an epoch; it goes to the workers with each task."""
 
-    name: str
-    learning_rate: float
+    @property
+    def name(self) -> str:
+        """What the keys of its tasks begin with."""
+
+    @property
+    def learning_rate(self) -> float:
+        """That of Adam in this epoch."""
 
     def gradient(self, weights: Weights, x: NDArray[Any], targets: NDArray[np.int64], first: int) -> Any:
         """(loss, right, gradient) of a shard, which begins with sample `first` of the epoch: sums over its samples."""
@@ -177,6 +182,7 @@ def adam(learning_rate: Any) -> Any:
     return require("optax", "jax").adam(learning_rate)
 
 
+@needing_jax
 def optimiser_of(weights: Weights) -> Any:
     """The state of the optimiser before the first update."""
     return jax.tree.map(np.asarray, adam(0.0).init(weights))
@@ -258,9 +264,7 @@ def _adam(weights: Weights, optimiser: Any, gradient: Any, samples: Any, learnin
     return require("optax", "jax").apply_updates(weights, updates), optimiser
 
 
-def _compile(
-    problem: Problem, weights: Weights, optimiser: Any, x: NDArray[Any], samples: int, settings: Plan
-) -> None:
+def _compile(problem: Problem, weights: Weights, optimiser: Any, x: NDArray[Any], samples: int, settings: Plan) -> None:
     """Compile what an epoch runs: the gradient for shards of all sizes, and the update."""
     rows = _shard_rows(settings)
     batches = {min(settings.batch, samples), samples % settings.batch}

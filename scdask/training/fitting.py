@@ -15,13 +15,12 @@ from ..core.checks import as_host, as_real, check_choice
 from ..errors import BitstreamError
 from ..jax_backend.device import jax, jitted
 from ..layers.products import ProductLayer
-from . import checkpoints, engine
+from . import engine
 from .forward import logits, outputs_of_streams, plan_of, straight_through, weights_of
 from .states import State, as_labels, integer, number, refuse_other_kinds, refuse_unknown_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from distributed import Client
     from numpy.typing import ArrayLike, NDArray
@@ -111,10 +110,7 @@ def train(
     if state is None:
         weights = weights_of(network)
         state = State(weights, network.classes, engine.optimiser_of(weights), data)
-    tested = None
-    if test is not None:
-        test_inputs, test_targets = _as_data(network, *test)
-        tested = lambda state: _accuracy(trained(network, state), test_inputs, test_targets, settings.length, place)
+    tested = None if test is None else partial(_reached, network, *_as_data(network, *test), settings.length, place)
     engine.refuse_other_course(state, data, network.classes, test is not None)
 
     def problem_of(state: State, generator: np.random.Generator) -> _Problem:
@@ -159,9 +155,12 @@ def trained(network: SCSequential, state: State) -> SCSequential:
     return replace(network, layers=tuple(layers))
 
 
-def _accuracy(network: SCSequential, x: NDArray[Any], targets: NDArray[Any], length: Any, place: Place) -> float:
-    images = da.from_array(x, chunks=(ROWS, *x.shape[1:]))
-    labels = network.predict_float(images) if length is None else network.predict(images, length)
+def _reached(
+    network: SCSequential, x: NDArray[Any], targets: NDArray[Any], length: Any, place: Place, state: State
+) -> float:
+    """The accuracy with the weights of a state: in floating point, or with streams."""
+    now, images = trained(network, state), da.from_array(x, chunks=(ROWS, *x.shape[1:]))
+    labels = now.predict_float(images) if length is None else now.predict(images, length)
     return float(np.mean(place.compute(labels) == network.classes[targets]))
 
 
@@ -209,9 +208,7 @@ def _shifted(x: NDArray[Any], most: int, generator: np.random.Generator) -> NDAr
     padded = np.pad(x, ((0, 0), (0, 0), (most, most), (most, most)))
     rows, columns = generator.integers(2 * most + 1, size=(2, len(x), 1, 1, 1))
     images, channels = np.arange(len(x)).reshape(-1, 1, 1, 1), np.arange(x.shape[1]).reshape(1, -1, 1, 1)
-    moved: NDArray[Any] = padded[
-        images, channels, rows + np.arange(height).reshape(-1, 1), columns + np.arange(width)
-    ]
+    moved: NDArray[Any] = padded[images, channels, rows + np.arange(height).reshape(-1, 1), columns + np.arange(width)]
     return moved
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import partial, singledispatch
+from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -212,7 +212,7 @@ def _taps(layer: Any, x: Any, around: float) -> Any:
 
 if jax is not None:
 
-    @jax.custom_vjp
+    @jax.custom_vjp  # type: ignore[untyped-decorator]
     def straight_through(value: Any, other: Any) -> Any:
         """`other`, whose gradient is that of `value`."""
         return other
