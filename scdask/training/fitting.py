@@ -155,6 +155,26 @@ def trained(network: SCSequential, state: State) -> SCSequential:
     return replace(network, layers=tuple(layers))
 
 
+def clipped(network: SCSequential, percentile: float = 99.5) -> SCSequential:
+    """The network whose largest weights are cut, because the largest one of a layer is the scale of all.
+
+    Parameters
+    ----------
+    network : SCSequential
+    percentile : float
+        Of the sizes of a layer's weights, above 0 and at most 100: what is larger becomes this one.
+    """
+    if not isinstance(percentile, int | float) or not 0 < percentile <= 100:
+        raise BitstreamError(f"a percentile is above 0 and at most 100, not {percentile!r}")
+    layers: list[Any] = []
+    for layer in network.layers:
+        if isinstance(layer, ProductLayer) and layer.weights.size:
+            most = np.percentile(abs(layer.weights), percentile)
+            layer = replace(layer, weights=layer.weights.clip(-most, most))
+        layers.append(layer)
+    return replace(network, layers=tuple(layers))
+
+
 def _reached(
     network: SCSequential, x: NDArray[Any], targets: NDArray[Any], length: Any, place: Place, state: State
 ) -> float:
