@@ -66,15 +66,18 @@ True
 """
 
 from .activations import Clip, Logistic, ReLU, Softmax, Tanh
+from .affine import Affine, Saturation
 from .base import Layer
 from .conv import SCConv2d
 from .dense import SCDense, matmul
+from .models import load_model
 from .network import SCSequential
 from .perceptron import SCMLP
-from .pooling import AvgPool2d, Flatten, MaxPool2d, Reshape
+from .pooling import AvgPool2d, Flatten, MaxPool2d, Reshape, Transpose
 
 __all__ = [
     "SCMLP",
+    "Affine",
     "AvgPool2d",
     "Clip",
     "Flatten",
@@ -86,7 +89,10 @@ __all__ = [
     "SCConv2d",
     "SCDense",
     "SCSequential",
+    "Saturation",
     "Softmax",
     "Tanh",
+    "Transpose",
+    "load_model",
     "matmul",
 ]

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 import numpy as np
 
 from .. import _html
+from ..computing import compute
 from ..core.checks import INTEGERS, as_host, as_real, check_choice
 from ..core.contract import exactly, on_host
 from ..core.dispatch import DASK, backend_of
 from ..errors import BitstreamError
 from ..vector_ops.numbers import of_samples
 from .base import Layer
+from .imported import as_calibration, named
+from .onnx_reader import read_onnx
+from .onnx_writer import write_onnx
+from .sklearn_models import read_sklearn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -231,6 +236,141 @@ class SCSequential:
         if isinstance(index, np.ndarray):
             return self.classes[index]
         return index.map_blocks(self.classes.take, dtype=self.classes.dtype, meta=self.classes[:0])
+
+    def score(self, x: Any, y: ArrayLike, length: int | Sequence[int]) -> float:
+        """How well it predicts, as the `score` of scikit-learn's estimators says it.
+
+        Parameters
+        ----------
+        x : array_like or dask Array, shape (batch, *input_shape)
+        y : array_like or dask Array, shape (batch,) or (batch, n)
+            The labels or values that are right.
+        length : int, or a sequence of them
+            As in `predict`.
+
+        Returns
+        -------
+        float
+            Of classes the share that is right; of labels the share of samples all of whose labels are right; of values
+            the coefficient of determination, R^2 = 1 - sum((y - p)^2) / sum((y - mean(y))^2), the mean of those of
+            several outputs.
+
+        Raises
+        ------
+        BitstreamError
+            If there are no samples, or `y` has another shape than what is predicted.
+        """
+        predicted, right = compute(self.predict(x, length), y, name="score")
+        right = as_host(right, "y")
+        if right.shape != predicted.shape or not len(predicted):
+            raise BitstreamError(f"a score needs the right values of {predicted.shape} predictions, not {right.shape}")
+        if self.readout != "values":
+            hits = predicted == right
+            return float(hits.reshape(len(hits), -1).all(axis=1).mean())
+        left, spread = ((right - p) ** 2 for p in (predicted, right.mean(axis=0)))
+        left, spread = left.sum(axis=0), spread.sum(axis=0)
+        constant = spread == 0  # As in scikit-learn: 1 for constants that are met, else 0.
+        return float(np.where(constant, left == 0, 1 - left / np.where(constant, 1, spread)).mean())
+
+    @classmethod
+    def from_onnx(
+        cls,
+        model: Any,
+        calibration: ArrayLike | None = None,
+        *,
+        percentile: float = 100,
+        classes: ArrayLike = (),
+        readout: Readout | None = None,
+    ) -> Self:
+        """Build a network from an ONNX model, as PyTorch, Keras and scikit-learn export it.
+
+        The nodes are a chain from one input to one output. Gemm, MatMul, Conv, MaxPool, AveragePool, GlobalAveragePool,
+        GlobalMaxPool, ReduceMean over images, Relu, Clip, Tanh, Sigmoid, Softmax, Flatten, Reshape, Transpose, Squeeze
+        and Unsqueeze are layers. BatchNormalization, Scaler, and Add, Sub, Mul and Div of constants become part of the
+        layer of products before or after them, or else an `Affine` in binary. Identity, Cast, and Dropout do nothing. A
+        last Softmax, LogSoftmax or Sigmoid is left out where classes or labels are read out: it changes none of them,
+        and the outputs are logits. A layer behind another one that encodes is signed, unless what it takes cannot be
+        negative.
+
+        Parameters
+        ----------
+        model : path, file object, bytes or onnx.ModelProto
+            Weights may be in other files in its folder.
+        calibration : array_like, shape (samples, *input_shape)
+            Inputs like those to come, as the model takes them. If all are in [0, 1], the first layer takes that range;
+            else its scale is their largest size, and inputs beyond that are cut. The scales of the hidden layers are
+            those of `calibrated`. It is not needed, and not used, for what `to_onnx` wrote.
+        percentile : float
+            As in `calibrated`.
+        classes : array_like, optional
+            Labels of the outputs, if the model has none or others are wanted.
+        readout : {"classes", "labels", "values"}, optional
+            By default what the nodes say: a last Sigmoid of several outputs reads out "labels", a single output without
+            Sigmoid and `classes` "values", all else "classes".
+
+        Raises
+        ------
+        BitstreamError
+            If the file is no ONNX model, or no layers do what it says. The message names the file and the node.
+        MissingBackendError
+            If the package `onnx` is not installed.
+        """
+        inputs = None if calibration is None else as_host(calibration, "calibration")
+        imported = read_onnx(model, None if inputs is None else inputs.shape[1:])
+        with named(imported.name):
+            network = cls(**imported.network(inputs, classes, readout))
+        return network if inputs is None or imported.scaled else network.calibrated(inputs, percentile)
+
+    @classmethod
+    def from_sklearn(cls, estimator: Any, calibration: ArrayLike, *, percentile: float = 100) -> Self:
+        """Build a network from a fitted estimator of scikit-learn.
+
+        Parameters
+        ----------
+        estimator : estimator of scikit-learn
+            `MLPClassifier` or `MLPRegressor` with any activation, `LogisticRegression`, `LinearSVC`, `Perceptron`,
+            `SGDClassifier`, `LinearRegression`, `Ridge`, `Lasso`, `ElasticNet` or `LinearSVR`; or a `Pipeline` of
+            `StandardScaler`, `MinMaxScaler`, `MaxAbsScaler` or `RobustScaler` and one of these.
+        calibration : array_like, shape (samples, n_inputs)
+            Inputs like those to come, as the estimator takes them.
+        percentile : float
+            As in `calibrated`.
+
+        Raises
+        ------
+        BitstreamError
+            If it is another estimator, or is not fitted.
+        """
+        imported = read_sklearn(estimator)
+        inputs = as_calibration(calibration, imported.input_shape)
+        return cls(**imported.network(inputs, (), None)).calibrated(inputs, percentile)
+
+    def to_onnx(self, file: Any) -> None:
+        """Write an ONNX model in float32, with classes and input scales, from which `from_onnx` makes the same network.
+
+        Weights and biases are rounded to float32, and so are the numbers of `Affine` and the bounds of `Clip`; a
+        network whose numbers are float32 already is read again with the same bits. Where what a layer takes is cut to
+        [0, scale], the model has a Relu. Generators and modes are not in the file.
+
+        Parameters
+        ----------
+        file : path or file object
+            A path is written whole or not at all.
+
+        Raises
+        ------
+        BitstreamError
+            If a layer is of one's own, or classes are Python objects other than text.
+        MissingBackendError
+            If the package `onnx` is not installed.
+        """
+        write_onnx(self, file)
+
+    def save(self, file: Any) -> None:
+        """Write the network to an .onnx file, see `to_onnx`; `scdask.layers.load_model` reads it."""
+        if not str(file).endswith(".onnx"):
+            raise BitstreamError(f"a network is saved as .onnx, not as {file}")
+        self.to_onnx(file)
 
 
 def encodes(layer: Layer) -> bool:

@@ -47,6 +47,7 @@ class SCMLP(SCSequential):
         *,
         calibration: ArrayLike,
         classes: ArrayLike = (),
+        percentile: float = 100,
     ) -> Self:
         """Build a perceptron from trained weights.
 
@@ -59,6 +60,8 @@ class SCMLP(SCSequential):
             scale of each hidden layer's outputs.
         classes : array_like, optional
             Labels of the outputs.
+        percentile : float
+            Of the sizes of the activations, this percentile becomes the scale instead of the largest.
         """
         for name, given in (("weights", weights), ("biases", biases)):
             try:
@@ -72,17 +75,17 @@ class SCMLP(SCSequential):
         (n_inputs,) = plain.input_shape
         if inputs.ndim != 2 or inputs.shape[1] != n_inputs:
             raise BitstreamError(f"calibration inputs are (samples, {n_inputs}), not {inputs.shape}")
-        return plain.calibrated(probabilities(inputs, "unipolar"))
+        return plain.calibrated(probabilities(inputs, "unipolar"), percentile)
 
     @classmethod
-    def from_sklearn(cls, classifier: Any, calibration: ArrayLike) -> Self:
+    def from_sklearn(cls, classifier: Any, calibration: ArrayLike, *, percentile: float = 100) -> Self:
         """Build a perceptron from a fitted scikit-learn `MLPClassifier` with ReLU.
 
         Parameters
         ----------
         classifier : MLPClassifier
             One that gives a sample one of two classes or more.
-        calibration : array_like
+        calibration, percentile
             As in `from_arrays`.
 
         Raises
@@ -104,17 +107,18 @@ class SCMLP(SCSequential):
                 "label of its own: it was fitted with y (samples, labels), multilabel or one-hot; labels (samples,) fit"
             )
         weights = [coefs.T for coefs in classifier.coefs_]
-        return cls.from_arrays(weights, classifier.intercepts_, calibration=calibration, classes=classes)
+        biases = classifier.intercepts_
+        return cls.from_arrays(weights, biases, calibration=calibration, classes=classes, percentile=percentile)
 
     @classmethod
-    def load(cls, file: Any, calibration: ArrayLike | None = None) -> Self:
+    def load(cls, file: Any, calibration: ArrayLike | None = None, percentile: float = 100) -> Self:
         """Read an npz file: weights_0, bias_0, weights_1, ... and, if there, classes and input_scales.
 
         Parameters
         ----------
         file : path or file object
-        calibration : array_like, optional
-            As in `from_arrays`; needed for a file of several layers without input_scales.
+        calibration, percentile : optional
+            As in `from_arrays`; needed for a file of several layers without input_scales, else not used.
 
         Raises
         ------
@@ -123,14 +127,16 @@ class SCMLP(SCSequential):
         """
         arrays = read_npz(file)
         try:
-            return cls._of_arrays(arrays, file, calibration)
+            return cls._of_arrays(arrays, file, calibration, percentile)
         except BitstreamError as error:
             if str(file) in str(error):
                 raise
             raise BitstreamError(f"the model {file}: {error}") from error
 
     @classmethod
-    def _of_arrays(cls, arrays: dict[str, NDArray[Any]], file: Any, calibration: ArrayLike | None) -> Self:
+    def _of_arrays(
+        cls, arrays: dict[str, NDArray[Any]], file: Any, calibration: ArrayLike | None, percentile: float = 100
+    ) -> Self:
         count = sum(name.startswith("weights_") for name in arrays)
         names = [name for i in range(count) for name in (f"weights_{i}", f"bias_{i}")] or ["weights_0"]
         missing = [name for name in names if name not in arrays]
@@ -144,7 +150,8 @@ class SCMLP(SCSequential):
                 raise BitstreamError(f"the model {file} takes x (samples, {weights[0].shape[1]}), not {given.shape}")
         scales = arrays.get("input_scales")
         if scales is None and calibration is not None:
-            return cls.from_arrays(weights, biases, calibration=calibration, classes=classes)
+            how: Any = {"calibration": calibration, "classes": classes, "percentile": percentile}
+            return cls.from_arrays(weights, biases, **how)
         if scales is None and count > 1:
             raise BitstreamError(f"the model {file} has {count} layers but no input_scales: give it calibration inputs")
         scales = np.ones(count) if scales is None else as_weights(scales)
@@ -155,6 +162,8 @@ class SCMLP(SCSequential):
 
     def save(self, file: Any) -> None:
         """Write weights, scales and classes to an npz file that `load` reads; mode and generators are not in it.
+
+        A path that ends in .onnx is written as `to_onnx` does it.
 
         The file is written whole or not at all: what was there stays until then.
 
@@ -168,6 +177,9 @@ class SCMLP(SCSequential):
         BitstreamError
             If the classes are Python objects other than text.
         """
+        if str(file).endswith(".onnx"):
+            self.to_onnx(file)
+            return
         classes = self.classes
         if classes.dtype == object:  # as scikit-learn has the labels of a column of text
             if not all(isinstance(label, str) for label in classes):

@@ -127,3 +127,31 @@ class Reshape(Layer):
     def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The outputs."""
         return x.reshape(len(x), *self.shape)
+
+
+@dataclass(frozen=True)
+class Transpose(Layer):
+    """The axes of a sample in another order.
+
+    Parameters
+    ----------
+    axes : tuple of int
+        For each axis of the output that of the input, counted without the samples: (2, 0, 1) turns images
+        (height, width, channels) into (channels, height, width).
+    """
+
+    axes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if sorted(self.axes) != list(range(len(self.axes))):
+            raise BitstreamError(f"the axes of a transposition are 0 to n - 1 in any order, not {self.axes!r}")
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of what it puts out."""
+        if len(shape) != len(self.axes):
+            raise BitstreamError(f"the axes {self.axes} are not those of samples of shape {shape}")
+        return tuple(shape[axis] for axis in self.axes)
+
+    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The outputs."""
+        return x.transpose(0, *(axis + 1 for axis in self.axes))
