@@ -21,10 +21,8 @@ Kind = Literal["lenet", "perceptron"]
 KINDS: tuple[Kind, ...] = ("lenet", "perceptron")
 
 PERCENTILE = 99.5  # With all weights and activations, LeNet would need twice as many bits for the same accuracy.
-TRAINING = {
-    "lenet": Settings(epochs=15, learning_rate=2e-3, decay=0.82, shift=2),
-    "perceptron": Settings(epochs=12, learning_rate=3e-3, decay=0.8, shift=1),
-}
+TRAINING = Settings(epochs=15, learning_rate=2e-3, decay=0.82, shift=2)
+FINE_TUNING = Settings(epochs=3, learning_rate=1e-3, decay=0.7, shift=1)
 
 
 def load_mnist() -> Digits:
@@ -67,7 +65,7 @@ def train_network(kind: Kind, data: Digits, place: Place | None = None, *, seed:
     "lenet" is LeNet-5: convolutions of 6 and 16 filters of 5 x 5 with a pooling after each, and dense layers of 120, 84
     and 10 neurons. "perceptron" has 784, 128 and 10. Images are moved by up to a few pixels while it is trained.
     """
-    settings = replace(TRAINING[kind], shards=1, seed=seed)
+    settings = replace(TRAINING, shards=1, seed=seed)
     network = initial_network(kind, seed)
     *_, state = train(network, data.x_train, data.y_train, settings, place or Place("threads", 1))
     return ready(trained(network, state), data)

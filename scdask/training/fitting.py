@@ -16,11 +16,13 @@ from ..errors import BitstreamError
 from ..jax_backend.device import jax, jitted
 from ..layers.products import ProductLayer
 from . import engine
+from .checkpoints import read_checkpoint
 from .forward import logits, outputs_of_streams, plan_of, straight_through, weights_of
 from .states import State, as_labels, integer, number, refuse_other_kinds, refuse_unknown_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from distributed import Client
     from numpy.typing import ArrayLike, NDArray
@@ -120,6 +122,28 @@ def train(
         return problem.with_noise(state.weights, inputs) if settings.noise == "model" and lengths else problem
 
     yield from engine.epochs(state, inputs, targets, settings, place, problem_of, tested)
+
+
+def load_checkpoint(path: Path, settings: Settings, network: SCSequential) -> State:
+    """Read a state to go on from; `train` checks that data and network are the same.
+
+    Parameters
+    ----------
+    path : Path
+    settings : Settings
+        Those of the checkpoint; there may be more epochs.
+    network : SCSequential
+        The network that the training began with.
+
+    Raises
+    ------
+    BitstreamError
+        If there is no such file, it is no checkpoint, was made with other settings or of other layers, or has more
+        epochs already.
+    """
+    shapes = [array.shape for array in weights_of(network)]
+    state: State = read_checkpoint(path, settings, State, lambda weights, data: shapes)
+    return state
 
 
 def _as_data(network: SCSequential, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import BitstreamError
 from ..jax_backend.device import jax, jnp, lax
 from ..layers import (
+    Affine,
     AvgPool2d,
     Clip,
     Flatten,
@@ -18,12 +19,15 @@ from ..layers import (
     MaxPool2d,
     ReLU,
     Reshape,
+    Saturation,
     SCConv2d,
     SCDense,
     SCSequential,
     Softmax,
     Tanh,
+    Transpose,
 )
+from ..layers.base import Layer
 from ..layers.network import cut
 from ..layers.products import ProductLayer
 
@@ -51,6 +55,27 @@ class Product:
         return dict(self.options)[name]
 
 
+@dataclass(frozen=True)
+class _Scaler(Layer):
+    """An affine layer as a value: XLA compiles anew what is not equal."""
+
+    scale: bytes
+    shift: bytes
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        both = zip((self.scale, self.shift), self.shapes, strict=True)
+        scale, shift = (np.frombuffer(part).reshape(shape) for part, shape in both)
+        return scale, shift
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return Affine(*self.arrays).exact(x)
+
+
 def plan_of(network: SCSequential) -> tuple[Any, ...]:
     """The layers of a network, those of products as `Product`; a BitstreamError says what cannot be trained."""
     plan: list[Any] = []
@@ -59,6 +84,9 @@ def plan_of(network: SCSequential) -> tuple[Any, ...]:
         if type(layer) in (SCDense, SCConv2d):
             names = [f.name for f in fields(layer) if f.name not in ("weights", "bias")]
             plan.append(Product(type(layer), tuple((name, getattr(layer, name)) for name in names), inner))
+        elif isinstance(layer, Affine):
+            scale, shift = layer.scale, layer.shift
+            plan.append(_Scaler(scale.tobytes(), shift.tobytes(), (scale.shape, shift.shape)))
         elif _binary.dispatch(type(layer)) is _binary.dispatch(object):
             raise BitstreamError(f"a layer that is trained is one of scdask.layers, unlike {layer!r}")
         else:
@@ -109,7 +137,7 @@ def logits(
             if streams is not None:
                 hidden = streams(products, hidden)
             products += 1
-        else:
+        elif streams is not None or not isinstance(layer, Saturation):
             hidden = _binary(layer, hidden)
     return jnp.concatenate([jnp.zeros_like(hidden), hidden], axis=1) if hidden.shape[1] == 1 else hidden
 
@@ -127,7 +155,7 @@ def outputs_of_streams(
             hidden = layer(taken, next(left), start)
             yield layer, taken, hidden
         else:
-            hidden = part.exact(hidden)
+            hidden = part(hidden, 0, start)
 
 
 def _product(layer: Product, weights: Any, bias: Any, x: Any) -> Any:
@@ -160,6 +188,17 @@ def _(layer: ReLU, x: Any) -> Any:
 @_binary.register
 def _(layer: Clip, x: Any) -> Any:
     return lax.clamp(layer.low, x, layer.high)
+
+
+@_binary.register
+def _(layer: _Scaler, x: Any) -> Any:
+    scale, shift = (part.astype(np.float32) for part in layer.arrays)
+    return x * scale + shift
+
+
+@_binary.register
+def _(layer: Transpose, x: Any) -> Any:
+    return x.transpose(0, *(axis + 1 for axis in layer.axes))
 
 
 @_binary.register
