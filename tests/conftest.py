@@ -55,7 +55,7 @@ INSTALLED = {
 
 collect_ignore = ["mpi", "worlds.py"]  # programs that tests run
 if not {"jax"} & {*INSTALLED, *REQUIRED}:
-    collect_ignore += ["test_jax_backend.py", "test_snn.py", "test_train.py"]
+    collect_ignore += ["test_jax_backend.py", "test_snn.py", "test_train.py", "test_training.py"]
 
 
 def has_gpu():
