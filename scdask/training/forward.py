@@ -28,7 +28,7 @@ from ..layers import (
     Transpose,
 )
 from ..layers.base import Layer
-from ..layers.network import cut
+from ..layers.base import cut
 from ..layers.products import ProductLayer
 
 if TYPE_CHECKING:
