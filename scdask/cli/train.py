@@ -1,4 +1,4 @@
-"""`scdask train`: training of a spiking network."""
+"""`scdask train`: training of a spiking network, and of networks of streams."""
 
 from __future__ import annotations
 
@@ -164,7 +164,15 @@ def train(
     the seeds 0, 1 and 2), in 8 s on the threads of two cores, and 17 s in a local cluster. Of its weights.npz, scdask
     infer gets 0.980 right (seed 0, sobol, N = 1024).
 
-    FIGURES
+    \b
+    Of mnist 0.976 (lenet, seed 0) and 0.939 (perceptron) of the test images are
+    right in floating point. With streams (sobol, split; the largest 0.5 % of
+    weights and activations cut), and after 3 epochs in the loop:
+                              N =   16      32
+      lenet                       0.929   0.967
+      lenet --length 16           0.969
+      perceptron                  0.938   0.941
+      perceptron --length N       0.943   0.948
 
     It needs pip install "scdask[apps,jax]", or "scdask[mnist]" for mnist. In Python it is `scdask.snn`, or
     `scdask.training` for mnist.
