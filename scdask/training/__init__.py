@@ -25,7 +25,8 @@ LeNet-5                   0.975  0.929         0.969      0.931
 
 Scales matter as much as training: the largest weight of a layer is the scale of all. `clipped` cuts the largest ones,
 and `SCSequential.calibrated` with a percentile the largest activations. On MNIST a LeNet-5 of float accuracy 0.976 has
-0.678 and 0.891 at N = 16 and 32 without, and 0.929 and 0.967 where both are cut at the 99.5th percentile.
+0.678 and 0.891 at N = 16 and 32 without, and 0.929 and 0.967 where both are cut at the 99.5th percentile. Of the little
+that it loses then at N = 32, 3 epochs with streams in the loop gain a quarter (0.969).
 
 The same weights anywhere
 -------------------------

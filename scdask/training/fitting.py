@@ -13,7 +13,7 @@ from .._extras import require
 from ..computing import as_place
 from ..core.checks import as_host, as_real, check_choice
 from ..errors import BitstreamError
-from ..jax_backend.device import jax, jitted
+from ..jax_backend.device import jax, jitted, needing_jax
 from ..layers.products import ProductLayer
 from . import engine
 from .checkpoints import read_checkpoint
@@ -157,6 +157,7 @@ def train(
     yield from engine.epochs(state, inputs, targets, settings, place, problem_of, tested)
 
 
+@needing_jax
 def load_checkpoint(path: Path, settings: Settings, network: SCSequential) -> State:
     """Read a state to go on from; `train` checks that data and network are the same.
 
