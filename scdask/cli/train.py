@@ -1,4 +1,4 @@
-"""`scdask train`: training of a spiking network."""
+"""`scdask train`: training of a spiking network, and of networks of streams."""
 
 from __future__ import annotations
 
@@ -164,7 +164,18 @@ def train(
     the seeds 0, 1 and 2), in 8 s on the threads of two cores, and 17 s in a local cluster. Of its weights.npz, scdask
     infer gets 0.980 right (seed 0, sobol, N = 1024).
 
-    FIGURES
+    \b
+    Of mnist 0.975 (lenet, seed 0) and 0.939 (perceptron) of the test images are
+    right in floating point, once the largest 0.5 % of the weights are cut, as the
+    largest one of a layer is the scale of all. With streams (sobol, activations
+    cut alike):
+                      N =   16      32      64     128     256    1024
+      lenet, split       0.929   0.967   0.973   0.975   0.975   0.975
+      lenet, bipolar     0.170   0.255   0.411   0.777   0.966   0.975
+      perceptron, split  0.938   0.941   0.944   0.939   0.937   0.940
+      perceptron, bip.   0.574   0.832   0.933   0.934   0.939   0.937
+    With --length 16 it is 0.969 for lenet at N = 16, and 0.943 for perceptron;
+    with --noise model 0.931 and 0.944.
 
     It needs pip install "scdask[apps,jax]", or "scdask[mnist]" for mnist. In Python it is `scdask.snn`, or
     `scdask.training` for mnist.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..jax_backend.device import needing_jax
 from ..training.checkpoints import read_checkpoint, save_checkpoint
 from .network import State, refuse_other_layers
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
 
+@needing_jax
 def load_checkpoint(path: Path, settings: Settings) -> State:
     """Read a state to go on from; `train` checks that the data are the same.
 

@@ -13,7 +13,7 @@ from .._extras import require
 from ..computing import as_place
 from ..core.checks import as_host, as_real, check_choice
 from ..errors import BitstreamError
-from ..jax_backend.device import jax, jitted
+from ..jax_backend.device import jax, jitted, needing_jax
 from ..layers.products import ProductLayer
 from . import engine
 from .checkpoints import read_checkpoint
@@ -103,7 +103,40 @@ def train(
     test: tuple[ArrayLike, ArrayLike] | None = None,
     state: State | None = None,
 ) -> Iterator[State]:
-    """Train a network further, from the weights that it has, and yield after each epoch."""
+    """Train a network further, from the weights that it has, and yield after each epoch.
+
+    Scales of inputs, modes and generators stay. In floating point no activation is cut to its scale.
+
+    Parameters
+    ----------
+    network : SCSequential
+        Of the layers of `scdask.layers`, with a class for each output, or two for one output. A last `Softmax` is that
+        of the loss.
+    x : array_like, shape (samples, *input_shape)
+        In the range that the first layer takes.
+    y : array_like, shape (samples,)
+        Labels, of the classes of the network.
+    settings : Settings
+    place : Place or dask Client
+        Where to compute: from `scdask.cluster.open_scheduler`, or a Client.
+    test : (x, y), optional
+        Data to be classified after each epoch: in floating point, or with streams if they are in the loop.
+    state : State, optional
+        Where to go on, of a training that began with the same network. The weights are the same as those of a training
+        that was never interrupted.
+
+    Yields
+    ------
+    State
+
+    Raises
+    ------
+    BitstreamError
+        If the shapes do not fit, an input is outside its range, a layer cannot be trained, or the state is from other
+        data or another network.
+    ScdaskError
+        If the training diverged.
+    """
     place = as_place(place)
     plan = plan_of(network)
     inputs, targets = _as_data(network, x, y)
@@ -124,6 +157,7 @@ def train(
     yield from engine.epochs(state, inputs, targets, settings, place, problem_of, tested)
 
 
+@needing_jax
 def load_checkpoint(path: Path, settings: Settings, network: SCSequential) -> State:
     """Read a state to go on from; `train` checks that data and network are the same.
 
@@ -170,7 +204,7 @@ def _describe(network: SCSequential, x: NDArray[Any], targets: NDArray[np.int64]
 
 
 def trained(network: SCSequential, state: State) -> SCSequential:
-    """The network with the weights of a state."""
+    """The network with the weights of a state of its training."""
     left = iter(state.weights)
     layers = [
         replace(layer, weights=next(left), bias=next(left)) if isinstance(layer, ProductLayer) else layer

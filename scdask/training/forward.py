@@ -249,11 +249,12 @@ def _taps(layer: Any, x: Any, around: float) -> Any:
     return layer.window.taps(jnp.pad(x.transpose(0, 2, 3, 1), widths, constant_values=around))
 
 
-if jax is not None:
+def straight_through(value: Any, other: Any) -> Any:
+    """`other`, whose gradient is that of `value`."""
 
     @jax.custom_vjp  # type: ignore[untyped-decorator]
-    def straight_through(value: Any, other: Any) -> Any:
-        """`other`, whose gradient is that of `value`."""
+    def replaced(value: Any, other: Any) -> Any:
         return other
 
-    straight_through.defvjp(lambda value, other: (other, None), lambda _, g: (g, jnp.zeros_like(g)))
+    replaced.defvjp(lambda value, other: (other, None), lambda _, g: (g, jnp.zeros_like(g)))
+    return replaced(value, other)
