@@ -27,8 +27,7 @@ from ..layers import (
     Tanh,
     Transpose,
 )
-from ..layers.base import Layer
-from ..layers.base import cut
+from ..layers.base import Layer, cut
 from ..layers.products import ProductLayer
 
 if TYPE_CHECKING:
