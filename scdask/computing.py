@@ -34,7 +34,7 @@ import sys
 import threading
 import time
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["Place", "as_place", "compute"]
 
 TRAINING = "scdask-training"  # the topic of the events that a training logs after each epoch
+EARLY_EXIT = "scdask-early-exit"  # the topic of the events of a chunk of samples that is done
 CONNECT_SECONDS = 30  # time to wait for a scheduler, or for workers that were there and have left
 POLL_SECONDS = 2
 ASK_SECONDS = 5  # time that the processes of a job have to say how long they computed
@@ -200,6 +201,14 @@ class Place:
             raise SchedulerError(f"the workers that a task ran on died, each time it was tried: {error}") from error
         except (CancelledError, CommClosedError) as error:
             raise SchedulerError(f"the connection to the scheduler {self.name} is lost: {error}") from error
+
+
+def log_event_of_task(topic: str, event: dict[str, Any]) -> None:
+    """Send an event to the scheduler, if a worker of Dask runs this task."""
+    distributed = sys.modules.get("distributed")
+    if distributed is not None:
+        with suppress(ValueError):  # There is no worker.
+            distributed.get_worker().log_event(topic, event)
 
 
 def cpu_seconds_here() -> float:

@@ -127,6 +127,24 @@ def test_a_training_is_shown():
                 page.get_by_text(f"epoch {epoch} of 9").wait_for()
 
 
+def test_early_exit_is_shown():
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+        browser() as chromium,
+    ):
+        port = client.scheduler_info()["services"]["dashboard"]
+        install(client)
+        with opened(chromium, f"http://127.0.0.1:{port}/scdask", LAPTOP) as page:
+            for start in (0, 50):
+                event = {"run": "a", "name": "sobol split, margin=0.9", "length": 256, "of": 150, "start": start}
+                client.log_event("scdask-early-exit", event | {"samples": 50, "right": 40, "cycles": [[16, 50]]})
+                page.get_by_text(f"{start + 50} of 150 samples").wait_for()
+            assert [cells(row) for row in rows(page, "early exit")] == [
+                ["sobol split, margin=0.9", "100 of 150", "16.0 of 256", "0.8000"]
+            ]
+
+
 def test_the_bar_of_dasks_pages_leads_there():
     with open_scheduler("local", workers=1, threads=1) as place, browser() as chromium:
         page = chromium.new_page()

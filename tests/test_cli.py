@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import signal
@@ -5,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -21,7 +23,10 @@ from scdask.cli import main
 from scdask.cli.running import Stopwatch, make_folder, printing, stoppable
 from scdask.cluster import Place, as_place, open_scheduler, warm_up
 from scdask.computing import cpu_seconds_here
-from scdask.jobs.digits import load_digits, train_perceptron
+from scdask.jobs.digits import Digits, load_digits, train_perceptron
+from scdask.jobs.infer import generators
+from scdask.layers import Cycles, Flatten, Margin, SCConv2d, SCDense, SCSequential, Stability, load_model
+from scdask.layers.early_exit import checks
 
 pytestmark = pytest.mark.component("apps")
 LIMIT = 60
@@ -104,8 +109,12 @@ def test_results_are_a_sequence_with_a_table():
     for text in ("&lt;b&gt;", "0.8500 ± 0.0707", "Gbitop/s", "Float accuracy 0.9500", "SC inference, split"):
         assert text in html
     assert "SC inference" in Results([], 0.95)._repr_html_()
-    with pytest.raises(BitstreamError, match="bipolar and split"):
-        Results([runs[0], Result("sobol", 16, 0, "bipolar", 0.9, 1, 1)], 0.95)
+    compared = Results([runs[1], Result("sobol", (16, 64), 0, "bipolar", 0.9, 1, 1)], 0.95, "R²")
+    assert (compared.title, compared.columns[3]) == ("SC inference", "R²")
+    assert [row[:4] for row in compared.rows()] == [
+        ("sobol split", "16", "1", "0.7500"),
+        ("sobol bipolar", "16/64", "1", "0.9000"),
+    ]
 
 
 def test_a_run_yields_each_result_when_it_is_there(digits):
@@ -184,17 +193,166 @@ def test_own_model_and_data(tmp_path, digits):
         (["digits", "--repeat", "0"], "0"),
         (["digits", "--mode", "xor"], "xor"),
         (["digits", "--workers", "0"], "0"),
+        (["digits", "--length", "16/"], "integer"),
+        (["digits", "--network", "lenet"], "--network is what is trained for mnist"),
+        (["mnist", "--network", "lenet", "--model", __file__], "--network is what is trained for mnist"),
+        (["digits", "--percentile", "0"], "0"),
+        (["digits", "--stop", "luck=1"], "'luck=1' is not one of margin=..., stability=..., cycles=..."),
+        (["digits", "--stop", "margin=1.5"], "1.5"),
+        (["digits", "--stop", "margin"], "''"),
+        (["digits", "--stop", "margin=.9@0"], "0"),
+        (["digits", "--stop", "cycles=9@2"], "cycles=... has no checks"),
+        (["digits", "--stop", "stability=1"], "1"),
     ],
 )
 def test_wrong_options(args, message):
     assert message in run("infer", *args, expect=2).output
 
 
+def test_early_exit(tmp_path, digits, small):
+    model, data = digits
+    stops = ["--stop", "margin=.9,.99@8", "--stop", "stability=3"]
+    for kind in ("npz", "csv"):
+        predictions = ["--predictions", tmp_path / f"labels.{kind}", "--mode", "split,bipolar"]
+        result = run("infer", *small, "--model", tmp_path / "m.npz", *stops, *predictions, "--out", tmp_path / "out")
+    written = report(tmp_path / "out")
+    assert is_png(tmp_path / "out" / "accuracy.png")
+    rules = [
+        ("margin=0.9", Margin(0.9)),
+        ("margin=0.99@8", Margin(0.99, at=checks(32, 8))),
+        ("stability=3", Stability(3)),
+    ]
+    with np.load(tmp_path / "labels.npz") as arrays:
+        of = {name: arrays[name].tolist() for name in ("mode", "length", "stop", "cycles", "prediction")}
+    modes = ("split", "bipolar")
+    assert of["stop"] == [""] * 4 + [rule for rule, _ in rules] * 2
+    assert of["length"] == [16, 32] * 2 + [32] * 6
+    assert of["cycles"][:4] == [[n] * 20 for n in (16, 32)] * 2
+    entries = iter(zip(written["early_exit"], of["prediction"][4:], of["cycles"][4:], strict=True))
+    with (tmp_path / "labels.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    for mode in modes:
+        streamed = model.with_generators(generators("sobol", 0, 2), mode)
+        for text, rule in rules:
+            entry, labels, cycles = next(entries)
+            expected = streamed.predict(data.x_test[:20], 32, stop=rule)
+            assert (entry["stop"], entry["sng"], entry["length"], entry["mode"]) == (text, "sobol", 32, mode)
+            assert labels == expected.label.tolist()
+            assert cycles == expected.cycles.tolist()
+            assert entry["accuracy"] == np.mean(expected.label == data.y_test[:20])
+            assert entry["mean_cycles"] == pytest.approx(np.mean(cycles))
+            assert entry["undecided"] == np.mean(np.array(cycles) == 32)
+            assert entry["median_cycles"] == sorted(cycles)[9]
+            assert dict(entry["cycles_histogram"]) == dict(Counter(cycles))
+            name = f"sobol N=32 seed=0 {mode} {text}"
+            assert [(int(row[name]), int(row[f"cycles of {name}"])) for row in table] == [
+                *zip(labels, cycles, strict=True)
+            ]
+            assert f"{entry['mean_cycles']:.1f}" in result.output
+    assert "Early exit, up to 32 cycles" in result.output
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    for which, message in [
+        (["--stop", "cycles=33"], "streams of 32 bits have no 33 cycles"),
+        (["--length", "16/32/64"], "3 lengths do not go with 2 layers"),
+    ]:
+        assert message in run("infer", *small, "--model", tmp_path / "m.npz", *which, expect=1).output
+
+
+def test_lengths_of_layers(tmp_path, digits, small):
+    model, data = digits
+    run("infer", *small, "--model", tmp_path / "m.npz", "--length", "64/256,64", "--out", tmp_path / "out", "--quiet")
+    found = report(tmp_path / "out")["results"]
+    assert [r["length"] for r in found] == [[64, 256], 64]
+    predicted = model.with_generators(generators("sobol", 0, 2), "split").predict(data.x_test[:20], lengths=[64, 256])
+    assert found[0]["accuracy"] == np.mean(predicted == data.y_test[:20])
+    assert found[0]["sc_operations"] == 20 * 2 * (64 * 32 * 64 + 32 * 10 * 256)
+
+
+def small_network(readout):
+    """A convolution and a dense layer of two outputs, for signed images of 4 x 4 pixels."""
+    rng = np.random.default_rng(0)
+    layers = [
+        SCConv2d(rng.normal(size=(2, 1, 3, 3)).astype("f4"), np.zeros(2), signed=True),
+        Flatten(),
+        SCDense(rng.normal(size=(2, 8)).astype("f4"), np.zeros(2)),
+    ]
+    network = SCSequential(layers, input_shape=(1, 4, 4), readout=readout)
+    x = rng.uniform(-1, 1, (30, 1, 4, 4))
+    return network.calibrated(x), x
+
+
+@pytest.mark.component("onnx")
+@pytest.mark.parametrize("readout", ["classes", "labels", "values"])
+def test_a_network_of_onnx_with_samples_of_any_shape(tmp_path, readout):
+    from sklearn.metrics import accuracy_score, r2_score
+
+    network, x = small_network(readout)
+    y = network.predict_float(x)
+    y = y + 0.1 * np.random.default_rng(1).normal(size=y.shape) if readout == "values" else y
+    network.to_onnx(tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=x, y=y)
+    files = ["--model", tmp_path / "m.onnx", "--data", tmp_path / "d.npz", "--out", tmp_path / "out"]
+    which = ["--sng", "sobol", "--length", "64,256", "--scheduler", "threads", "--stop", "cycles=64"]
+    result = run("infer", *files, *which, "--predictions", tmp_path / "p.csv")
+    written = report(tmp_path / "out")
+    score = {"values": r2_score, "labels": accuracy_score, "classes": accuracy_score}[readout]
+    network = load_model(tmp_path / "m.onnx").with_generators(generators("sobol", 0, 2))
+    (early,) = written["early_exit"]
+    assert early["accuracy"] == pytest.approx(score(y, network.predict(x, 256, stop=Cycles(64)).label))
+    for entry in written["results"]:
+        assert entry["accuracy"] == pytest.approx(score(y, network.predict(x, entry["length"])))
+    assert written["float_accuracy"] == pytest.approx(score(y, network.predict_float(x)))
+    assert written["score"] == ("R²" if readout == "values" else "accuracy")
+    assert written["results"][0]["sc_operations"] == 30 * 64 * (4 * 2 * 4 * 9 + 2 * 2 * 8)
+    assert f" {written['score']} " in result.stdout
+    with (tmp_path / "p.csv").open(newline="") as file:
+        first = next(csv.DictReader(file))
+    assert [float(n) for n in first["label"].split()] == np.ravel(y[0]).tolist()
+    wrong = {"classes": np.full(30, 7), "labels": np.full((30, 2), 2), "values": np.full((30, 2), np.nan)}[readout]
+    np.savez(tmp_path / "d.npz", x=x, y=wrong)
+    assert "label" in run("infer", *files, *which, expect=1).output or readout == "values"
+    np.savez(tmp_path / "d.npz", x=x[:, 0], y=y)
+    assert "(30, 4, 4)" in run("infer", *files, *which, expect=1).output
+
+
+def test_a_regression_is_not_stopped_by_labels(tmp_path):
+    from scdask.jobs.infer import check_settings, early_settings, settings
+
+    network, _ = small_network("values")
+    with pytest.raises(BitstreamError, match="Cycles stops a regression"):
+        check_settings(network, early_settings(settings(["sobol"], [64], "split"), ["margin=0.9"]))
+
+
+@pytest.mark.component("mnist")
+def test_infer_mnist(tmp_path, monkeypatch):
+    """Of a LeNet that is not trained and of a perceptron in a file, which takes vectors."""
+    from scdask.jobs import mnist
+
+    images = Digits(*(part[:40] for part in mnist.load_mnist()))
+    networks = {kind: mnist.initial_network(kind).calibrated(images.x_train) for kind in mnist.KINDS}
+    monkeypatch.setattr(mnist, "load_mnist", lambda: images)
+    monkeypatch.setattr(mnist, "train_network", lambda kind, data: networks[kind])
+    which = ["--sng", "sobol", "--length", "32", "--scheduler", "threads", "--quiet"]
+    trained = networks["perceptron"].layers[1:]
+    SCMLP(trained).save(tmp_path / "m.npz")
+    for args, name in [
+        ([], "mnist lenet"),
+        (["--network", "perceptron"], "mnist perceptron"),
+        (["--model", tmp_path / "m.npz"], "mnist m.npz"),
+    ]:
+        run("infer", "mnist", *args, *which, "--out", tmp_path / name)
+        written = report(tmp_path / name)
+        network = networks[name.split()[1]] if name.split()[1] in networks else networks["perceptron"]
+        streamed = network.with_generators(generators("sobol", 0, len(network.encoding_layers)))
+        assert written["job"] == f"infer {name}"
+        assert written["results"][0]["accuracy"] == np.mean(streamed.predict(images.x_test, 32) == images.y_test)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"x": np.zeros((3, 64))}, "no array y"),
-        ({"x": np.zeros((3, 63)), "y": np.zeros(3)}, "takes 64 inputs, but the data"),
+        ({"x": np.zeros((3, 63)), "y": np.zeros(3)}, "takes x (samples, 64), not (3, 63)"),
         ({"x": np.zeros((3, 64)), "y": np.zeros(4)}, "(3, 64) and (4,)"),
         ({"x": np.zeros((0, 64)), "y": np.zeros(0)}, "(0, 64)"),
         ({"x": np.full((3, 64), 16.0), "y": np.zeros(3)}, "0 to 1, but there is 16.0"),
@@ -485,7 +643,7 @@ def test_impossible_lengths_are_refused_at_once(tmp_path):
 
 def test_info():
     output = run("info").output
-    for text in ("scdask", "numpy", "numba", "cores", "SIMD", "NumPy arrays", "works", "JAX arrays", "zarr"):
+    for text in ("scdask", "numpy", "numba", "cores", "SIMD", "NumPy arrays", "works", "JAX arrays", "zarr", "onnx"):
         assert text in output
     assert "does not work" not in output
 

@@ -99,10 +99,10 @@ def test_what_does_not_fit_is_told_before_a_cluster_starts(tmp_path, files, no_c
     model, data = files[1], files[3]
     out = ["--out", tmp_path / "out"]
     said = call("infer", "digits", "--model", model, *out, expect=1)
-    assert said == f"Error: the model {model} takes 6 inputs, but the images of digits have 64"
+    assert said == f"Error: the model {model} takes x (samples, 6), not (1257, 64)"
     np.savez(data, x=X[:, :5], y=np.zeros(40))
     said = call("infer", "--model", model, "--data", data, *out, expect=1)
-    assert said == f"Error: the model {model} takes 6 inputs, but the data {data} have 5"
+    assert said == f"Error: the model {model} takes x (samples, 6), not (40, 5)"
     np.savez(data, x=X, y=np.full(40, "z"))
     assert "the data have the label z" in call("infer", "--model", model, "--data", data, *out, expect=1)
     said = call("infer", "--model", model, "--data", data, "--predictions", tmp_path / "labels.txt", expect=2)

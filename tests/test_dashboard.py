@@ -326,6 +326,44 @@ def test_a_training_tells_its_epochs(client):
     ]
 
 
+def test_chunks_of_an_early_exit_tell_what_they_found(client):
+    from scdask.computing import as_place
+    from scdask.jobs.infer import early_settings, infer_early, settings
+
+    dashboard.install(client)
+    rng = np.random.default_rng(0)
+    network = sc.SCMLP([sc.SCDense(rng.normal(size=(3, 4)), np.zeros(3))])
+    x, y = rng.random((40, 4)), np.arange(40) % 3
+    (setting,) = early_settings(settings(["sobol"], [16, 256], "split"), ["margin=0.9"])
+    with dask.config.set({"scdask.task-seconds": "60 ns"}):  # chunks of 9 samples
+        result = infer_early(network, x, y, setting, as_place(client))
+    deadline = time.monotonic() + 10
+    while not (exits := list(monitor_of(client).exits.values())) or exits[0].samples < 40:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (told,) = exits
+    assert (told.name, told.length, told.of) == ("sobol split, margin=0.9, seed 0", 256, 40)
+    assert told.cycles == list(result.cycles_histogram)
+    assert (told.accuracy, told.mean_cycles) == (result.accuracy, result.mean_cycles)
+    event = {"run": "a", "name": "b", "length": 64, "of": 9, "start": 0, "samples": 3, "right": None}
+    for cycles in ([(32, 3)], [(16, 1), (64, 2)]):  # a task that ran again
+        client.log_event("scdask-early-exit", event | {"cycles": cycles})
+    for other in ("text", {"run": "b"}):
+        client.log_event("scdask-early-exit", other)
+    while len(monitor_of(client).exits) < 2 or monitor_of(client).exits["a"].mean_cycles == 32:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    last = monitor_of(client).exits["a"]
+    assert (last.samples, last.cycles, last.mean_cycles) == (3, [(16, 1), (64, 2)], 48)
+    assert np.isnan(last.accuracy)
+    for i in range(20):
+        client.log_event("scdask-early-exit", event | {"run": f"c{i}", "cycles": [(16, 3)]})
+    while "c19" not in (exits := monitor_of(client).exits):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert len(exits) == 8
+
+
 def test_words_that_were_there_are_held_from_the_start(client):
     stream = sc.encode(np.full(64, 0.5), LENGTH, sng=sc.Sobol(1), chunks=(16,)).persist()
     dashboard.install(client)

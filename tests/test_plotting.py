@@ -8,7 +8,7 @@ import pytest
 
 import scdask as sc
 from scdask import Bitstream, BitstreamError, Sobol, plotting
-from scdask.jobs.infer import Result, Results
+from scdask.jobs.infer import EarlyResult, Result, Results
 
 pytestmark = pytest.mark.component("apps")
 
@@ -17,10 +17,16 @@ RESULTS = [
     Result("sobol", 64, 0, "split", 0.96, 0.2, 10**9),
     *(Result("lfsr", n, seed, "split", 0.8 + 0.01 * seed + n / 1000, 0.1, 10**9) for n in (64, 16) for seed in (0, 1)),
 ]
+EARLY = [
+    EarlyResult("sobol", 64, seed, "split", stop, 0.9 + least, ((16, 3), (64, count)), 0.1)
+    for stop, least, count in (("margin=0.9", 0.01, 1), ("margin=0.99", 0.05, 3), ("stability=3", 0.04, 5))
+    for seed in (0, 1)
+]
 STATE = SimpleNamespace(losses=(2.0, 1.0, 0.25), train_accuracies=(0.5, 0.6, 0.8), test_accuracies=(0.4, 0.5, 0.7))
 STREAMS = sc.encode(np.linspace(0.1, 0.9, 12).reshape(3, 4), 100, sng=Sobol(1))
 DRAWN = {
     "accuracy": lambda ax: plotting.plot_accuracy(RESULTS, 0.97, ax=ax),
+    "early exit": lambda ax: plotting.plot_early_exit(EARLY, RESULTS, 0.97, ax=ax),
     "rmse": lambda ax: plotting.plot_rmse([16, 64], {"a": [0.1, 0.0]}, {"1/N": [0.06, 0.02]}, ax=ax),
     "raster": lambda ax: plotting.plot_raster(np.eye(5, 3), ax=ax),
     "scc": lambda ax: plotting.plot_scc(np.eye(3), ["a", "b", "c"], ax=ax),
@@ -82,6 +88,29 @@ def test_accuracy_is_a_mean_over_seeds_with_their_range(ax):
     assert list(lines(plotting.plot_accuracy(RESULTS))) == ["sobol", "lfsr"]
     with pytest.raises(BitstreamError, match="at least one result"):
         plotting.plot_accuracy([], ax=ax)
+
+
+def test_early_exit_is_a_mark_a_rule_beside_streams_of_a_fixed_length(ax):
+    plotting.plot_early_exit(EARLY, Results(RESULTS, 0.97), ax=ax)
+    drawn = lines(ax)
+    assert list(drawn) == ["float (0.970)", "streams of a fixed length", "sobol, margin", "sobol, stability"]
+    np.testing.assert_allclose(drawn["streams of a fixed length"].get_xydata(), [[16, 0.9], [64, 0.96]])
+    np.testing.assert_allclose(drawn["sobol, margin"].get_xydata(), [[28, 0.91], [40, 0.95]])
+    np.testing.assert_allclose(drawn["sobol, stability"].get_xydata(), [[46, 0.94]])
+    assert [text.get_text() for text in ax.texts] == ["0.9", "0.99", "3"]
+    assert "cycles" in ax.get_xlabel()
+    with pytest.raises(BitstreamError, match="at least one result"):
+        plotting.plot_early_exit([], ax=ax)
+
+
+def test_modes_and_lengths_of_layers_have_lines_and_places_of_their_own(ax):
+    other = [Result("sobol", (16, 64), 0, "bipolar", 0.5, 0.1, 10**9)]
+    plotting.plot_accuracy(Results([*RESULTS[:2], *other], 0.97, "R²"), ax=ax)
+    drawn = lines(ax)
+    assert list(drawn) == ["float (0.970)", "sobol split", "sobol bipolar"]
+    np.testing.assert_allclose(drawn["sobol bipolar"].get_xydata(), [[40, 0.5]])
+    assert ax.get_ylabel() == "R²"
+    assert len(plotting.accuracy_figure(RESULTS, "digits", EARLY).axes) == 2
 
 
 def test_lines_differ_in_colour_and_in_marker():
@@ -203,7 +232,7 @@ def test_a_missing_matplotlib_says_what_to_install():
 
 def test_names_of_others_are_no_formulas():
     name = "a$\\foo$b_%\x1b[2J\udcff.npz"
-    results = [SimpleNamespace(sng=name, length=n, accuracy=0.5) for n in (16, 64)]
+    results = [SimpleNamespace(sng=name, mode="split", length=n, accuracy=0.5) for n in (16, 64)]
     figure = plotting.accuracy_figure(results, name)
     figure.savefig(io.BytesIO())
     (ax,) = figure.axes

@@ -124,7 +124,7 @@ def sbatch(job: str, args: tuple[str, ...], script: Path | None, overwrite: bool
                 "nobody presses Enter in a job of Slurm: --keep-open would last until its time limit"
             )
         if job == "infer":
-            require_inputs(given["dataset"], given["model"], given["data"])
+            require_inputs(given["dataset"], given["model"], given["data"], given["network"])
         path = script or Path(f"{job}.sbatch")
         text = slurm.batch_script([job, *args], **options)
         with plain_os_errors(path.parent):

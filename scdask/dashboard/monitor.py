@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.protocol.pickle import dumps
 
-from ..computing import TRAINING
+from ..computing import EARLY_EXIT, TRAINING
 from ..core.metering import METER
 from .meter import measure_limits
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from distributed import Scheduler
 
 EPOCH = {"run", "epoch", "epochs", "loss", "train_accuracy", "test_accuracy"}  # keys of a training's event
+CHUNK = {"run", "name", "length", "of", "start", "samples", "right", "cycles"}  # keys of an early exit's event
+RUNS = 8  # inferences with early exit that are kept
 SAMPLE_SECONDS = 1
 SPAN = 2  # least seconds of a worker's clock that a rate is taken over
 SILENT = 10  # seconds after which a worker that sends nothing is taken to do nothing
@@ -63,6 +66,44 @@ class Report:
         return sum(self.rates.values())
 
 
+@dataclass
+class Exits:
+    """What the chunks of an inference with early exit have told so far."""
+
+    name: str
+    length: int
+    of: int
+    _chunks: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Add a chunk; of one that was tried again, the last counts."""
+        self._chunks[event["start"]] = event
+
+    @property
+    def samples(self) -> int:
+        """Samples that are done."""
+        return sum(event["samples"] for event in self._chunks.values())
+
+    @property
+    def accuracy(self) -> float:
+        """The share of them that is right; nan for numbers."""
+        right = [event["right"] for event in self._chunks.values()]
+        return math.nan if None in right else sum(right) / self.samples
+
+    @property
+    def cycles(self) -> list[tuple[int, int]]:
+        """Numbers of cycles, and the samples that took so many, the least first."""
+        counts: Counter[int] = Counter()
+        for event in self._chunks.values():
+            counts.update(dict(event["cycles"]))
+        return sorted(counts.items())
+
+    @property
+    def mean_cycles(self) -> float:
+        """The mean over the samples."""
+        return sum(n * count for n, count in self.cycles) / self.samples
+
+
 class Monitor(SchedulerPlugin):  # type: ignore[misc]
     """Gathers what workers count, for those who show it.
 
@@ -73,6 +114,8 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
         What the present workers sent last, by their addresses.
     history : deque of (float, dict of str to float)
         Time, by `time.monotonic`, and the rate of each worker then.
+    exits : dict of str to Exits
+        The last inferences with early exit that told of themselves, the oldest first.
     has_page : bool
         Whether the dashboard of the scheduler has the page.
     at_close : contextlib.ExitStack
@@ -87,6 +130,7 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
         self.scheduler = scheduler
         self.reports: dict[str, Report] = {}
         self.history: deque[tuple[float, dict[str, float]]] = deque(maxlen=HISTORY)
+        self.exits: dict[str, Exits] = {}
         self.has_page = has_page
         self._workers = dict(scheduler.workers)
         self._gone: Totals = {}
@@ -113,6 +157,14 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
         self._asked.discard(worker)
         if report is not None:
             _merge(self._gone, report.totals)
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        """Take in what a chunk of samples told."""
+        if topic != EARLY_EXIT or not isinstance(msg, dict) or not msg.keys() >= CHUNK:
+            return
+        self.exits.setdefault(msg["run"], Exits(msg["name"], msg["length"], msg["of"])).add(msg)
+        while len(self.exits) > RUNS:
+            del self.exits[next(iter(self.exits))]
 
     def sample(self) -> None:
         """Take in what the workers sent."""

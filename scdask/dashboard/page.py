@@ -16,6 +16,8 @@ from bokeh.models import (
     HoverTool,
     Legend,
     LegendItem,
+    LogTicker,
+    NumeralTickFormatter,
     Range1d,
 )
 from bokeh.plotting import figure
@@ -38,7 +40,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 GIGA = 1e9
 SHORTEST = 60  # least seconds that the axis of time shows
 MUTED = "#595959"
-TEXTS = ("operation", "worker", "backend", "SIMD")  # columns of tables that hold text
+TEXTS = ("operation", "worker", "backend", "SIMD", "rule")  # columns of tables that hold text
 
 
 def show(scheduler: Scheduler, extra: dict[str, Any], doc: Document) -> None:
@@ -78,6 +80,12 @@ class _Page:
         accuracies.legend.location = "bottom_right"
         figures = row(losses, accuracies, sizing_mode="stretch_width")
         self.training = column(self.run, figures, sizing_mode="stretch_width")
+        self.bins = ColumnDataSource({name: [] for name in ("left", "right", "share")})
+        self.curve = ColumnDataSource({name: [] for name in ("cycles", "accuracy", "name", "size")})
+        self.exit = Div(text=_title("Early exit"))
+        self.exit_table = Div(sizing_mode="stretch_width")
+        figures = row(_bins(self.bins), _curve(self.curve), sizing_mode="stretch_width")
+        self.exits = column(self.exit, figures, self.exit_table, sizing_mode="stretch_width")
         self.root = column(
             self.empty,
             self.cards,
@@ -101,6 +109,7 @@ class _Page:
         self._update_operations(totals)
         self._update_workers()
         self._update_training()
+        self._update_exits()
 
     def _update_cards(self, totals: Totals) -> None:
         reports = self.monitor.reports.values()
@@ -202,6 +211,38 @@ class _Page:
             if self.training not in self.root.children:  # A log axis has no range before there is a loss.
                 self.root.children.insert(3, self.training)
 
+    def _update_exits(self) -> None:
+        runs = list(self.monitor.exits.values())
+        if not runs:
+            return
+        last = runs[-1]
+        note = f"{last.name}: {last.samples:,} of {last.of:,} samples, up to {last.length:,} cycles"
+        self.exit.text = _title("Early exit", note)
+        cycles = [n for n, _ in last.cycles]
+        self.bins.data = {
+            "left": [cycles[0] / 2, *cycles[:-1]],
+            "right": cycles,
+            "share": [100 * count / last.samples for _, count in last.cycles],
+        }
+        self.curve.data = {
+            "cycles": [run.mean_cycles for run in runs],
+            "accuracy": [run.accuracy for run in runs],
+            "name": [run.name for run in runs],
+            "size": [7] * (len(runs) - 1) + [12],
+        }
+        rows = [
+            {
+                "rule": run.name,
+                "samples": f"{run.samples:,} of {run.of:,}",
+                "mean cycles": f"{run.mean_cycles:,.1f} of {run.length:,}",
+                "accuracy so far": f"{run.accuracy:.4f}" if run.accuracy == run.accuracy else "",
+            }
+            for run in reversed(runs)
+        ]
+        self.exit_table.text = _table("early exit", rows)
+        if self.exits not in self.root.children:
+            self.root.children.insert(3, self.exits)
+
     def _label(self, address: str) -> str:
         worker = self.scheduler.workers.get(address)
         host = address.rpartition("/")[2]
@@ -289,6 +330,51 @@ def _epochs(source: ColumnDataSource, title: str, unit: str, lines: Sequence[tup
         plot.line("epoch", name, source=source, color=colour, line_width=2, legend_label=label)
         plot.scatter("epoch", name, source=source, color=colour, size=6, marker=marker, legend_label=label)
     return plot
+
+
+def _bins(source: ColumnDataSource) -> Any:
+    """How many samples took so many cycles, or fewer down to the next bar."""
+    plot = figure(
+        title="Cycles that the samples took",
+        height=220,
+        sizing_mode="stretch_width",
+        x_axis_type="log",
+        x_axis_label="cycles",
+        y_axis_label="share of the samples (%)",
+        tools="",
+        toolbar_location=None,
+    )
+    plot.y_range.start = 0
+    _plain_ticks(plot)
+    plot.quad(left="left", right="right", bottom=0, top="share", source=source, color=COLOURS[0], line_color="white")
+    plot.add_tools(HoverTool(tooltips=[("cycles", "@right"), ("share of the samples", "@share{0.0} %")]))
+    return plot
+
+
+def _curve(source: ColumnDataSource) -> Any:
+    """What each rule reaches; that which runs is large."""
+    plot = figure(
+        title="Accuracy by mean cycles, a mark a rule",
+        height=220,
+        sizing_mode="stretch_width",
+        x_axis_type="log",
+        x_axis_label="mean cycles",
+        y_axis_label="share that is right",
+        tools="",
+        toolbar_location=None,
+    )
+    _plain_ticks(plot)
+    plot.scatter("cycles", "accuracy", source=source, color=COLOURS[5], size="size")
+    plot.add_tools(
+        HoverTool(tooltips=[("rule", "@name"), ("mean cycles", "@cycles{0.0}"), ("accuracy", "@accuracy{0.0000}")])
+    )
+    return plot
+
+
+def _plain_ticks(plot: Any) -> None:
+    """Powers of 2 as numbers."""
+    plot.xaxis.ticker = LogTicker(base=2)
+    plot.xaxis.formatter = NumeralTickFormatter(format="0")
 
 
 def _title(text: str, note: str = "") -> str:

@@ -1,149 +1,87 @@
-"""SC inference of a trained perceptron: accuracy for each generator, length and seed."""
+"""SC inference of a trained network: accuracy for each generator, length and seed, and with early exit."""
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
 from functools import partial
 from itertools import product
-from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import dask.array as da
 import numpy as np
 
-from .. import _html
+from .. import layers
+from .._files import some
 from ..chunked.sizes import MAC_RATE, task_bits
+from ..computing import EARLY_EXIT, log_event_of_task
 from ..core.checks import check_encoding
 from ..core.dispatch import BACKENDS
 from ..errors import BitstreamError, CorrelationWarning
 from ..generators import LFSR, SNG, Bernoulli, Halton, Sobol, VanDerCorput
-from .names import SNGS
+from ..layers.early_exit import check_rule, checks
+from .inferences import Early, EarlyResult, Result, Results, Setting, most_cycles
+from .names import SNGS, STOPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from ..computing import Place
     from ..core.words import Mode
-    from ..layers import SCMLP
+    from ..layers import SCSequential
+    from .inferences import Length
 
-
-@dataclass(frozen=True)
-class Setting:
-    """One inference: the generators by name, the length of the streams, the seed and the mode of the products."""
-
-    sng: str
-    length: int
-    seed: int
-    mode: Mode
-
-
-@dataclass(frozen=True)
-class Result(Setting):
-    """The result of one inference. An SC operation is one gate on one pair of bits, counted."""
-
-    accuracy: float
-    seconds: float
-    sc_operations: int
-
-    @property
-    def sc_operations_per_second(self) -> float:
-        """SC operations a second, encoding and scheduling included."""
-        return self.sc_operations / self.seconds
-
-
-class Results(Sequence[Result]):
-    """The results of inferences in one mode with one perceptron, shown as a table in a notebook.
-
-    Parameters
-    ----------
-    results : iterable of Result
-        Such as `run` yields.
-    float_accuracy : float
-        The accuracy of the same weights in floating point.
-    """
-
-    COLUMNS = ("SNG", "N", "seeds", "accuracy", "vs float", "Gbitop/s", "time (s)")
-
-    def __init__(self, results: Iterable[Result], float_accuracy: float) -> None:
-        self._results = tuple(results)
-        self.float_accuracy = float_accuracy
-        modes = sorted({result.mode for result in self})
-        if len(modes) > 1:
-            raise BitstreamError(f"results are those of one mode, not of {' and '.join(modes)}")
-
-    @overload
-    def __getitem__(self, index: int) -> Result: ...
-    @overload
-    def __getitem__(self, index: slice) -> Results: ...
-    def __getitem__(self, index: int | slice) -> Result | Results:
-        picked = self._results[index]
-        return Results(picked, self.float_accuracy) if isinstance(picked, tuple) else picked
-
-    def __len__(self) -> int:
-        return len(self._results)
-
-    def __repr__(self) -> str:
-        return f"Results({list(self._results)}, float_accuracy={self.float_accuracy:.4f})"
-
-    @property
-    def title(self) -> str:
-        """The title of the table."""
-        return f"SC inference, {self[0].mode}" if self else "SC inference"
-
-    @property
-    def note(self) -> str:
-        """What the columns of the table mean."""
-        return (
-            f"Float accuracy {self.float_accuracy:.4f}. SNG: stochastic number generator. N: bits of a stream. "
-            "Gbitop/s: 10^9 pairs of bits gated and counted a second, encoding and Dask's time included."
-        )
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """The table: a row of COLUMNS a generator and length, with mean and standard deviation over the seeds."""
-        groups: dict[tuple[str, int], list[Result]] = defaultdict(list)
-        for result in self:
-            groups[result.sng, result.length].append(result)
-        return [_row(runs, self.float_accuracy) for runs in groups.values()]
-
-    def _repr_html_(self) -> str:
-        return _html.table(self.title, self.COLUMNS, self.rows(), self.note)
-
-
-def _row(runs: list[Result], float_accuracy: float) -> tuple[str, ...]:
-    accuracies = [r.accuracy for r in runs]
-    spread = f" ± {stdev(accuracies):.4f}" if len(runs) > 1 else ""
-    seconds = sum(r.seconds for r in runs) or float("nan")
-    return (
-        runs[0].sng,
-        str(runs[0].length),
-        str(len(runs)),
-        f"{mean(accuracies):.4f}{spread}",
-        f"{mean(accuracies) - float_accuracy:+.4f}",
-        f"{sum(r.sc_operations for r in runs) / seconds / 1e9:.2f}",
-        f"{seconds:.3f}",
-    )
+__all__ = [
+    "Early",
+    "EarlyResult",
+    "Result",
+    "Results",
+    "Setting",
+    "check_data",
+    "check_settings",
+    "early_settings",
+    "float_accuracy",
+    "generators",
+    "infer",
+    "infer_early",
+    "run",
+    "score_name",
+    "settings",
+    "stop_rule",
+]
 
 
 def settings(
-    sngs: Sequence[str], lengths: Sequence[int], mode: Mode, *, seed: int = 0, repeat: int = 1
+    sngs: Sequence[str], lengths: Sequence[Length], mode: Mode, *, seed: int = 0, repeat: int = 1
 ) -> list[Setting]:
     """All combinations as settings; a generator without a seed comes once, however often the others are repeated."""
     for sng, length in product(sngs, lengths):
         for generator in generators(sng, seed, 1)[0]:
-            check_encoding(length, generator)
+            for bits in length if isinstance(length, tuple) else (length,):
+                check_encoding(bits, generator)
     return [
         Setting(sng, length, seed + r, mode)
         for sng, length in product(sngs, lengths)
         for r in range(repeat if SNGS[sng] else 1)
     ]
+
+
+def early_settings(settings: Iterable[Setting], stops: Sequence[str]) -> list[Early]:
+    """For each rule the settings of the longest streams."""
+    given = list(settings)
+    most = max((most_cycles(s.length) for s in given), default=0)
+    series: dict[Any, list[Setting]] = defaultdict(list)
+    for setting in given:
+        if most_cycles(setting.length) == most:
+            series[setting.mode, setting.sng].append(setting)
+    early = [Early(**vars(s), stop=stop) for of in series.values() for stop in stops for s in of]
+    for rule in {s.stop: stop_rule(s) for s in early}.values():
+        rule.points(most)  # Of too many cycles it is told at once.
+    return early
 
 
 def generators(name: str, seed: int, n_layers: int) -> list[tuple[SNG, SNG]]:
@@ -166,16 +104,32 @@ def generators(name: str, seed: int, n_layers: int) -> list[tuple[SNG, SNG]]:
     return pairs[name]
 
 
-def _streamed(model: SCMLP, setting: Setting) -> SCMLP:
-    """The model with the generators and the mode of a setting."""
-    pairs = generators(setting.sng, setting.seed, len(model.encoding_layers))
+def _streamed(network: SCSequential, setting: Setting) -> SCSequential:
+    """The network with the generators and the mode of a setting."""
+    pairs = generators(setting.sng, setting.seed, len(network.encoding_layers))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CorrelationWarning)  # "shared" correlates on purpose.
-        return model.with_generators(pairs, setting.mode)
+        return network.with_generators(pairs, setting.mode)
+
+
+def _operations(network: SCSequential, length: Length) -> int:
+    """The pairs of bits that are gated for a sample."""
+    of_layers = zip(network.layers, network.shapes, network.lengths(length), strict=False)
+    return sum(bits * layer.products(shape) * _gates(layer) for layer, shape, bits in of_layers if bits)
+
+
+def _bits(length: Length) -> dict[str, Any]:
+    """The length or the lengths, as `predict` takes them."""
+    return {"lengths": length} if isinstance(length, tuple) else {"length": length}
+
+
+def _gates(layer: Any) -> int:
+    """The gates of a product: with W+ and W- there are two, and four if the inputs are signed too."""
+    return 1 if layer.mode == "bipolar" else 4 if layer.signed else 2
 
 
 def infer(
-    model: SCMLP,
+    network: SCSequential,
     x: NDArray[Any],
     y: NDArray[Any],
     setting: Setting,
@@ -183,110 +137,211 @@ def infer(
     *,
     predictions: dict[Setting, NDArray[Any]] | None = None,
 ) -> Result:
-    """Classify all inputs and compare with the labels.
+    """Predict all samples, and compare with what is right.
 
     Parameters
     ----------
-    model : SCMLP
-    x : ndarray, shape (samples, n_inputs)
-        In [0, 1].
-    y : ndarray, shape (samples,)
-        Labels.
+    network : SCSequential
+    x : ndarray, shape (samples, *network.input_shape)
+        In the range that the network takes.
+    y : ndarray, shape (samples,) or (samples, n_outputs)
+        Labels; rows of 0 and 1, if the network gives several labels; or numbers, if it gives numbers.
     setting : Setting
     place : Place
         The scheduler that computes.
     predictions : dict, optional
-        Is given the labels (samples,) that the model predicts, under the setting.
+        Is given what the network predicts, under the setting.
     """
-    check_data(model, x, y)
-    streamed = _streamed(model, setting)
-    operations = setting.length * model.products
-    operations *= 2 if setting.mode == "split" else 1
-    rows = max(1, min(len(x), int(task_bits(MAC_RATE) / max(1, operations))))
-    images = da.from_array(x, chunks=(rows, -1))
-    if place.gpu:
-        images = BACKENDS["cupy"].from_numpy(images)
-    labels = streamed.predict(images, setting.length)
+    check_data(network, x, y)
+    streamed = _streamed(network, setting)
+    predicted = streamed.predict(_images(streamed, x, setting, place), **_bits(setting.length))
     start = time.perf_counter()
-    if predictions is None:
-        count = place.compute((labels == da.from_array(y, chunks=rows)).sum())
-    else:
-        predictions[setting] = place.compute(labels)
-        count = (predictions[setting] == y).sum()
+    found = place.compute(predicted)
     seconds = time.perf_counter() - start
-    return Result(**vars(setting), accuracy=int(count) / len(x), seconds=seconds, sc_operations=operations * len(x))
+    if predictions is not None:
+        predictions[setting] = found
+    operations = len(x) * _operations(streamed, setting.length)
+    return Result(**vars(setting), accuracy=network.score_of(found, y), seconds=seconds, sc_operations=operations)
+
+
+def _images(streamed: SCSequential, x: NDArray[Any], setting: Setting, place: Place) -> Any:
+    """The samples as a Dask array of chunks that are a task each, on the GPUs if there are any."""
+    rows = max(1, min(len(x), int(task_bits(MAC_RATE) / max(1, _operations(streamed, setting.length)))))
+    images = da.from_array(x, chunks=(rows, *[-1] * (x.ndim - 1)))
+    return BACKENDS["cupy"].from_numpy(images) if place.gpu else images
+
+
+def infer_early(
+    network: SCSequential,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    setting: Early,
+    place: Place,
+    *,
+    predictions: dict[Setting, NDArray[Any]] | None = None,
+    cycles: dict[Setting, NDArray[Any]] | None = None,
+) -> EarlyResult:
+    """Predict all samples, each with as few cycles as the rule of the setting asks for; see `infer`.
+
+    On a cluster each chunk of samples tells its result when it has one, which the page of the dashboard shows.
+
+    Parameters
+    ----------
+    network, x, y, place, predictions
+        As for `infer`.
+    setting : Early
+    cycles : dict, optional
+        Is given the cycles (samples,) that each sample took, under the setting.
+    """
+    check_data(network, x, y)
+    streamed = _streamed(network, setting)
+    images = _images(streamed, x, setting, place)
+    lazy = streamed.predict(images, **_bits(setting.length), stop=stop_rule(setting))
+    name = f"{setting.sng} {setting.mode}, {setting.stop}, seed {setting.seed}"
+    about = {"run": uuid4().hex, "name": name, "length": most_cycles(setting.length), "of": len(x)}
+    rows = lazy.cycles.chunks[0]
+    starts = da.from_array(np.cumsum((0, *rows[:-1])), chunks=1)
+    axes = "ab"[: lazy.label.ndim]
+    told = da.blockwise(
+        _told,
+        "a",
+        lazy.label,
+        axes,
+        lazy.cycles,
+        "a",
+        da.from_array(y, chunks=(rows, *[-1] * (y.ndim - 1))),
+        "ab"[: y.ndim],
+        starts,
+        "a",
+        readout=network.readout,
+        about=about,
+        concatenate=True,
+        align_arrays=False,
+        adjust_chunks={"a": 1},
+        dtype=object,
+        meta=np.empty(0, object),
+    )
+    start = time.perf_counter()
+    chunks = place.compute(told)
+    seconds = time.perf_counter() - start
+    labels, taken = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    if predictions is not None:
+        predictions[setting] = labels
+    if cycles is not None:
+        cycles[setting] = taken
+    return EarlyResult(
+        **vars(setting), accuracy=network.score_of(labels, y), cycles_histogram=_histogram(taken), seconds=seconds
+    )
+
+
+def _told(label: Any, cycles: Any, y: Any, start: Any, readout: str, about: dict[str, Any]) -> Any:
+    """What a chunk of samples found, once the dashboard is told of it."""
+    right = None if readout == "values" else int((label == y).reshape(len(y), -1).all(axis=1).sum())
+    event = {"start": int(start[0]), "samples": len(cycles), "right": right, "cycles": _histogram(cycles)}
+    log_event_of_task(EARLY_EXIT, about | event)
+    chunk = np.empty(1, object)
+    chunk[0] = (label, cycles)
+    return chunk
+
+
+def _histogram(cycles: NDArray[Any]) -> tuple[tuple[int, int], ...]:
+    values, counts = np.unique(cycles, return_counts=True)
+    return tuple(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def stop_rule(setting: Early) -> Any:
+    """The rule of a setting, such as "margin=0.99", "stability=3@64" (the first check after 64 cycles), "cycles=9"."""
+    name, _, value = setting.stop.partition("=")
+    number, _, first = value.partition("@")
+    kind, converted = STOPS[name]
+    at = {"at": checks(most_cycles(setting.length), int(first))} if first else {}
+    return getattr(layers, kind)(converted(number), **at)
 
 
 def run(
-    model: SCMLP,
+    network: SCSequential,
     x: NDArray[Any],
     y: NDArray[Any],
     settings: Iterable[Setting],
     place: Place,
     *,
     predictions: dict[Setting, NDArray[Any]] | None = None,
-) -> Iterator[Result]:
-    """Do one inference after the other, and yield each result when it is there; see `infer`.
+    cycles: dict[Setting, NDArray[Any]] | None = None,
+) -> Iterator[Result | EarlyResult]:
+    """Do one inference after the other, and yield each result when it is there; see `infer` and `infer_early`.
 
-    A few inputs are classified before, on every worker, so that the time of the first result is as that of the others.
+    A few samples are predicted before, on every worker, so that the time of the first result is as that of the others.
     """
     todo = list(settings)
-    check_data(model, x, y)
-    shortest = {s.sng: s for s in sorted(todo, key=lambda setting: setting.length, reverse=True)}
-    place.run_everywhere(partial(_classify_few, model, x[:16], list(shortest.values()), place.gpu))
+    check_data(network, x, y)
+    check_settings(network, todo)
+    longest_first = sorted(todo, key=lambda setting: most_cycles(setting.length), reverse=True)
+    shortest = {(s.sng, type(s)): s for s in longest_first}
+    place.run_everywhere(partial(_predict_few, network, x[:16], list(shortest.values()), place.gpu))
     for setting in todo[:1]:
-        infer(model, x[:1], y[:1], setting, place)
+        _result(network, x[:1], y[:1], setting, place)
     for setting in todo:
-        yield infer(model, x, y, setting, place, predictions=predictions)
+        yield _result(network, x, y, setting, place, predictions, cycles)
 
 
-def _classify_few(model: SCMLP, x: NDArray[Any], settings: list[Setting], gpu: bool) -> None:
+def _result(
+    network: SCSequential,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    setting: Setting,
+    place: Place,
+    predictions: dict[Setting, NDArray[Any]] | None = None,
+    cycles: dict[Setting, NDArray[Any]] | None = None,
+) -> Result | EarlyResult:
+    if isinstance(setting, Early):
+        return infer_early(network, x, y, setting, place, predictions=predictions, cycles=cycles)
+    return infer(network, x, y, setting, place, predictions=predictions)
+
+
+def _predict_few(network: SCSequential, x: NDArray[Any], settings: list[Setting], gpu: bool) -> None:
     for setting in settings:
-        streamed = _streamed(model, setting)
+        streamed = _streamed(network, setting)
+        how = _bits(setting.length) | ({"stop": stop_rule(setting)} if isinstance(setting, Early) else {})
         for rows in (x[:1], x):  # Different kernels multiply few rows and many.
-            streamed.predict(BACKENDS["cupy"].from_numpy(rows) if gpu else rows, setting.length)
+            streamed.predict(BACKENDS["cupy"].from_numpy(rows) if gpu else rows, **how)
 
 
-def check_data(model: SCMLP, x: NDArray[Any], y: NDArray[Any]) -> None:
-    """Raise unless the data are inputs of the model, with a label each."""
-    (n_inputs,) = model.input_shape
-    if x.ndim != 2 or x.shape[1] != n_inputs or y.shape != x.shape[:1] or not len(x):
-        raise BitstreamError(f"the data are x (samples, {n_inputs}) and y (samples,), not {x.shape} and {y.shape}")
-    kinds = [labels.dtype.kind in "biuf" for labels in (y, model.classes)]
-    alike = all(kinds) or y.dtype.kind == model.classes.dtype.kind != "V"
-    unknown = y[~np.isin(y, model.classes)] if alike else y
-    if unknown.size:
-        classes = ", ".join(map(str, model.classes))
-        raise BitstreamError(f"the data have the label {unknown[0]}, but the classes of the model are {classes}")
-
-
-def save_predictions(file: Any, kind: str, y: NDArray[Any], predictions: Mapping[Setting, NDArray[Any]]) -> None:
-    """Write the labels that were predicted to a binary file, of the kind "csv" or "npz".
-
-    Parameters
-    ----------
-    file : binary file object
-    kind : str
-        "npz": `label` (samples,), `prediction` (settings, samples), and of each setting its `sng`, `length`, `seed` and
-        `mode` (settings,). "csv": a row a sample, with its number, its label, and a column a setting.
-    y : ndarray, shape (samples,)
-        The right labels.
-    predictions : dict of Setting to ndarray, shape (samples,)
-    """
-    if kind == "npz":
-        arrays: dict[str, Any] = {"label": y, "prediction": np.array(list(predictions.values()))}
-        for field in fields(Setting):
-            arrays[field.name] = np.array([getattr(setting, field.name) for setting in predictions])
-        np.savez(file, **arrays)
+def check_data(network: SCSequential, x: NDArray[Any], y: NDArray[Any]) -> None:
+    """Raise unless the data are samples that the network takes, and what it is to predict of each."""
+    inputs = ", ".join(map(str, ("samples", *network.input_shape)))
+    (outputs,) = network.shapes[-1]
+    several = network.readout == "labels" or (network.readout == "values" and outputs > 1)
+    shape = (len(x), outputs) if several else (len(x),)
+    if x.shape[1:] != network.input_shape or y.shape != shape or not len(x):
+        what = f"(samples, {outputs})" if several else "(samples,)"
+        raise BitstreamError(f"the data are x ({inputs}) and y {what}, not {x.shape} and {y.shape}")
+    if network.readout == "values":
+        if y.dtype.kind not in "biuf" or not np.isfinite(y).all():
+            raise BitstreamError(f"the network predicts numbers, but y has {some(map(repr, y.ravel().tolist()))}")
         return
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["sample", "label", *(f"{s.sng} N={s.length} seed={s.seed} {s.mode}" for s in predictions)])
-    table.writerows(zip(range(len(y)), y.tolist(), *(labels.tolist() for labels in predictions.values()), strict=True))
-    file.write(text.getvalue().encode())
+    classes = np.array([0, 1]) if several else network.classes
+    kinds = [labels.dtype.kind in "biuf" for labels in (y, classes)]
+    alike = all(kinds) or y.dtype.kind == classes.dtype.kind != "V"
+    unknown = y[~np.isin(y, classes)] if alike else y.ravel()
+    if unknown.size:
+        names = ", ".join(map(str, classes))
+        raise BitstreamError(f"the data have the label {unknown[0]}, but the classes of the model are {names}")
 
 
-def float_accuracy(model: SCMLP, x: NDArray[Any], y: NDArray[Any]) -> float:
-    """The accuracy of the same weights in floating point."""
-    check_data(model, x, y)
-    return float(np.mean(model.predict_float(x) == y))
+def check_settings(network: SCSequential, settings: Iterable[Setting]) -> None:
+    """Raise unless the lengths go with the layers of a network, and a rule can stop it."""
+    for setting in settings:
+        lengths = network.lengths(setting.length)
+        if isinstance(setting, Early):
+            check_rule(stop_rule(setting), network, lengths)
+
+
+def score_name(network: SCSequential) -> str:
+    """What the accuracy of a network is."""
+    return "R²" if network.readout == "values" else "accuracy"
+
+
+def float_accuracy(network: SCSequential, x: NDArray[Any], y: NDArray[Any]) -> float:
+    """The score of the same weights in floating point."""
+    check_data(network, x, y)
+    return network.score_of(network.predict_float(x), y)

@@ -349,7 +349,10 @@ class SCSequential:
             If there are no samples, or `y` has another shape than what is predicted.
         """
         predicted, right = compute(self.predict(x, length, lengths=lengths), y, name="score")
-        right = as_host(right, "y")
+        return self.score_of(predicted, as_host(right, "y"))
+
+    def score_of(self, predicted: NDArray[Any], right: NDArray[Any]) -> float:
+        """The score of what was predicted; see `score`."""
         if right.shape != predicted.shape or not len(predicted):
             raise BitstreamError(f"a score needs the right values of {predicted.shape} predictions, not {right.shape}")
         if self.readout != "values":

@@ -8,18 +8,20 @@ Of streams
     correlations; `plot_rmse` their errors against their length; `plot_raster` the spikes of neurons, which are
     streams too. Arrays may be those of any library; of lazy streams only what is shown is computed.
 Of results
-    `plot_accuracy` shows what `scdask.jobs.infer` found out; `plot_loss` and `plot_training_accuracy` the course of a
-    training (`scdask.snn`). `accuracy_figure` and `training_figure` are the figures that the command line writes.
+    `plot_accuracy` shows what `scdask.jobs.infer` found out, and `plot_early_exit` how many cycles samples took;
+    `plot_loss` and `plot_training_accuracy` show the course of a training (`scdask.snn`). `accuracy_figure` and
+    `training_figure` are the figures that the command line writes.
 
 Lines differ in colour and in marker; the colours are those of Okabe and Ito, which colour-blind people tell apart.
 """
 
-from .results import accuracy_figure, plot_accuracy, plot_loss, plot_training_accuracy, training_figure
+from .results import accuracy_figure, plot_accuracy, plot_early_exit, plot_loss, plot_training_accuracy, training_figure
 from .streams import plot_raster, plot_rmse, plot_scc, plot_stream
 
 __all__ = [
     "accuracy_figure",
     "plot_accuracy",
+    "plot_early_exit",
     "plot_loss",
     "plot_raster",
     "plot_rmse",

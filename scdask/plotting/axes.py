@@ -44,11 +44,11 @@ def size_in_points(ax: Any) -> tuple[float, float]:
     return box.width * 72 / ax.figure.dpi, box.height * 72 / ax.figure.dpi
 
 
-def label_lengths(ax: Any, lengths: Sequence[int]) -> None:
+def label_lengths(ax: Any, lengths: Sequence[float]) -> None:
     """Make the horizontal axis one of the lengths of streams, each of which has a tick."""
     ticks = sorted(set(lengths))
     ax.set_xscale("log", base=2)
-    ax.set_xticks(ticks, [str(n) for n in ticks])
+    ax.set_xticks(ticks, [f"{n:g}" for n in ticks])
     ax.xaxis.minorticks_off()
     ax.set_xlabel("stream length N (bits)")
     ax.grid(alpha=0.3)

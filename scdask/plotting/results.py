@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import cycle
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._extras import require
@@ -11,9 +13,16 @@ from .axes import BLUE, PLAIN, VERMILION, add_legend, axes_or_new, label_lengths
 from .streams import plot_raster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
+
+CURVE = ("mean_cycles", "accuracy")
+RULES: tuple[dict[str, Any], ...] = (
+    {"linestyle": "--"},
+    {"linestyle": ":", "markerfacecolor": "white"},
+    {"linestyle": "-.", "fillstyle": "left"},
+)
 
 
 class Result(Protocol):
@@ -24,12 +33,28 @@ class Result(Protocol):
         """The generator, by name."""
 
     @property
-    def length(self) -> int:
-        """Bits of a stream."""
+    def mode(self) -> str:
+        """How signed weights multiply."""
+
+    @property
+    def length(self) -> Any:
+        """Bits of a stream, or a tuple of them, one for each layer."""
 
     @property
     def accuracy(self) -> float:
         """The share that was right."""
+
+
+class EarlyResult(Result, Protocol):
+    """What a figure reads of an inference with early exit."""
+
+    @property
+    def stop(self) -> str:
+        """The rule, such as "margin=0.99"."""
+
+    @property
+    def mean_cycles(self) -> float:
+        """The mean over the samples."""
 
 
 class Course(Protocol):
@@ -51,6 +76,8 @@ class Course(Protocol):
 def plot_accuracy(results: Iterable[Result], float_accuracy: float | None = None, *, ax: Any = None) -> Any:
     """Accuracy against the length of the streams: a line a generator, its mean over the seeds, and their range.
 
+    Of several modes each has a line. Layers with lengths of their own are drawn where all have their mean.
+
     Parameters
     ----------
     results : iterable of Result
@@ -63,28 +90,105 @@ def plot_accuracy(results: Iterable[Result], float_accuracy: float | None = None
     -------
     matplotlib Axes
     """
-    exact = getattr(results, "float_accuracy", None) if float_accuracy is None else float_accuracy
+    exact, score = _about(results, float_accuracy)
     results = list(results)
     if not results:
         raise BitstreamError("a figure of accuracies takes at least one result, not 0")
     ax = axes_or_new(ax)
     if exact is not None:
         ax.axhline(exact, color="black", linestyle="--", linewidth=1, label=f"float ({exact:.3f})")
-    by_sng: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for result in results:
-        by_sng[result.sng][result.length].append(result.accuracy)
-    for (sng, by_length), style in zip(by_sng.items(), line_styles(), strict=False):
+    name = _naming(results)
+    for (line, by_length), style in zip(_by_length(results, name).items(), line_styles(), strict=False):
         lengths = sorted(by_length)
-        ax.plot(lengths, [sum(by_length[n]) / len(by_length[n]) for n in lengths], label=printable(sng), **style)
+        ax.plot(lengths, [fmean(by_length[n]) for n in lengths], label=printable(line), **style)
         low, high = ([pick(by_length[n]) for n in lengths] for pick in (min, max))
         if low != high:
             ax.fill_between(lengths, low, high, color=style["color"], alpha=0.2, linewidth=0)
-    label_lengths(ax, [result.length for result in results])
-    ax.set_ylabel("accuracy (share right)")
+    label_lengths(ax, sorted({_mean_length(result) for result in results}))
+    ax.set_ylabel(score)
+    _name_generators(ax)
+    return ax
+
+
+def plot_early_exit(
+    early: Iterable[EarlyResult], results: Iterable[Result] = (), float_accuracy: float | None = None, *, ax: Any = None
+) -> Any:
+    """Accuracy against the mean of the cycles that samples took: a mark a rule, a dashed line a generator and rule.
+
+    Parameters
+    ----------
+    early : iterable of EarlyResult
+        Such as `scdask.jobs.infer.infer_early` returns; of several seeds the mean is drawn.
+    results : iterable of Result, optional
+        Inferences with streams of a fixed length: a faint line a generator.
+    float_accuracy : float, optional
+        As for `plot_accuracy`.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    exact, score = _about(results, float_accuracy)
+    early, results = list(early), list(results)
+    if not early:
+        raise BitstreamError("a figure of early exit takes at least one result of it, not 0")
+    ax = axes_or_new(ax)
+    if exact is not None:
+        ax.axhline(exact, color="black", linestyle="--", linewidth=1, label=f"float ({exact:.3f})")
+    name = _naming([*results, *early])
+    styles = dict(zip(dict.fromkeys(map(name, [*results, *early])), line_styles(), strict=False))
+    label = "streams of a fixed length"
+    for line, by_length in _by_length(results, name).items():
+        lengths = sorted(by_length)
+        style = {**styles[line], "alpha": 0.45, "markersize": 3}
+        ax.plot(lengths, [fmean(by_length[n]) for n in lengths], label=label, **style)
+        label = "_"
+    groups: dict[tuple[str, str], dict[str, list[EarlyResult]]] = defaultdict(lambda: defaultdict(list))
+    for result in early:
+        groups[name(result), result.stop.partition("=")[0]][result.stop].append(result)
+    marks = dict(zip(dict.fromkeys(rule for _, rule in groups), cycle(RULES), strict=False))
+    for (line, rule), by_rule in groups.items():
+        points = [[fmean(getattr(r, what) for r in runs) for runs in by_rule.values()] for what in CURVE]
+        ax.plot(*points, label=printable(f"{line}, {rule}"), **styles[line] | marks[rule])
+        for stop, x, y in zip(by_rule, *points, strict=True):
+            number = printable(stop.partition("=")[2])
+            ax.annotate(number, (x, y), (4, -4), textcoords="offset points", va="top", fontsize="x-small", **PLAIN)
+    label_lengths(ax, sorted({*map(_mean_length, results), *map(_mean_length, early)}))
+    ax.set(xlabel="mean cycles of a sample", ylabel=score)
+    _name_generators(ax)
+    return ax
+
+
+def _about(results: Any, float_accuracy: float | None) -> tuple[float | None, str]:
+    """The score in floating point, and what it is."""
+    exact = getattr(results, "float_accuracy", None) if float_accuracy is None else float_accuracy
+    score = getattr(results, "score", "accuracy")
+    return exact, "accuracy (share right)" if score == "accuracy" else score
+
+
+def _naming(results: Sequence[Result]) -> Callable[[Result], str]:
+    """How lines are named: by the generator, and by the mode if there are several."""
+    several = len({result.mode for result in results}) > 1
+    return lambda result: f"{result.sng} {result.mode}" if several else result.sng
+
+
+def _by_length(results: Iterable[Result], name: Callable[[Result], str]) -> dict[str, dict[float, list[float]]]:
+    """The accuracies by line and length."""
+    found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        found[name(result)][_mean_length(result)].append(result.accuracy)
+    return found
+
+
+def _mean_length(result: Result) -> float:
+    return fmean(result.length) if isinstance(result.length, tuple) else result.length
+
+
+def _name_generators(ax: Any) -> None:
     add_legend(ax, title="number generator", loc="lower right")
     for text in ax.get_legend().get_texts():
         text.set(**PLAIN)
-    return ax
 
 
 def plot_loss(state: Course, *, ax: Any = None) -> Any:
@@ -134,15 +238,19 @@ def plot_training_accuracy(state: Course, *, ax: Any = None) -> Any:
     return ax
 
 
-def accuracy_figure(results: Iterable[Result], title: str) -> Any:
-    """The figure of `scdask infer`: `plot_accuracy` with a title, for a file.
+def accuracy_figure(results: Iterable[Result], title: str, early: Sequence[EarlyResult] = ()) -> Any:
+    """The figure of `scdask infer`, for a file: `plot_accuracy` with a title, and `plot_early_exit` beside it.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    figure = require("matplotlib.figure", "apps").Figure(figsize=(7, 4.5), layout="constrained")
-    plot_accuracy(results, ax=figure.add_subplot()).set_title(printable(title), **PLAIN)
+    size = (11, 4.5) if early else (7, 4.5)
+    figure = require("matplotlib.figure", "apps").Figure(figsize=size, layout="constrained")
+    first, *beside = figure.subplots(1, 1 + bool(early), sharey=True, squeeze=False)[0]
+    plot_accuracy(results, ax=first).set_title(printable(title), **PLAIN)
+    for ax in beside:
+        plot_early_exit(early, results, ax=ax).set_title("early exit")
     return figure
 
 
