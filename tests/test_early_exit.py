@@ -231,6 +231,17 @@ def test_stability_waits_for_equal_labels():
         assert (label, cycles) == (own[first], (*at, 100)[first])
 
 
+def test_two_rules_wait_for_each_other():
+    network, x = dense(), np.random.default_rng(5).random((30, 5))
+    both = network.predict(x, 256, stop=Margin(0.6) & Stability(2))
+    runs = [network.predict(x, 256, stop=Cycles(n)) for n in checks(256)]
+    for i, cycles in enumerate(both.cycles):
+        at = checks(256).index(cycles)
+        done = [k for k in range(1, len(runs)) if runs[k].margin[i] >= 0.6 and runs[k].label[i] == runs[k - 1].label[i]]
+        assert at == min([*done, len(runs) - 1])
+    assert len(set(both.cycles.tolist())) > 1
+
+
 def test_margins_of_other_outputs():
     one = dense(classes=1)
     x = inputs(one)

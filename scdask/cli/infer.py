@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, groupby
+from itertools import chain, groupby, product
 from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,11 +80,16 @@ class Stops(click.ParamType):  # type: ignore[type-arg]
         """Return a text a rule, with one value."""
         if isinstance(value, tuple):
             return value
-        name, _, values = value.partition("=")
+        rules = [self._rules(part, param, ctx) for part in value.split("+")]
+        return tuple(map("+".join, product(*rules)))
+
+    def _rules(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        name, _, values = value.strip().partition("=")
         if name not in STOPS:
             self.fail(f"{value!r} is not one of {', '.join(f'{known}=...' for known in STOPS)}", param, ctx)
         least = 2 if name == "stability" else 1
-        kind = click.FloatRange(0, 1, min_open=True) if name == "margin" else click.IntRange(least)
+        margin = click.FloatRange(0, 1, min_open=True)
+        kind: click.ParamType[Any] = margin if name == "margin" else click.IntRange(least)
         cycles: click.ParamType[Any] = click.IntRange(1)
         rules = []
         for part in values.split(","):
@@ -93,7 +98,7 @@ class Stops(click.ParamType):  # type: ignore[type-arg]
                 self.fail("cycles=... has no checks", param, ctx)
             after = f"@{cycles.convert(first, param, ctx)}" if at else ""
             rules.append(f"{name}={kind.convert(number, param, ctx):g}{after}")
-        return tuple(rules)
+        return rules
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Complete a name."""
@@ -139,7 +144,8 @@ class Stops(click.ParamType):  # type: ignore[type-arg]
     multiple=True,
     help="Early exit, tried with the longest streams for each number: margin=.95,.99, how far the two most probable "
     "labels are to be apart; stability=3, for how many checks in a row the label is to stay; or cycles=128, for all "
-    "samples. margin=.95@64 makes the first check after 64 cycles instead of 16. Again for another rule.",
+    "samples. margin=.95@64 makes the first check after 64 cycles instead of 16, margin=.9+stability=2 waits for both. "
+    "Again for another rule.",
 )
 @click.option(
     "--mode",

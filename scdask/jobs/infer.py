@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 import warnings
 from collections import defaultdict
-from functools import partial
+from functools import partial, reduce
 from itertools import product
+from operator import and_
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -250,12 +251,15 @@ def _histogram(cycles: NDArray[Any]) -> tuple[tuple[int, int], ...]:
 
 
 def stop_rule(setting: Early) -> Any:
-    """The rule of a setting, such as "margin=0.99", "stability=3@64" (the first check after 64 cycles), "cycles=9"."""
-    name, _, value = setting.stop.partition("=")
-    number, _, first = value.partition("@")
-    kind, converted = STOPS[name]
-    at = {"at": checks(most_cycles(setting.length), int(first))} if first else {}
-    return getattr(layers, kind)(converted(number), **at)
+    """The rule of a setting: "margin=0.9+stability=2" (both), "margin=0.9@64" (from 64 cycles on), or "cycles=9"."""
+    rules = []
+    for part in setting.stop.split("+"):
+        name, _, value = part.partition("=")
+        number, _, first = value.partition("@")
+        kind, converted = STOPS[name]
+        at = {"at": checks(most_cycles(setting.length), int(first))} if first else {}
+        rules.append(getattr(layers, kind)(converted(number), **at))
+    return reduce(and_, rules)
 
 
 def run(

@@ -65,7 +65,14 @@ def checks(length: int, first: int = 16) -> list[int]:
 
 
 class Rule(ABC):
-    """When a sample goes no further."""
+    """When a sample goes no further.
+
+    `one & other` waits for both: Margin(0.9) & Stability(2) does not trust a single check, as margins of few bits
+    mislead.
+    """
+
+    def __and__(self, other: Rule) -> Rule:
+        return Both(self, other) if isinstance(other, Rule) else NotImplemented
 
     def points(self, length: int) -> list[int]:
         """The cycles after which the rule is asked, the last being the most that a sample takes."""
@@ -188,6 +195,22 @@ class Cycles(Rule):
     def decided(self, margin: NDArray[np.float64], same: NDArray[np.int64]) -> NDArray[np.bool]:
         """All samples."""
         return np.ones(len(margin), np.bool)
+
+
+@dataclass(frozen=True)
+class Both(Rule):
+    """Stop where two rules say so at one check, see `Rule`."""
+
+    one: Rule
+    other: Rule
+
+    def points(self, length: int) -> list[int]:
+        """The cycles after which one of the rules is asked."""
+        return sorted({*self.one.points(length), *self.other.points(length)})
+
+    def decided(self, margin: NDArray[np.float64], same: NDArray[np.int64]) -> NDArray[np.bool]:
+        """Which samples go no further."""
+        return self.one.decided(margin, same) & self.other.decided(margin, same)
 
 
 def check_rule(rule: Any, network: SCSequential, lengths: list[int]) -> None:
