@@ -21,6 +21,7 @@ arithmetic     sums, products, division, roots, tanh, maximum, sorting, polynomi
 faults         `flip`, `stuck_at`, `burst`
 precision      `progressive_error`, `stability`
 layers         `matmul`, `SCDense`, `SCConv2d`, `SCMLP`, `SCSequential`: networks
+training       training of these networks, with streams in the loop
 snn            spiking networks and their training
 computing      `compute`: Dask's, with a name, retries and progress
 cluster        schedulers, Slurm, and how to choose chunks
@@ -49,7 +50,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=[
         "arithmetic", "bitstream", "chunked", "cluster", "computing", "correlation", "dashboard", "encoding", "errors",
         "faults", "generators", "gpu_backend", "jax_backend", "jit_kernels", "layers", "machines", "manipulation",
-        "mpi_driver", "plotting", "precision", "progress", "snn", "vector_ops",
+        "mpi_driver", "plotting", "precision", "progress", "snn", "training", "vector_ops",
     ],
     submod_attrs={
         "bitstream": ["Bitstream", "multiply", "mux", "open_zarr", "xnor"],

@@ -20,6 +20,7 @@ from . import plotting as plotting
 from . import precision as precision
 from . import progress as progress
 from . import snn as snn
+from . import training as training
 from . import vector_ops as vector_ops
 from .bitstream import Bitstream as Bitstream
 from .bitstream import multiply as multiply

@@ -13,6 +13,7 @@ import scdask as sc
 from scdask import Bernoulli, BitstreamError, ScdaskError, SchedulerError, encode, snn
 from scdask.cluster import open_scheduler
 from scdask.jobs.digits import load_digits
+from scdask.training import engine
 
 pytestmark = pytest.mark.component("apps")
 
@@ -103,7 +104,7 @@ def test_spikes_are_the_bits_of_the_streams():
 
 def gradient(weights, rows, first=0):
     targets = np.unique(Y, return_inverse=True)[1]
-    return snn.training._gradient(weights, X[rows], targets[rows], first, Bernoulli(3), SMALL)
+    return snn.training._Problem(SMALL, Bernoulli(3)).gradient(weights, X[rows], targets[rows], first)
 
 
 def test_gradients_of_shards_add_up(reference):
@@ -140,8 +141,10 @@ def test_the_first_update_is_that_of_adam(threads):
     (state,) = snn.train(X, Y, settings, threads)
     classes, targets = np.unique(Y, return_inverse=True)
     start = snn.training._start(settings, classes, state.data)
-    order, sng = snn.training._shuffle(settings.seed, 1, 43)
-    _, _, summed = snn.training._gradient(start.weights, X[order], targets[order], 0, sng, settings)
+    generator = np.random.default_rng([settings.seed, 1])
+    order = generator.permutation(43)
+    problem = snn.training._problem(settings, start, generator)
+    _, _, summed = problem.gradient(start.weights, X[order], targets[order], 0)
     for before, after, g in zip(start.weights, state.weights, summed, strict=True):
         mean = g / 43
         np.testing.assert_allclose(after, before - 2e-3 * mean / (np.abs(mean) + 1e-8), rtol=1e-4, atol=1e-6)
@@ -168,7 +171,7 @@ def test_predictions_do_not_depend_on_the_chunks(threads, reference, monkeypatch
 
 
 def test_what_is_sent_at_once_does_not_matter(threads, reference, monkeypatch):
-    monkeypatch.setattr(snn.training, "GRAPH_BATCHES", 1)
+    monkeypatch.setattr(engine, "GRAPH_BATCHES", 1)
     assert_same(reference[-1], list(snn.train(X, Y, SMALL, threads, test=(X, Y)))[-1])
 
 

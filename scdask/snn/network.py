@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from .. import _html
 from ..core import contract
 from ..core.words import Part, words_for
 from ..errors import BitstreamError
 from ..jax_backend import spike
 from ..jax_backend.device import jitted, jnp, lax, varying_as
 from ..layers import SCMLP, SCDense
+from ..training import states
+from ..training.states import integer, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..generators import Bernoulli
-
-    Weights = tuple[NDArray[np.float32], ...]
+    from ..training.states import Weights
 
 
 @dataclass(frozen=True)
@@ -73,82 +73,32 @@ class Settings:
     def __post_init__(self) -> None:
         if not isinstance(self.hidden, tuple | list) or not self.hidden:
             raise BitstreamError(f"hidden is a tuple of the neurons of at least one layer, not {self.hidden!r}")
-        object.__setattr__(self, "hidden", tuple(_count("a number of neurons", n) for n in self.hidden))
+        object.__setattr__(self, "hidden", tuple(integer("a number of neurons", n) for n in self.hidden))
         for name in ("steps", "batch", "epochs", "shards"):
-            object.__setattr__(self, name, _count(name, getattr(self, name)))
-        object.__setattr__(self, "seed", _count("a seed", self.seed, 0))
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
+        object.__setattr__(self, "seed", integer("a seed", self.seed, 0))
         for name in ("decay", "threshold", "slope", "learning_rate"):
-            given, positive = getattr(self, name), name in ("threshold", "learning_rate")
-            real = isinstance(given, float | int | np.floating | np.integer) and not isinstance(given, bool)
-            value = _float(given) if real else math.nan
-            if not 0 <= value < math.inf or (positive and value == 0) or (name == "decay" and value > 1):
-                bounds = "from 0 to 1" if name == "decay" else "finite and " + ("above 0" if positive else "at least 0")
-                raise BitstreamError(f"{name} is {bounds}, not {given!r}")
-            object.__setattr__(self, name, value)
-
-
-def _float(value: Any) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # An int may be larger than all floats.
-        return math.inf
-
-
-def _count(name: str, value: Any, low: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value < 2**63:
-        raise BitstreamError(f"{name} is an integer of at least {low}, not {value!r}")
-    return int(value)
+            positive, most = name in ("threshold", "learning_rate"), 1 if name == "decay" else math.inf
+            object.__setattr__(self, name, number(name, getattr(self, name), positive=positive, most=most))
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class State(states.State):
     """A network in training, after some epochs.
 
     Parameters
     ----------
     weights : tuple of ndarray of float32, each (n_neurons, n_inputs)
         Hidden layers, then the outputs.
-    classes : ndarray, shape (n_classes,)
-        The labels of the outputs.
-    optimiser : pytree of ndarray
-        The state of Adam.
-    data : dict
-        What it is trained on: samples, inputs, classes, and a digest of all of them.
-    losses, train_accuracies : tuple of float
-        Means over each epoch as it went: cross-entropy in nats, and the share of the samples that were right.
-    test_accuracies : tuple of float
-        After each epoch, where there were test data.
+    classes, optimiser, data, losses, train_accuracies, test_accuracies
+        As those of every training, see `scdask.training.State`.
     """
 
-    weights: Weights
-    classes: NDArray[Any]
-    optimiser: Any
-    data: dict[str, Any]
-    losses: tuple[float, ...] = ()
-    train_accuracies: tuple[float, ...] = ()
-    test_accuracies: tuple[float, ...] = ()
+    TITLE: ClassVar[str] = "Spiking network"
 
-    @property
-    def epoch(self) -> int:
-        """How many epochs are done."""
-        return len(self.losses)
-
-    def _repr_html_(self) -> str:
-        sizes = [self.weights[0].shape[1], *map(len, self.weights)]
-        facts = {
-            "Network": "-".join(map(str, sizes)),
-            "Weights": f"{sum(w.size for w in self.weights):,}, {_html.size(sum(w.nbytes for w in self.weights))}",
-            "Classes": np.array2string(self.classes, threshold=20),
-            "Epochs": self.epoch,
-        }
-        curves = {
-            "Training loss": self.losses,
-            "Training accuracy": self.train_accuracies,
-            "Test accuracy": self.test_accuracies,
-        }
-        units = {"Training loss": " nats"}
-        last = {name: f"{curve[-1]:.4f}{units.get(name, '')}" for name, curve in curves.items() if curve}
-        return _html.facts("Spiking network", facts | last)
+    def facts(self) -> dict[str, Any]:
+        """What a notebook shows of it."""
+        return {"Network": "-".join(map(str, [self.weights[0].shape[1], *map(len, self.weights)]))} | super().facts()
 
 
 def forward(weights: Sequence[Any], spikes: Any, settings: Settings) -> tuple[Any, list[Any]]:

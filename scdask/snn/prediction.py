@@ -13,6 +13,7 @@ from ..core.checks import as_host, as_real
 from ..core.contract import probabilities
 from ..errors import BitstreamError
 from ..generators import Bernoulli
+from ..training.states import as_labels, refuse_other_kinds, refuse_unknown_labels
 from .network import forward, rate_code, refuse_other_layers
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from ..computing import Place
-    from .network import Settings, State, Weights
+    from ..training.states import Weights
+    from .network import Settings, State
 
 ROWS = 256  # samples that one task classifies
 
@@ -85,17 +87,12 @@ def accuracy(state: State, x: ArrayLike, y: ArrayLike, settings: Settings, place
 
 def as_data(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """A copy of the inputs and the labels, once they are known to fit."""
-    given, labels = as_real(as_host(x, "x"), "x"), as_host(y, "y")
-    if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
-        labels = labels.astype(str)
+    given, labels = as_real(as_host(x, "x"), "x"), as_labels(y)
     if given.ndim != 2 or labels.shape != given.shape[:1] or not given.size:
         raise BitstreamError(
             f"a network takes x (samples, n_inputs) and y (samples,), not {given.shape} and {labels.shape}"
         )
-    if labels.dtype.kind not in "biufUS" or (labels.dtype.kind == "f" and not np.isfinite(labels).all()):
-        raise BitstreamError(
-            f"labels are finite numbers or strings, not {labels.dtype}" + " with NaN" * (labels.dtype.kind == "f")
-        )
+    refuse_other_kinds(labels)
     return np.array(probabilities(given, "unipolar")), labels
 
 
@@ -103,12 +100,3 @@ def refuse_other_inputs(x: NDArray[Any], n_inputs: int) -> None:
     """Raise a BitstreamError unless the inputs are samples of a network."""
     if x.ndim != 2 or x.shape[1] != n_inputs:
         raise BitstreamError(f"the network takes x (samples, {n_inputs}), not {x.shape}")
-
-
-def refuse_unknown_labels(labels: NDArray[Any], classes: NDArray[Any]) -> None:
-    """Raise a BitstreamError if a label is none of the classes of a network."""
-    alike = labels.dtype.kind == classes.dtype.kind or {labels.dtype.kind, classes.dtype.kind} <= set("biuf")
-    unknown = labels[~np.isin(labels, classes)] if alike else labels
-    if unknown.size:
-        known = ", ".join(map(str, classes))
-        raise BitstreamError(f"the data have the label {unknown[0]}, but the classes of the network are {known}")
