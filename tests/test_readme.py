@@ -38,7 +38,8 @@ def test_it_is_short():
 
 def test_commands_and_options_exist(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("script.py").touch()
+    for name in ("script.py", "model.onnx", "data.npz"):
+        Path(name).touch()
     text = README.read_text()
     blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     lines = [*re.findall(r"`([^`\n]+)`", text), *"".join(blocks).splitlines()]

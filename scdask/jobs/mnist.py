@@ -59,15 +59,17 @@ def initial_network(kind: Kind, seed: int = 0) -> SCSequential:
     return SCSequential(tuple(layers), input_shape=(1, 28, 28))
 
 
-def train_network(kind: Kind, data: Digits, place: Place | None = None, *, seed: int = 0) -> SCSequential:
+def train_network(
+    kind: Kind, data: Digits, place: Place | None = None, *, seed: int = 0, settings: Settings = TRAINING
+) -> SCSequential:
     """A network that is trained in floating point, by default in this process, ready for SC inference.
 
     "lenet" is LeNet-5: convolutions of 6 and 16 filters of 5 x 5 with a pooling after each, and dense layers of 120, 84
     and 10 neurons. "perceptron" has 784, 128 and 10. Images are moved by up to a few pixels while it is trained.
     """
-    settings = replace(TRAINING, shards=1, seed=seed)
+    course = replace(settings, shards=1, seed=seed)
     network = initial_network(kind, seed)
-    *_, state = train(network, data.x_train, data.y_train, settings, place or Place("threads", 1))
+    *_, state = train(network, data.x_train, data.y_train, course, place or Place("threads", 1))
     return ready(trained(network, state), data)
 
 

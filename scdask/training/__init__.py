@@ -11,9 +11,9 @@ products puts out what its streams count, with its mode, its generators and its 
 gradient is that of the layer in floating point at these activations (a straight-through estimator [1]_), and 0 where an
 activation is cut to its scale. So the network learns to live with the errors that its streams make. These are no noise:
 sequences of low discrepancy make the same error of the same operands each time. That is why the real streams
-(``noise="streams"``) gain more than normal noise of the same mean and variance (``noise="model"``, which takes the time
-of a training in floating point). The figures are accuracies on test images with Sobol sequences, split, before and
-after 3 epochs of LeNet-5 on MNIST, and 30 of a 64-32-10 perceptron on scikit-learn's digits:
+(``noise="streams"``) gain more than normal noise of the same mean and variance (``noise="model"``), in about the same
+time. The figures are accuracies on test images with Sobol sequences, split, before and after 3 epochs of LeNet-5 on
+MNIST, and 30 of a 64-32-10 perceptron on scikit-learn's digits:
 
 ========================  =====  ============  =========  =======
 network                   float  N = 16        streams    model
