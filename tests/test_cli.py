@@ -315,6 +315,18 @@ def test_a_network_of_onnx_with_samples_of_any_shape(tmp_path, readout):
     assert "(30, 4, 4)" in run("infer", *files, *which, expect=1).output
 
 
+def test_rules_of_early_exit_combine():
+    from scdask.cli.infer import Stops
+    from scdask.jobs.infer import Early, stop_rule
+    from scdask.layers import Margin, Stability
+
+    texts = Stops().convert("margin=.9,.99@32+stability=2", None, None)
+    assert texts == ("margin=0.9+stability=2", "margin=0.99@32+stability=2")
+    rules = [stop_rule(Early("sobol", 1024, 0, "split", text)) for text in texts]
+    assert rules[0] == Margin(0.9) & Stability(2)
+    assert rules[1].one == Margin(0.99, at=(32, 64, 96, 128, 256, 1024))
+
+
 def test_a_regression_is_not_stopped_by_labels(tmp_path):
     from scdask.jobs.infer import check_settings, early_settings, settings
 
