@@ -127,7 +127,8 @@ class Saturation(Clip):
         """The inputs."""
         return x
 
-    def _in_binary(self, x: Any, start: int) -> Any:
+    def __call__(self, x: Any, length: int, start: int = 0) -> Any:
+        """The inputs, cut, float64; lazy for a Dask array."""
         return exactly(_clipped, x, low=self.low, high=self.high)
 
 
