@@ -576,6 +576,8 @@ def test_a_network_is_any_layers_in_a_row(mlp, backend):
     other = network.with_generators([(Bernoulli(1), Bernoulli(2))] * 2)
     assert [layer.x_sng for layer in other.encoding_layers] == [Bernoulli(1)] * 2
     assert other.layers[1] is network.layers[1]
+    bipolar = other.with_generators(None, "bipolar")
+    assert [(layer.x_sng, layer.mode) for layer in bipolar.encoding_layers] == [(Bernoulli(1), "bipolar")] * 2
     assert network.predict_float(x).shape == network.predict(x, 64).shape == (20,)
     assert "halved" in network._repr_html_()
     assert repr(network).startswith("SCSequential(SCDense(")

@@ -363,6 +363,7 @@ def _curve(source: ColumnDataSource) -> Any:
         tools="",
         toolbar_location=None,
     )
+    plot.y_range.default_span = 0.1  # of a single mark
     _plain_ticks(plot)
     plot.scatter("cycles", "accuracy", source=source, color=COLOURS[5], size="size")
     plot.add_tools(

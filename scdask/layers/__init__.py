@@ -36,7 +36,7 @@ point. What exceeds it later is cut.
 >>> bool((mlp.predict(x, 4096) == mlp.predict_float(x)).mean() > 0.9)
 True
 
-`with_generators` gives each layer other generators, and all another mode. `predict` of a Dask array is lazy:
+`with_generators` gives each layer other generators, or keeps them (None), and all another mode. `predict` of a Dask array is lazy:
 
 >>> import dask.array as da
 >>> other = mlp.with_generators([(sc.Bernoulli(1), sc.Bernoulli(2)), (sc.Bernoulli(3), sc.Bernoulli(4))])
@@ -54,7 +54,7 @@ Models from where people have them
 regressors, or a `Pipeline` of scalers and one of them. Both are given calibration inputs, as the model takes them.
 To ONNX one comes by a line::
 
-    torch.onnx.export(model.eval(), (x,), "model.onnx")  # PyTorch
+    torch.onnx.export(model.eval(), (x,), "model.onnx")  # PyTorch, with onnxscript
     model.export("model.onnx", format="onnx")  # Keras
     onnx.save(skl2onnx.to_onnx(estimator, x.astype("f4")), "model.onnx")  # scikit-learn, if not by from_sklearn
 
@@ -78,10 +78,14 @@ in binary; and subclasses of `Layer` of your own. What a layer puts out is cut t
 ...         return (shape[0] // 2,)
 ...     def exact(self, x):
 ...         return x.reshape(len(x), -1, 2).mean(axis=2)
->>> layers = [Means(), sc.SCDense(rng.normal(size=(3, 32)), np.zeros(3))]
->>> network = sc.SCSequential(layers, input_shape=(64,))
+>>> hidden, output = rng.normal(size=(16, 32)), rng.normal(size=(3, 16))
+>>> layers = [Means(), sc.SCDense(hidden, np.zeros(16)), sc.SCDense(output, np.zeros(3))]
+>>> network = sc.SCSequential(layers, input_shape=(64,)).calibrated(x)
 >>> bool((network.predict(x, 4096) == network.predict_float(x)).mean() > 0.9)
 True
+
+`calibrated` sets the scales of the hidden layers: without it they are 1, and most activations would be cut.
+`network.explain` says what is cut.
 
 As few cycles as needed
 -----------------------

@@ -121,8 +121,13 @@ class SCSequential:
         """The layers that have generators."""
         return tuple(layer for layer in self.layers if encodes(layer))
 
-    def with_generators(self, pairs: Sequence[tuple[SNG, SNG]], mode: Mode = "split") -> Self:
-        """The same network with the (x_sng, w_sng) of each layer that has generators, and the mode of all."""
+    def with_generators(self, pairs: Sequence[tuple[SNG, SNG]] | None, mode: Mode = "split") -> Self:
+        """The same network with the (x_sng, w_sng) of each layer that has generators, and the mode of all.
+
+        Without pairs, None, the generators stay.
+        """
+        if pairs is None:
+            pairs = [(layer.x_sng, layer.w_sng) for layer in self.encoding_layers]
         try:
             given = [(x_sng, w_sng) for x_sng, w_sng in pairs]
         except (TypeError, ValueError):
