@@ -327,6 +327,15 @@ def test_rules_of_early_exit_combine():
     assert rules[1].one == Margin(0.99, at=(32, 64, 96, 128, 256, 1024))
 
 
+def test_a_rule_that_stops_too_early_is_told():
+    from scdask.jobs.inferences import EarlyResult, Result, early_note
+
+    plain = [Result("sobol", 64, 0, "split", 0.95, 1.0, 1)]
+    for accuracy, told in ((0.94, False), (0.6, True)):
+        early = [EarlyResult("sobol", 64, 0, "split", "margin=0.9", accuracy, ((16, 10),), 1.0)]
+        assert ("A rule loses 0.35 against all cycles" in early_note(early, plain)) is told
+
+
 def test_a_regression_is_not_stopped_by_labels(tmp_path):
     from scdask.jobs.infer import check_settings, early_settings, settings
 

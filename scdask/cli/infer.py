@@ -398,7 +398,7 @@ def infer(
             _print_table(console, found.title, found.note, found.columns, found.rows())
             if early:
                 title = f"Early exit, up to {inferences.length_text(early[0].length)} cycles"
-                note = "cycles: mean. full: samples that took all cycles. s: seconds."
+                note = inferences.early_note(early, results)
                 _print_table(console, title, note, inferences.early_columns(score), inferences.early_rows(early))
             say(console, f"From its start to its results, the job took {spent}.")
         if keep:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Length = int | tuple[int, ...]
 
 OF_CYCLES = ("mean_cycles", "median_cycles", "undecided")  # what results.json says of an early exit besides
+LOST = 0.02  # of the accuracy, from which on early exit is told to be too early
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,19 @@ def early_rows(results: Sequence[EarlyResult]) -> list[tuple[str, ...]]:
         )
         for (name, _, stop), runs in groups.items()
     ]
+
+
+def early_note(early: Sequence[EarlyResult], plain: Sequence[Result]) -> str:
+    """What the columns of `early_rows` mean, and whether a rule stops too early."""
+    whole = {(r.sng, r.mode, r.seed, r.length): r.accuracy for r in plain}
+    lost = [whole.get((r.sng, r.mode, r.seed, r.length), r.accuracy) - r.accuracy for r in early]
+    note = "cycles: mean. full: samples that took all cycles. s: seconds."
+    if max(lost, default=0) <= LOST:
+        return note
+    return (
+        f"{note} A rule loses {max(lost):.2f} against all cycles: margins of few bits mislead. Begin later, such as "
+        "margin=.9@64, or wait for a label that stays: margin=.9+stability=2."
+    )
 
 
 def length_text(length: Length) -> str:

@@ -36,7 +36,8 @@ point. What exceeds it later is cut.
 >>> bool((mlp.predict(x, 4096) == mlp.predict_float(x)).mean() > 0.9)
 True
 
-`with_generators` gives each layer other generators, or keeps them (None), and all another mode. `predict` of a Dask array is lazy:
+`with_generators` gives each layer other generators, or keeps them (None), and all another mode. `predict` of a Dask
+array is lazy:
 
 >>> import dask.array as da
 >>> other = mlp.with_generators([(sc.Bernoulli(1), sc.Bernoulli(2)), (sc.Bernoulli(3), sc.Bernoulli(4))])
