@@ -12,8 +12,10 @@ import pytest
 
 import scdask as sc
 from scdask import LFSR, SCMLP, Bernoulli, BitstreamError, SCDense, Sobol, VanDerCorput
+from scdask.layers import Cycles
 from scdask.vector_ops import products
 
+CUT = Cycles(20)
 PAIRS = [
     (Sobol(1), Sobol(2)),
     (Bernoulli(1), Bernoulli(2)),
@@ -592,3 +594,17 @@ def test_a_network_is_any_layers_in_a_row(mlp, backend):
 def test_networks_that_are_none(layers, message):
     with pytest.raises(BitstreamError, match=message):
         sc.SCSequential(layers)
+
+
+@pytest.mark.parametrize("chunks", [(2, 3), (0, 1, 4), (5, 0)])
+@pytest.mark.parametrize("readout", ["classes", "labels", "values"])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_all_that_is_read_out_in_any_chunks(outputs, readout, chunks):
+    rng = np.random.default_rng(3)
+    network = sc.SCSequential([SCDense(rng.normal(size=(outputs, 4)), np.zeros(outputs))], readout=readout)
+    x = rng.random((5, 4))
+    lazy = da.from_array(x, chunks=(chunks, (1, 3)))
+    for run in (network.predict_float, lambda x: network.predict(x, 64), lambda x: network.predict(x, 64, stop=CUT)[0]):
+        found, expected = run(lazy), run(x)
+        assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+        np.testing.assert_allclose(found.compute(), expected, rtol=1e-12)  # BLAS rounds as many rows ask

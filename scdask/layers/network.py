@@ -287,12 +287,7 @@ class SCSequential:
 
     def predict_float(self, x: Any) -> Any:
         """What the same weights give in floating point; lazy for a Dask array."""
-        x = on_host(self._fitting(x))
-        if isinstance(x, np.ndarray):
-            return self._float_labels(x)
-        samples = tuple(range(1, x.ndim))
-        like = {"dtype": self.classes.dtype, "meta": self.classes[:0]}
-        return x.rechunk(dict.fromkeys(samples, -1)).map_blocks(self._float_labels, drop_axis=samples, **like)
+        return self.read_out(of_samples(self._exact, on_host(self._fitting(x)), self.shapes[-1]))
 
     def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The outputs in floating point."""
@@ -301,9 +296,8 @@ class SCSequential:
             hidden = layer.exact(np.maximum(hidden, 0) if inner and not layer.signed else hidden)
         return hidden
 
-    def _float_labels(self, x: NDArray[Any]) -> NDArray[Any]:
-        labels: NDArray[Any] = self.read_out(self.exact(x.astype(np.float64)))
-        return labels
+    def _exact(self, x: NDArray[Any], start: int) -> NDArray[np.float64]:
+        return self.exact(x.astype(np.float64))
 
     def _fitting(self, x: Any) -> Any:
         """The inputs as an array, once their shape is known to be that of samples."""
