@@ -28,6 +28,8 @@ class _Pool2d(Layer):
         object.__setattr__(self, "kernel", pair("kernel", self.kernel))
         object.__setattr__(self, "stride", self.kernel if self.stride is None else pair("stride", self.stride))
         object.__setattr__(self, "padding", padding_of(self.padding))
+        if any(added >= size for added, size in zip(self.padding, 2 * self.kernel, strict=True)):
+            raise BitstreamError(f"windows of {self.kernel} pixels with {self.padding} around may see no pixel")
 
     @property
     def window(self) -> Window:
