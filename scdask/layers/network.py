@@ -91,6 +91,8 @@ class SCSequential:
             raise BitstreamError(
                 f"a network whose first layer takes any samples is given its input_shape: {self.layers[0]}"
             )
+        if not isinstance(shape, tuple | list) or not all(isinstance(n, INTEGERS) and n >= 0 for n in shape):
+            raise BitstreamError(f"the input_shape of a network is a tuple of integers of at least 0, not {shape!r}")
         return tuple(int(n) for n in shape)
 
     @property
@@ -168,7 +170,10 @@ class SCSequential:
     def lengths(self, length: int | Sequence[int]) -> list[int]:
         """The length of the streams of each layer: of one number, or of one for each layer that encodes."""
         needed = len(self.encoding_layers)
-        given = [length] * needed if isinstance(length, INTEGERS) else list(length)
+        several = isinstance(length, tuple | list | np.ndarray) and np.ndim(length) == 1
+        given = list(length) if several else [length] * needed  # type: ignore[arg-type]
+        if not all(isinstance(n, INTEGERS) and n > 0 for n in given):
+            raise BitstreamError(f"the length of a stream is an integer of at least 1, not {length!r}")
         if len(given) != needed:
             raise BitstreamError(f"{len(given)} lengths do not go with {needed} layers that encode")
         left = iter(given)
@@ -352,6 +357,8 @@ class SCSequential:
         if self.readout != "values":
             hits = predicted == right
             return float(hits.reshape(len(hits), -1).all(axis=1).mean())
+        if right.dtype.kind not in "biuf":
+            raise BitstreamError(f"a score needs numbers that are right, not {right.dtype}")
         left, spread = ((right - p) ** 2 for p in (predicted, right.mean(axis=0)))
         left, spread = left.sum(axis=0), spread.sum(axis=0)
         constant = spread == 0  # As in scikit-learn: 1 for constants that are met, else 0.
