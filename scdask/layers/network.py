@@ -170,8 +170,8 @@ class SCSequential:
     def lengths(self, length: int | Sequence[int]) -> list[int]:
         """The length of the streams of each layer: of one number, or of one for each layer that encodes."""
         needed = len(self.encoding_layers)
-        several = isinstance(length, tuple | list | np.ndarray) and np.ndim(length) == 1
-        given = list(length) if several else [length] * needed  # type: ignore[arg-type]
+        several = isinstance(length, tuple | list) or getattr(length, "ndim", 0) == 1
+        given: Any = list(length) if several else [length] * needed  # type: ignore[arg-type]
         if not all(isinstance(n, INTEGERS) and n > 0 for n in given):
             raise BitstreamError(f"the length of a stream is an integer of at least 1, not {length!r}")
         if len(given) != needed:
