@@ -253,6 +253,7 @@ def test_early_exit(tmp_path, digits, small):
     assert max(map(len, result.stdout.splitlines())) <= 80
     for which, message in [
         (["--stop", "cycles=33"], "streams of 32 bits have no 33 cycles"),
+        (["--stop", "cycles=1234567"], "streams of 32 bits have no 1234567 cycles"),
         (["--length", "16/32/64"], "3 lengths do not go with 2 layers"),
     ]:
         assert message in run("infer", *small, "--model", tmp_path / "m.npz", *which, expect=1).output
@@ -376,6 +377,7 @@ def test_infer_mnist(tmp_path, monkeypatch):
         ({"x": np.zeros((3, 63)), "y": np.zeros(3)}, "takes x (samples, 64), not (3, 63)"),
         ({"x": np.zeros((3, 64)), "y": np.zeros(4)}, "(3, 64) and (4,)"),
         ({"x": np.zeros((0, 64)), "y": np.zeros(0)}, "(0, 64)"),
+        ({"x": np.zeros((3, 64)), "y": np.float64(0)}, "(3, 64) and ()"),
         ({"x": np.full((3, 64), 16.0), "y": np.zeros(3)}, "0 to 1, but there is 16.0"),
         ({"x": np.full((3, 64), np.nan), "y": np.zeros(3)}, "0 to 1, but there is nan"),
         ({"x": np.zeros((3, 64)), "y": np.array([1, 2, 10])}, "the label 10, but the classes of the model are 0, 1"),
@@ -686,8 +688,11 @@ def test_other_ways_in(command):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM), slow(signal.SIGHUP)])
 def test_an_interrupted_job_leaves_nothing_behind(tmp_path, number):
-    """A terminal sends Ctrl-C and SIGHUP to the whole group, a batch system SIGTERM to the job."""
-    args = ["infer", "digits", "--out", str(tmp_path), "--length", "4096", "--repeat", "100000", "--workers", "2"]
+    """A terminal sends Ctrl-C and SIGHUP to the whole group, a batch system SIGTERM to the job.
+
+    The job takes some minutes, so that it ends if pytest is killed, and not for hours.
+    """
+    args = ["infer", "digits", "--out", str(tmp_path), "--length", "4096", "--repeat", "500", "--workers", "2"]
     job = subprocess.Popen(
         [sys.executable, "-m", "scdask", *args], stderr=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -279,6 +279,7 @@ def test_no_images():
         (lambda layer, x: layer(x[0], 64), r"of shape \(5, 6\)"),
         (lambda layer, x: layer(x[..., :2], 64), r"span \(3, 3\) pixels do not fit in images of \(5, 2\)"),
         (lambda layer, x: MaxPool2d(6)(x, 64), r"span \(6, 6\)"),
+        (lambda layer, x: AvgPool2d(2, padding=2, count_padding=False)(x, 64), "may see no pixel"),
         (lambda layer, x: layer(x + 1, 64), r"1\.5"),
         (lambda layer, x: layer(x, 0), "length"),
         (

@@ -271,6 +271,17 @@ def test_a_rule_of_ones_own():
     assert set(found.cycles) <= {32, 48, 100}
 
 
+@pytest.mark.parametrize("points", [[], [0, 64], [64, 32], [32, 128], None])
+def test_a_rule_that_asks_at_no_cycles_of_the_streams(points):
+    @dataclass(frozen=True)
+    class Odd(Margin):
+        def points(self, length):
+            return points
+
+    with pytest.raises(BitstreamError, match="cycles"):
+        dense().predict(inputs(dense()), 64, stop=Odd(0.9))
+
+
 def test_no_samples():
     network = dense()
     for x in (np.zeros((0, 5)), da.zeros((0, 5))):

@@ -12,8 +12,10 @@ import pytest
 
 import scdask as sc
 from scdask import LFSR, SCMLP, Bernoulli, BitstreamError, SCDense, Sobol, VanDerCorput
+from scdask.layers import Cycles, Reshape, Transpose, search_lengths
 from scdask.vector_ops import products
 
+CUT = Cycles(20)
 PAIRS = [
     (Sobol(1), Sobol(2)),
     (Bernoulli(1), Bernoulli(2)),
@@ -594,3 +596,51 @@ def test_a_network_is_any_layers_in_a_row(mlp, backend):
 def test_networks_that_are_none(layers, message):
     with pytest.raises(BitstreamError, match=message):
         sc.SCSequential(layers)
+
+
+class Narrowed(Halved):
+    def exact(self, x):
+        return x[:, :1]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        *(
+            (lambda n, x, size=size: n.logits(x, size), "integer of at least 1, not")
+            for size in (1.5, 0, "64", (64, 0))
+        ),
+        (lambda n, x: n.predict(x, lengths="64", stop=CUT), "not '64'"),
+        (lambda n, x: n.logits(x, lengths={64, 32}), "not {"),
+        (lambda n, x: n.score(x, np.full((2, 2), "a"), 64), "not <U1"),
+        (lambda n, x: replace(n, input_shape=4), "not 4"),
+        (lambda n, x: replace(n, layers=(Halved(), *n.layers), input_shape=(-4,)), r"not \(-4,\)"),
+        (lambda n, x: replace(n, layers=(Narrowed(), *n.layers), input_shape=(4,)).logits(x, 64), r"\(2, 4\)"),
+        (
+            lambda n, x: replace(n, layers=(Narrowed(), *n.layers), input_shape=(4,)).logits(da.array(x), 64).compute(),
+            "4",
+        ),
+        (lambda n, x: replace(n.layers[0], signed="no"), "signed"),
+        (lambda n, x: Reshape(4), "not 4"),
+        (lambda n, x: Transpose(1), "not 1"),
+        (lambda n, x: search_lengths(replace(n, readout="classes"), x, [0, 1], np.nan), "not nan"),
+    ],
+)
+def test_what_a_network_does_not_take(call, message):
+    layers = [SCDense(np.ones((3, 4)), np.zeros(3)), SCDense(np.ones((2, 3)), np.zeros(2))]
+    with pytest.raises(BitstreamError, match=message):
+        call(sc.SCSequential(layers, readout="values"), np.full((2, 4), 0.5))
+
+
+@pytest.mark.parametrize("chunks", [(2, 3), (0, 1, 4), (5, 0)])
+@pytest.mark.parametrize("readout", ["classes", "labels", "values"])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_all_that_is_read_out_in_any_chunks(outputs, readout, chunks):
+    rng = np.random.default_rng(3)
+    network = sc.SCSequential([SCDense(rng.normal(size=(outputs, 4)), np.zeros(outputs))], readout=readout)
+    x = rng.random((5, 4))
+    lazy = da.from_array(x, chunks=(chunks, (1, 3)))
+    for run in (network.predict_float, lambda x: network.predict(x, 64), lambda x: network.predict(x, 64, stop=CUT)[0]):
+        found, expected = run(lazy), run(x)
+        assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+        np.testing.assert_allclose(found.compute(), expected, rtol=1e-12)  # BLAS rounds as many rows ask

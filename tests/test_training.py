@@ -11,6 +11,7 @@ from scdask.cluster import open_scheduler
 from scdask.computing import Place
 from scdask.jobs import mnist
 from scdask.jobs.digits import Digits, load_digits
+from scdask.jobs.train import Stage, Streams
 from scdask.layers import (
     Affine,
     AvgPool2d,
@@ -234,11 +235,23 @@ def test_networks_that_cannot_be_trained(network, message):
         (X, np.where(Y == "a", "d", Y), "the data have the label d, but the classes of the network are a, b, c"),
         (X, np.where(Y == "a", np.nan, 1.0), "float64 with NaN"),
         (X + 1, Y, "unipolar streams encode 0 to 1"),
+        (X * np.nan, Y, "finite inputs, but there is nan"),
     ],
 )
 def test_data_are_checked(x, y, message):
     with pytest.raises(BitstreamError, match=message):
         next(train(MLP, x, y, replace(SMALL, length=16), HERE))
+
+
+def test_lengths_are_checked_before_the_epochs_in_floating_point():
+    stages = [Stage("a", SMALL), Stage("b", replace(SMALL, length=(16, 16, 16)))]
+    with pytest.raises(BitstreamError, match="3 lengths do not go with 2 layers"):
+        Streams(MLP, stages, Digits(X, X, Y, Y))
+
+
+def test_only_images_are_shifted():
+    with pytest.raises(BitstreamError, match="only images"):
+        next(train(MLP, X, Y, replace(SMALL, shift=1), HERE))
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def _along_block(func: Callable[..., Any], block: Any) -> Any:
 @implements(numbers.of_samples)
 def of_samples(func: Callable[..., Any], array: da.Array, shape: tuple[int, ...]) -> da.Array:
     check_known(array)
-    whole = array.rechunk(dict.fromkeys(range(1, array.ndim), -1))
+    whole = without_empty_chunks(array).rechunk(dict.fromkeys(range(1, array.ndim), -1))
     if 0 in array.shape:
         return nothing((array.shape[0], *shape), array)
     axes, new = "a" + ascii_letters[1 : array.ndim], ascii_letters[26 : 26 + len(shape)]

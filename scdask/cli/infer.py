@@ -97,7 +97,8 @@ class Stops(click.ParamType):  # type: ignore[type-arg]
             if at and name == "cycles":
                 self.fail("cycles=... has no checks", param, ctx)
             after = f"@{cycles.convert(first, param, ctx)}" if at else ""
-            rules.append(f"{name}={kind.convert(number, param, ctx):g}{after}")
+            given = str(kind.convert(number, param, ctx)).removesuffix(".0")
+            rules.append(f"{name}={given}{after}")
         return rules
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -315,8 +315,8 @@ def check_data(network: SCSequential, x: NDArray[Any], y: NDArray[Any]) -> None:
     inputs = ", ".join(map(str, ("samples", *network.input_shape)))
     (outputs,) = network.shapes[-1]
     several = network.readout == "labels" or (network.readout == "values" and outputs > 1)
-    shape = (len(x), outputs) if several else (len(x),)
-    if x.shape[1:] != network.input_shape or y.shape != shape or not len(x):
+    shape = (*x.shape[:1], outputs) if several else x.shape[:1]
+    if x.shape[1:] != network.input_shape or y.shape != shape or not x.shape or not len(x):
         what = f"(samples, {outputs})" if several else "(samples,)"
         raise BitstreamError(f"the data are x ({inputs}) and y {what}, not {x.shape} and {y.shape}")
     if network.readout == "values":

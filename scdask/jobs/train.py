@@ -130,12 +130,20 @@ class Streams(Course):
         Before the first stage.
     stages : sequence of Stage
     digits : Digits
+
+    Raises
+    ------
+    BitstreamError
+        If the lengths of a stage do not go with the layers.
     """
 
     checkpoints = (CHECKPOINT, TUNED)
     files = ("results.json", "training.png", "model.onnx", *checkpoints)
 
     def __init__(self, network: SCSequential, stages: Sequence[Stage], digits: Digits) -> None:
+        for stage in stages:
+            if stage.settings.length is not None:
+                network.lengths(stage.settings.length)
         self.network = network
         self.stages = stages
         self.digits = digits

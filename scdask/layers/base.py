@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.contract import exactly
+from ..errors import BitstreamError
 from ..vector_ops.numbers import of_samples
 
 if TYPE_CHECKING:
@@ -50,7 +51,10 @@ class Layer(ABC):
         return of_samples(self._in_binary, x, self.output_shape(x.shape[1:]))
 
     def _in_binary(self, x: Any, start: int) -> Any:
-        return exactly(self.exact, x)
+        outputs, shape = exactly(self.exact, x), (len(x), *self.output_shape(x.shape[1:]))
+        if outputs.shape != shape:
+            raise BitstreamError(f"{self} puts out {outputs.shape}, where its output_shape says {shape}")
+        return outputs
 
     def products(self, shape: tuple[int, ...]) -> int:
         """Products of numbers that a sample of shape `shape` takes."""

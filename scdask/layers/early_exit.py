@@ -224,7 +224,10 @@ def check_rule(rule: Any, network: SCSequential, lengths: list[int]) -> None:
             raise BitstreamError(f"only SCDense and SCConv2d can be cut at some cycles, not {layer}")
     if not network.encoding_layers:
         raise BitstreamError("a network in which no layer encodes has no cycles")
-    rule.points(max(lengths))
+    most = max(lengths)
+    points = rule.points(most)
+    if max(_check_points(points) or (most + 1,)) > most:
+        raise BitstreamError(f"{rule} asks after {points} cycles of {most}")
 
 
 def run_until(network: SCSequential, lengths: list[int], rule: Rule, x: Any, start: int) -> NDArray[np.float64]:

@@ -146,6 +146,9 @@ def search_lengths(
     for bits in (longest, shortest):
         if isinstance(bits, bool) or not isinstance(bits, INTEGERS) or bits < 1:
             raise BitstreamError(f"the length of a stream is an integer of at least 1, not {bits!r}")
+    for name, value in (("accuracy", accuracy), ("loss", loss)):
+        if value is not None and (not isinstance(value, float | int | np.number) or np.isnan(value)):
+            raise BitstreamError(f"the {name} of a search is a number, not {value!r}")
     right = as_host(y, "y")
     if accuracy is None:
         accuracy = _share(network.predict_float(x), right) - loss

@@ -91,6 +91,8 @@ class SCSequential:
             raise BitstreamError(
                 f"a network whose first layer takes any samples is given its input_shape: {self.layers[0]}"
             )
+        if not isinstance(shape, tuple | list) or not all(isinstance(n, INTEGERS) and n >= 0 for n in shape):
+            raise BitstreamError(f"the input_shape of a network is a tuple of integers of at least 0, not {shape!r}")
         return tuple(int(n) for n in shape)
 
     @property
@@ -173,7 +175,10 @@ class SCSequential:
     def lengths(self, length: int | Sequence[int]) -> list[int]:
         """The length of the streams of each layer: of one number, or of one for each layer that encodes."""
         needed = len(self.encoding_layers)
-        given = [length] * needed if isinstance(length, INTEGERS) else list(length)
+        several = isinstance(length, tuple | list) or getattr(length, "ndim", 0) == 1
+        given: Any = list(length) if several else [length] * needed  # type: ignore[arg-type]
+        if not all(isinstance(n, INTEGERS) and n > 0 for n in given):
+            raise BitstreamError(f"the length of a stream is an integer of at least 1, not {length!r}")
         if len(given) != needed:
             raise BitstreamError(f"{len(given)} lengths do not go with {needed} layers that encode")
         left = iter(given)
@@ -292,12 +297,7 @@ class SCSequential:
 
     def predict_float(self, x: Any) -> Any:
         """What the same weights give in floating point; lazy for a Dask array."""
-        x = on_host(self._fitting(x))
-        if isinstance(x, np.ndarray):
-            return self._float_labels(x)
-        samples = tuple(range(1, x.ndim))
-        like = {"dtype": self.classes.dtype, "meta": self.classes[:0]}
-        return x.rechunk(dict.fromkeys(samples, -1)).map_blocks(self._float_labels, drop_axis=samples, **like)
+        return self.read_out(of_samples(self._exact, on_host(self._fitting(x)), self.shapes[-1]))
 
     def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The outputs in floating point."""
@@ -306,9 +306,8 @@ class SCSequential:
             hidden = layer.exact(np.maximum(hidden, 0) if inner and not layer.signed else hidden)
         return hidden
 
-    def _float_labels(self, x: NDArray[Any]) -> NDArray[Any]:
-        labels: NDArray[Any] = self.read_out(self.exact(x.astype(np.float64)))
-        return labels
+    def _exact(self, x: NDArray[Any], start: int) -> NDArray[np.float64]:
+        return self.exact(x.astype(np.float64))
 
     def _fitting(self, x: Any) -> Any:
         """The inputs as an array, once their shape is known to be that of samples."""
@@ -363,6 +362,8 @@ class SCSequential:
         if self.readout != "values":
             hits = predicted == right
             return float(hits.reshape(len(hits), -1).all(axis=1).mean())
+        if right.dtype.kind not in "biuf":
+            raise BitstreamError(f"a score needs numbers that are right, not {right.dtype}")
         left, spread = ((right - p) ** 2 for p in (predicted, right.mean(axis=0)))
         left, spread = left.sum(axis=0), spread.sum(axis=0)
         constant = spread == 0  # As in scikit-learn: 1 for constants that are met, else 0.

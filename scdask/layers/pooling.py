@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.checks import INTEGERS
 from ..errors import BitstreamError
 from ..vector_ops.conv import Window, of_windows
 from .base import Layer
@@ -28,6 +29,8 @@ class _Pool2d(Layer):
         object.__setattr__(self, "kernel", pair("kernel", self.kernel))
         object.__setattr__(self, "stride", self.kernel if self.stride is None else pair("stride", self.stride))
         object.__setattr__(self, "padding", padding_of(self.padding))
+        if any(added >= size for added, size in zip(self.padding, 2 * self.kernel, strict=True)):
+            raise BitstreamError(f"windows of {self.kernel} pixels with {self.padding} around may see no pixel")
 
     @property
     def window(self) -> Window:
@@ -136,6 +139,12 @@ class Reshape(Layer):
 
     shape: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        shape = self.shape
+        if not isinstance(shape, tuple | list) or not all(isinstance(n, INTEGERS) and n >= 0 for n in shape):
+            raise BitstreamError(f"a shape is a tuple of integers of at least 0, not {shape!r}")
+        object.__setattr__(self, "shape", tuple(int(n) for n in shape))
+
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of what it puts out."""
         if math.prod(shape) != math.prod(self.shape):
@@ -161,7 +170,7 @@ class Transpose(Layer):
     axes: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if sorted(self.axes) != list(range(len(self.axes))):
+        if not isinstance(self.axes, tuple | list) or sorted(self.axes) != list(range(len(self.axes))):
             raise BitstreamError(f"the axes of a transposition are 0 to n - 1 in any order, not {self.axes!r}")
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from ..core.contract import exactly, on_host
 from ..core.words import OPERAND_GATE
 from ..errors import BitstreamError
 from ..generators import SNG, Sobol
+from ..generators.base import flag
 from ..generators.independence import tell_of_correlation
 from ..vector_ops.numbers import divide, largest
 from ..vector_ops.products import Streams, as_weights
@@ -69,6 +70,7 @@ class ProductLayer(Layer):
         if not isinstance(self.input_scale, float | int | np.number) or not 0 < self.input_scale < np.inf:
             raise BitstreamError(f"the input scale of a layer is positive and finite, not {self.input_scale!r}")
         object.__setattr__(self, "input_scale", float(self.input_scale))
+        object.__setattr__(self, "signed", flag("signed", self.signed))
         check_mode(self.mode)
         for sng in (self.x_sng, self.w_sng):
             check_generator(sng)

@@ -132,14 +132,16 @@ def train(
     Raises
     ------
     BitstreamError
-        If the shapes do not fit, an input is outside its range, a layer cannot be trained, or the state is from other
-        data or another network.
+        If the shapes do not fit, an input is not finite or outside the range of its streams, a layer cannot be trained,
+        or the state is from other data or another network.
     ScdaskError
         If the training diverged.
     """
     place = as_place(place)
     plan = plan_of(network)
     inputs, targets = _as_data(network, x, y)
+    if settings.shift and len(network.input_shape) != 3:
+        raise BitstreamError(f"only images (channels, height, width) are shifted, not samples {network.input_shape}")
     lengths = None if settings.length is None else tuple(n for n in network.lengths(settings.length) if n)
     data = _describe(network, inputs, targets)
     if state is None:
@@ -186,6 +188,8 @@ def _as_data(network: SCSequential, x: ArrayLike, y: ArrayLike) -> tuple[NDArray
     if given.shape[1:] != network.input_shape or labels.shape != given.shape[:1] or not given.size:
         sizes = ", ".join(map(str, ("samples", *network.input_shape)))
         raise BitstreamError(f"the network takes x ({sizes}) and y (samples,), not {given.shape} and {labels.shape}")
+    if not np.isfinite(given).all():
+        raise BitstreamError(f"a network is trained with finite inputs, but there is {given[~np.isfinite(given)][0]}")
     refuse_other_kinds(labels)
     refuse_unknown_labels(labels, network.classes)
     order = np.argsort(network.classes)
