@@ -146,18 +146,23 @@ def plot_early_exit(
         label = "_"
     groups: dict[tuple[str, str], dict[str, list[EarlyResult]]] = defaultdict(lambda: defaultdict(list))
     for result in early:
-        groups[name(result), result.stop.partition("=")[0]][result.stop].append(result)
+        groups[name(result), _of_rule(result.stop, 0)][result.stop].append(result)
     marks = dict(zip(dict.fromkeys(rule for _, rule in groups), cycle(RULES), strict=False))
     for (line, rule), by_rule in groups.items():
         points = [[fmean(getattr(r, what) for r in runs) for runs in by_rule.values()] for what in CURVE]
         ax.plot(*points, label=printable(f"{line}, {rule}"), **styles[line] | marks[rule])
         for stop, x, y in zip(by_rule, *points, strict=True):
-            number = printable(stop.partition("=")[2])
+            number = printable(_of_rule(stop, 2))
             ax.annotate(number, (x, y), (4, -4), textcoords="offset points", va="top", fontsize="x-small", **PLAIN)
     label_lengths(ax, sorted({*map(_mean_length, results), *map(_mean_length, early)}))
     ax.set(xlabel="mean cycles of a sample", ylabel=score)
     _name_generators(ax)
     return ax
+
+
+def _of_rule(stop: str, which: int) -> str:
+    """The names of rules such as "margin=0.9+stability=2" (0), or their numbers (2)."""
+    return "+".join(rule.partition("=")[which] for rule in stop.split("+"))
 
 
 def _about(results: Any, float_accuracy: float | None) -> tuple[float | None, str]:
