@@ -140,9 +140,7 @@ def test_early_exit_is_shown():
                 event = {"run": "a", "name": "sobol split, margin=0.9", "length": 256, "of": 150, "start": start}
                 client.log_event("scdask-early-exit", event | {"samples": 50, "right": 40, "cycles": [[16, 50]]})
                 page.get_by_text(f"{start + 50} of 150 samples").wait_for()
-            assert [cells(row) for row in rows(page, "early exit")] == [
-                ["sobol split, margin=0.9", "100 of 150", "16.0 of 256", "0.8000"]
-            ]
+            assert rows(page, "early exit") == [["sobol split, margin=0.9", "100 of 150", "16.0 of 256", "0.8000"]]
 
 
 def test_the_bar_of_dasks_pages_leads_there():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._files import refused_as, seekable
+from ..errors import BitstreamError
 from .network import SCSequential
 from .perceptron import SCMLP
 
@@ -67,4 +68,9 @@ def load_model(file: Any, calibration: ArrayLike | None = None, percentile: floa
         source.name, first = str(file), source.getvalue()[:2]
     if first == b"PK" or Path(str(file)).suffix == ".npz":
         return SCMLP.load(source, calibration, percentile)
-    return SCSequential.from_onnx(source, calibration, percentile=percentile)
+    try:
+        return SCSequential.from_onnx(source, calibration, percentile=percentile)
+    except BitstreamError as error:
+        if Path(str(file)).suffix == ".onnx" or "cannot be read" not in str(error):
+            raise
+        raise BitstreamError(f"{error}; nor is it an npz file") from None
