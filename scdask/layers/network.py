@@ -85,6 +85,11 @@ class SCSequential:
                 raise BitstreamError(f"{outputs} outputs cannot tell classes of shape {classes.shape} apart")
         object.__setattr__(self, "classes", classes)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if not self.input_shape:  # as pickled by 0.1.0
+            object.__setattr__(self, "input_shape", self._sample_shape())
+
     def _sample_shape(self) -> tuple[int, ...]:
         shape = self.input_shape or self.layers[0].input_shape
         if shape is None:
