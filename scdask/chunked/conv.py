@@ -50,7 +50,14 @@ def windowed_product(weights: Any, images: Any, window: Window, streams: Streams
     if streams.mode == "split":
         split = {"n": (2 * neurons,)}
         w = blockwise(
-            "sc-split", conv.split_groups, "nijc", w, "nijc", groups=window.groups, adjust_chunks=split, dtype=w.dtype
+            "sc-split",
+            products.split_signs,
+            "nijc",
+            w,
+            "nijc",
+            groups=window.groups,
+            adjust_chunks=split,
+            dtype=w.dtype,
         )
     ranges = list(products.word_ranges(w.shape, streams))
     word_chunks = tuple(map(len, ranges))

@@ -9,9 +9,9 @@ import numpy as np
 
 from ..core.contract import exactly
 from ..errors import BitstreamError
-from ..vector_ops.conv import Window, signed_counts, split_groups, windowed_product
+from ..vector_ops.conv import Window, signed_counts, windowed_product
 from ..vector_ops.numbers import pad
-from ..vector_ops.products import encode_inputs, input_part
+from ..vector_ops.products import encode_inputs, input_part, split_signs
 from .products import ProductLayer
 from .windows import images_of, padding_of, pair
 
@@ -125,7 +125,7 @@ class SCConv2d(ProductLayer):
     @property
     def encoded_signs(self) -> Any:
         """The weights as they are encoded, (n_neurons, rows, columns, channels / groups)."""
-        return split_groups(self._filters, self.groups) if self.mode == "split" else self._filters
+        return split_signs(self._filters, self.groups) if self.mode == "split" else self._filters
 
     def input_words(self, x: Any, streams: Streams, samples: NDArray[np.uint64]) -> Any:
         """The words of scaled inputs, (batch, rows, columns, channels, n_words), with what is added around them."""

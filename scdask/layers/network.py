@@ -115,7 +115,9 @@ class SCSequential:
         layers = [{"Layer": i, **layer.facts()} for i, layer in enumerate(self.layers)]
         names = list(dict.fromkeys(name for facts in layers for name in facts))
         rows = [[facts.get(name, "") for name in names] for facts in layers]
-        note = f"{len(self.classes):,} classes: {np.array2string(self.classes, threshold=20)}"
+        note = f"reads out {self.readout}"
+        if self.readout == "classes":
+            note = f"{len(self.classes):,} classes: {np.array2string(self.classes, threshold=20)}"
         return _html.table(type(self).__name__, names, rows, note)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -132,24 +133,24 @@ class ProductLayer(Layer):
             x = exactly(_divided, x, scale=self.input_scale)
         return x
 
+    @abstractmethod
     def counts(self, x: Any, streams: Streams) -> Any:
         """The ones of the products of scaled inputs, each with its sign, summed to the outputs: int64."""
-        raise NotImplementedError
 
     # What follows serves early exit, which keeps words and counts from call to call.
 
     @property
+    @abstractmethod
     def encoded_signs(self) -> Any:
         """The weights as they are encoded, in split mode w+ and w-."""
-        raise NotImplementedError
 
+    @abstractmethod
     def input_words(self, x: Any, streams: Streams, samples: NDArray[np.uint64]) -> Any:
         """The words of scaled inputs, which `streams` limits, of the samples with these numbers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def word_counts(self, weights: Any, inputs: Any, streams: Streams) -> Any:
         """The `counts` of words of both, in bipolar mode of XOR instead of XNOR."""
-        raise NotImplementedError
 
     def outputs(self, counts: Any, bits: int) -> Any:
         """What so many ones among streams of so many bits stand for, bias included: float64, of the shape of counts."""

@@ -137,7 +137,7 @@ def windowed_product(weights: Any, images: Any, window: Window, streams: Streams
         Summed over a window, as `products.encoded_product` has it.
     """
     weights, images = products.brought_together(weights, images)
-    operand = split_groups(weights, window.groups) if streams.mode == "split" else weights
+    operand = products.split_signs(weights, window.groups) if streams.mode == "split" else weights
     rows = window.output_size(*images.shape[1:3])[0]
     counts: Any = None
     for words in products.word_ranges(operand.shape, streams):
@@ -146,17 +146,6 @@ def windowed_product(weights: Any, images: Any, window: Window, streams: Streams
         found = band_counts(w, images, window, limited, images.shape[1], range(rows))
         counts = found if counts is None else counts + found
     return counts if streams.mode == "split" else weights[0].size * streams.bits - counts
-
-
-def split_groups(weights: Any, groups: int) -> Any:
-    """w+ and w- of each group of neurons, one after the other: the neurons of a group stay together."""
-    shape = (groups, len(weights) // groups, *weights.shape[1:])
-    both = contract.exactly(_signs, weights.reshape(shape))
-    return both.reshape(-1, *weights.shape[1:])
-
-
-def _signs(weights: Any) -> Any:
-    return concatenate(weights.clip(0.0), (-weights).clip(0.0), axis=1)
 
 
 def band_counts(packed_weights: Any, images: Any, window: Window, streams: Streams, height: int, rows: range) -> Any:
@@ -203,14 +192,7 @@ def _tile(packed_weights: Any, pixels: Any, window: Window, streams: Streams, pa
 def signed_counts(packed_weights: Any, images: Any, window: Window, streams: Streams) -> Any:
     """The ones of the products, each with its sign, of the words of weights and of images with their padding."""
     counts = window_counts(packed_weights, images, streams.gate, window)
-    if streams.both_signs:
-        counts = counts[0::2] - counts[1::2]
-    if streams.mode == "bipolar":
-        return counts
-    *places, both = counts.shape
-    neurons = both // (2 * window.groups)
-    of_groups = counts.reshape(*places, window.groups, 2, neurons)  # The signs of a group stand together.
-    return (of_groups[..., 0, :] - of_groups[..., 1, :]).reshape(*places, both // 2)
+    return products.signed_sum(counts, streams, window.groups)
 
 
 @composed

@@ -177,13 +177,15 @@ def input_part(shape: tuple[int, ...], streams: Streams) -> Part:
     return Part(region, (streams.start + shape[0], *shape[1:]), words.start, words.stop)
 
 
-def split_signs(weights: Any) -> Any:
-    """w+ stacked on w-, both >= 0, where w = w+ - w-."""
-    return contract.exactly(_signs, weights)
+def split_signs(weights: Any, groups: int = 1) -> Any:
+    """w+ and w-, both >= 0, where w = w+ - w-: those of all neurons of a group, one after the other."""
+    shape = (groups, len(weights) // groups, *weights.shape[1:])
+    both = contract.exactly(_signs, weights.reshape(shape))
+    return both.reshape(2 * len(weights), *weights.shape[1:])
 
 
-def _signs(weights: Any) -> Any:
-    return concatenate(weights.clip(0.0), (-weights).clip(0.0))
+def _signs(values: Any) -> Any:
+    return concatenate(values.clip(0.0), (-values).clip(0.0), axis=1)
 
 
 def encode_inputs(inputs: Any, streams: Streams, part: Part) -> Any:
@@ -203,8 +205,7 @@ def encode_inputs(inputs: Any, streams: Streams, part: Part) -> Any:
 
 
 def _both_signs(inputs: Any) -> Any:
-    signs = inputs.astype(float)[:, None]
-    return concatenate(signs.clip(0.0), (-signs).clip(0.0), axis=1)
+    return _signs(inputs.astype(float)[:, None])
 
 
 @composed
@@ -225,14 +226,15 @@ def bits_of_word(words: Any, first: int, last: int, groups: int = 1) -> Any:
     return pieces.copy().view(np.uint64)
 
 
-def signed_sum(counts: Any, streams: Streams) -> Any:
-    """The ones of products of several signs, each with its sign: counts (rows, ..., n) of `gate_counts`."""
+def signed_sum(counts: Any, streams: Streams, groups: int = 1) -> Any:
+    """The ones of products of several signs, each with its sign: counts (rows, ..., n) of weights of `split_signs`."""
     if streams.both_signs:
         counts = counts[0::2] - counts[1::2]
     if streams.mode == "bipolar":
         return counts
-    neurons = counts.shape[-1] // 2
-    return counts[..., :neurons] - counts[..., neurons:]
+    *places, both = counts.shape
+    of_groups = counts.reshape(*places, groups, 2, both // (2 * groups))
+    return (of_groups[..., 0, :] - of_groups[..., 1, :]).reshape(*places, both // 2)
 
 
 def word_ranges(shape: tuple[int, ...], streams: Streams) -> Iterator[range]:
