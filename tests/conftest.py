@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 import dask.array as da
+import hosts
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -39,18 +40,20 @@ COMPONENTS = {
     "cupy": "cupy",
     "mpi": "dask_mpi",
     "slurm": "dask_jobqueue",
+    "hosts": "dask_mpi",
     "notebooks": "nbclient",
     "browser": "playwright",
     "iverilog": None,
 }
 # What a component needs beside its package, if it has one.
-PROGRAMS = {"mpi": "mpiexec", "slurm": "slurmctld", "browser": "chromium", "iverilog": "iverilog"}
+PROGRAMS = {"mpi": "mpiexec", "hosts": "mpiexec", "slurm": "slurmctld", "browser": "chromium", "iverilog": "iverilog"}
 SEARCHED = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])
 INSTALLED = {
     name
     for name, module in COMPONENTS.items()
     if (module is None or importlib.util.find_spec(module))
     and (name not in PROGRAMS or shutil.which(PROGRAMS[name], path=SEARCHED))
+    and not (name == "hosts" and hosts.why_not())
 }
 
 collect_ignore = ["mpi", "worlds.py"]  # programs that tests run
@@ -184,8 +187,8 @@ def cluster():
 
 # In the order in which processes begin them: the kernels that others use, then those that take long.
 FIRST = """
-    vector_ops jax_backend machines mpi_driver notebooks slurm mpi_batch encoding snn gpu_backend layers cli dashboard
-    train bench browser chunked jit_kernels
+    vector_ops jax_backend machines mpi_driver notebooks slurm hosts mpi_batch encoding snn gpu_backend layers cli
+    dashboard train bench browser chunked jit_kernels
 """
 
 
