@@ -243,9 +243,10 @@ def pytest_runtest_setup(item):
     for mark in item.iter_markers("component"):
         (name,) = mark.args
         if name not in INSTALLED:
-            _missing(name, " or ".join(filter(None, (COMPONENTS[name], PROGRAMS.get(name)))))
+            why = hosts.why_not() if name == "hosts" else ""
+            _missing(name, why or " or ".join(filter(None, (COMPONENTS[name], PROGRAMS.get(name)))))
 
 
 def _missing(name, what):
-    message = f"{what} is not installed"
+    message = what if name == "hosts" else f"{what} is not installed"
     pytest.fail(message) if name in REQUIRED else pytest.skip(message)

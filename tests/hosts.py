@@ -14,7 +14,8 @@ NAMES = ("h1", "h2", "h3")
 @cache
 def why_not():
     """What keeps this machine from making hosts, or nothing."""
-    done = subprocess.run([SCRIPT, "able"], env=_environment("try"), capture_output=True, text=True, check=False)
+    environment = _environment(f"try-{os.getpid()}")
+    done = subprocess.run([SCRIPT, "able"], env=environment, capture_output=True, text=True, check=False)
     return (done.stdout or done.stderr).strip() if done.returncode else ""
 
 

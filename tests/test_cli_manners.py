@@ -22,7 +22,7 @@ from scdask.computing import Place
 from scdask.jobs.bench import Case
 from scdask.jobs.infer import generators, run, settings
 from scdask.limits import Limits
-from scdask.mpi_driver.group import LAUNCHERS, RANKS
+from scdask.mpi_driver.launch import LAUNCHERS, RANKS
 
 X = np.random.default_rng(3).random((40, 6))
 

@@ -14,6 +14,6 @@ def three():
 
 
 def test_driver_and_session(three):
-    done = launch(*three.mpiexec(6, "python", PROGRAMS / "driver.py"))
+    done = launch(*three.mpiexec(6, "python", PROGRAMS / "hosts.py"))
     assert done.returncode == 0
     assert done.stdout.count("fine") == 6

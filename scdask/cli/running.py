@@ -80,7 +80,7 @@ def opened(
 
 def refuse_ranks(scheduler: str) -> None:
     """Raise a UsageError in a job of several ranks that is not to run in MPI: each rank would do the whole job."""
-    from ..mpi_driver.group import RANKS, launched
+    from ..mpi_driver.launch import RANKS, launched
 
     terminal = "SLURM_PTY_PORT" in os.environ  # A shell in srun has its variables.
     if scheduler == "mpi" or launched() < 2 or (terminal and not any(name in os.environ for name in RANKS)):

@@ -91,7 +91,7 @@ HAS_MPI : bool
 """
 
 from .driver import MPIDriver
-from .group import HAS_MPI
+from .launch import HAS_MPI
 from .ranks import mpi_session
 from .session import MPISession
 

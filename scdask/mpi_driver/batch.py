@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import runpy
 import signal
-import socket
 import sys
 import threading
 import traceback
@@ -19,10 +18,12 @@ from distributed import Client, Security
 from .._extras import require
 from ..dashboard import preloaded
 from ..errors import WorldError
+from .addresses import address_here, interface_of
 from .credentials import FIELDS, shared_credentials
 from .ending import end_job, exit_code, watch_threads
 from .group import group_of
-from .ranks import CLOSE_SECONDS, START_SECONDS, RankWorker, Watch, dashboard_of, hush, open_session
+from .launch import start_seconds
+from .ranks import CLOSE_SECONDS, RankWorker, Watch, allow_connections, dashboard_of, hush, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,7 +68,7 @@ def mpi_cluster(threads: int | None = None, interface: str | None = None) -> Ite
     """
     require("dask_mpi", "mpi")
     group = group_of()
-    with shared_credentials(group, START_SECONDS) as credentials, dask.config.set(_tls(credentials)):
+    with shared_credentials(group, start_seconds()) as credentials, dask.config.set(_tls(credentials)):
         start = _on_dask_mpi if group.size > 2 else _on_session
         try:
             with start(group, threads, interface) as client:
@@ -98,7 +99,7 @@ def run_script(script: str, args: Sequence[str], threads: int | None = None, int
 @contextmanager
 def _on_session(group: Group, threads: int | None, interface: str | None) -> Iterator[Any]:
     where = {"host": None, "interface": interface, "protocol": "tls", "security": Security()}
-    with open_session(group, where, threads, None, START_SECONDS) as session:
+    with open_session(group, where, threads, None, start_seconds()) as session:
         if session.client is None:
             _outlive_the_client()
             group.meet("the end of the job")
@@ -114,9 +115,10 @@ def _on_session(group: Group, threads: int | None, interface: str | None) -> Ite
 def _on_dask_mpi(group: Group, threads: int | None, interface: str | None) -> Iterator[Any]:
     from dask_mpi import initialize
 
-    share = group.share_of_host(first_worker=2, timeout=START_SECONDS, interface=interface)
-    if share.one_host and interface is None:
-        interface = _loopback()
+    timeout = start_seconds()
+    share = group.share_of_host(first_worker=2, timeout=timeout)
+    address = address_here(group, None, interface, share.one_host, timeout)
+    group.make("a look at the limits", lambda: allow_connections(group.size) if group.rank == 0 else None)
     logging.getLogger("distributed").setLevel(logging.WARNING if group.rank == CLIENT else logging.ERROR)
     stop_watching = watch_threads()
     if group.rank != CLIENT:
@@ -125,13 +127,13 @@ def _on_dask_mpi(group: Group, threads: int | None, interface: str | None) -> It
     try:
         with preloaded(__name__), preloaded():
             is_client = initialize(
-                interface=interface,
+                interface=interface_of(address),
                 nthreads=threads or share.threads,
                 memory_limit=share.memory,
                 dashboard_address="127.0.0.1:0",
                 protocol="tls",
                 worker_class=f"{RankWorker.__module__}.{RankWorker.__name__}",
-                worker_options={"dashboard": False, "death_timeout": START_SECONDS},
+                worker_options={"dashboard": False, "death_timeout": timeout},
                 comm=group.comm,
                 exit=False,
             )
@@ -151,13 +153,14 @@ def _is_no_heartbeat(record: logging.LogRecord) -> bool:
 
 def _with_client(group: Group, stop_watching: Any) -> Iterator[Any]:
     workers = group.size - 2
-    client = Client(timeout=START_SECONDS)
+    timeout = start_seconds()
+    client = Client(timeout=timeout)
     code = 0
     try:
         try:
-            client.wait_for_workers(workers, timeout=START_SECONDS)
+            client.wait_for_workers(workers, timeout=timeout)
         except TimeoutError as error:
-            raise WorldError(f"not all {workers} workers are there after {START_SECONDS} seconds: {error}") from error
+            raise WorldError(f"not all {workers} workers are there after {timeout:g} seconds: {error}") from error
         client.run_on_scheduler(_expect, client.id)
         yield client
     except BaseException as error:
@@ -174,15 +177,6 @@ def _with_client(group: Group, stop_watching: Any) -> Iterator[Any]:
                 client.shutdown()
         group.meet("the end of the job")
         watchdog.cancel()
-
-
-def _loopback() -> str:
-    import psutil
-
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(address.family == socket.AF_INET and address.address == "127.0.0.1" for address in addresses):
-            return str(name)
-    raise WorldError("no network interface has the address 127.0.0.1; name one with interface=")
 
 
 def _outlive_the_client() -> None:

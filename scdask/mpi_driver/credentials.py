@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from distributed import Security
@@ -12,10 +13,12 @@ from distributed import Security
 from .._extras import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from .group import Group
 
+BRANCHES = 4  # ranks to which a rank hands the credentials
+KEY, NONCE, TAG = 32, 12, 16  # bytes
 # The arguments of distributed's Security, and the options of Dask that stand for them.
 FIELDS = {"tls_ca_file": "distributed.comm.tls.ca-file"} | {
     f"tls_{role}_{part}": f"distributed.comm.tls.{role}.{part}"
@@ -28,8 +31,9 @@ FIELDS = {"tls_ca_file": "distributed.comm.tls.ca-file"} | {
 def shared_credentials(group: Group, timeout: float | None = None) -> Iterator[dict[str, str]]:
     """Make the TLS credentials of a job on rank 0, and hand them to every rank.
 
-    They travel sealed, each rank's with a key that only it and rank 0 know (X25519, HKDF, ChaCha20-Poly1305), because
-    MPI leaves what it sends readable in shared memory. A rank keeps them in files in memory, since TLS takes files.
+    They go down a tree of ranks, sealed at each step with a key that only its two ranks know (X25519, HKDF,
+    ChaCha20-Poly1305), because MPI leaves what it sends readable in shared memory. A rank keeps them in files in
+    memory, since TLS takes files.
 
     Yields
     ------
@@ -42,24 +46,38 @@ def shared_credentials(group: Group, timeout: float | None = None) -> Iterator[d
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-    private = X25519PrivateKey.generate()
-    publics = group.meet("handing out of credentials", private.public_key().public_bytes_raw, timeout)
+    letters: list[bytes] = []
 
-    def lock(rank: int) -> ChaCha20Poly1305:
-        shared = private.exchange(X25519PublicKey.from_public_bytes(publics[rank]))
-        return ChaCha20Poly1305(HKDF(SHA256(), 32, None, b"scdask credentials").derive(shared))
-
-    def seal() -> list[bytes] | None:
+    def make() -> int | None:
         if group.rank:
             return None
         security = Security.temporary()
-        letter = pickle.dumps({field: getattr(security, field) for field in FIELDS})
-        nonces = [os.urandom(12) for _ in publics]
-        return [nonce + lock(rank).encrypt(nonce, letter, None) for rank, nonce in enumerate(nonces)]
+        letters.append(pickle.dumps({field: getattr(security, field) for field in FIELDS}))
+        return len(letters[0])
 
-    letters: Sequence[bytes] = group.meet("handing out of credentials", seal, timeout)[0]
-    letter = letters[group.rank]
-    texts: dict[str, str] = pickle.loads(lock(0).decrypt(letter[:12], letter[12:], None))
+    private = X25519PrivateKey.generate()
+    public = private.public_key().public_bytes_raw()
+
+    def lock(other: bytes) -> ChaCha20Poly1305:
+        shared = private.exchange(X25519PublicKey.from_public_bytes(other))
+        return ChaCha20Poly1305(HKDF(SHA256(), 32, None, b"scdask credentials").derive(shared))
+
+    wait = partial(group.wait, timeout=timeout, what="the handing out of credentials")
+    size = group.share("the making of credentials", make, timeout=timeout)
+    other = bytearray(KEY)
+    if group.rank:
+        sealed, above = bytearray(NONCE + size + TAG), (group.rank - 1) // BRANCHES
+        wait(group.comm.Isend(public, above))
+        wait(group.comm.Irecv(other, above))
+        wait(group.comm.Irecv(sealed, above))
+        letters.append(lock(bytes(other)).decrypt(bytes(sealed[:NONCE]), bytes(sealed[NONCE:]), None))
+    (letter,) = letters
+    for below in range(BRANCHES * group.rank + 1, min(BRANCHES * (group.rank + 1), group.size - 1) + 1):
+        nonce = os.urandom(NONCE)
+        wait(group.comm.Irecv(other, below))
+        wait(group.comm.Isend(public, below))
+        wait(group.comm.Isend(nonce + lock(bytes(other)).encrypt(nonce, letter, None), below))
+    texts: dict[str, str] = pickle.loads(letter)
     with ExitStack() as stack:
         files = {text: stack.enter_context(_in_memory(text)) for text in set(texts.values())}
         yield {field: files[text] for field, text in texts.items()}

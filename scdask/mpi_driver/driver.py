@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import WorldError
 from .ending import end_job, exit_code
 from .group import group_of, yield_core
-from .layout import check_fit, describe, on_host, split_rows, with_rows
+from .layout import describe, on_host, rows_that_fit, split_rows, with_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,12 +93,14 @@ class MPIDriver:
             If the values are Python objects, or the array is of another library, on every rank.
         """
         here = self.rank == self.root
-        whole, layouts = describe(
-            self._group, "scatter_workload", lambda: with_rows(global_inputs, "global_inputs") if here else None
+        whole, layout = describe(
+            self._group,
+            "scatter_workload",
+            lambda: with_rows(global_inputs, "global_inputs") if here else None,
+            self.root,
         )
         if self.size == 1:
             return whole
-        layout = layouts[self.root]
         counts = split_rows(layout.shape[0], self.size)
         sent, part = self._group.make(
             "scatter_workload",
@@ -127,13 +129,15 @@ class MPIDriver:
         UnsupportedArrayError
             If the values are Python objects, or the array is of another library, on every rank.
         """
-        local, layouts = describe(self._group, "gather_results", lambda: with_rows(local_results, "local_results"))
-        check_fit(layouts)
+        local, layout = describe(
+            self._group, "gather_results", lambda: with_rows(local_results, "local_results"), self.root
+        )
+        counts = self._group.collect(
+            "gather_results", lambda: rows_that_fit(local, self.rank, layout, self.root), self.root
+        )
         if self.size == 1:
             return local
-        layout = layouts[self.root]
-        counts = [other.shape[0] for other in layouts]
-        n_rows = sum(counts) if self.rank == self.root else 0
+        n_rows = sum(counts)
         part, whole = self._group.make(
             "gather_results", lambda: (on_host(local), np.empty((n_rows, *layout.shape[1:]), layout.dtype))
         )

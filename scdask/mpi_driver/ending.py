@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 import threading
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 FOREIGN = "_scdask_rank"  # the attribute of an error that came from another rank
 INTERRUPTED = 130  # the exit code after Ctrl-C
+ABORT_SECONDS = 5
 
 
 def end_job(code: int, message: str | None = None, error: BaseException | None = None) -> NoReturn:
@@ -30,6 +32,8 @@ def end_job(code: int, message: str | None = None, error: BaseException | None =
         from mpi4py import MPI
 
         if not MPI.Is_finalized():
+            # MPI waits for ever for a launcher that a network has cut off.
+            faulthandler.dump_traceback_later(ABORT_SECONDS, exit=True, file=os.open(os.devnull, os.O_WRONLY))
             MPI.COMM_WORLD.Abort(code)
     os._exit(code)
 

@@ -5,92 +5,47 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
-import signal
 import socket
-import sys
 import time
-from contextlib import suppress
+from array import array
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from itertools import accumulate
-from multiprocessing import current_process, parent_process
-from pathlib import Path
-from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zlib import crc32
 
 from distributed.system import MEMORY_LIMIT
 
-from .._extras import require
-from ..errors import MissingBackendError, WorldError
+from ..errors import WorldError
 from .ending import FOREIGN, end_job, exit_code, flush, watch_errors
+from .heart import Heart
+from .launch import load_mpi
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
-# MPI is asked in bursts whether something is done: the seconds of a burst, and of the pause between two.
+# MPI is asked in bursts whether something is done: the seconds of a burst, and of the pause between two, which is a
+# share of the time that was waited.
 FIRST_BURST = 2e-3
 BURST = 1e-4
 SHORTEST_PAUSE = 1e-4
 LONGEST_PAUSE = 2e-2
-SIZE = Struct("q")
-HEAD = 1024  # bytes of the first message of a meeting: the size of the note, and the note if it is short
-ENDED = -1  # what a rank whose program ends gives as the size of its note
-HAS_MPI = find_spec("mpi4py") is not None
-
-# Variables in which a launcher says how many processes it launched. SLURM_NTASKS is none: a batch script has it too.
-RANKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")  # variables by which a launcher tells a process its rank
-LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+PAUSE = 0.1
+NAME = 64  # bytes of the name of an operation, where ranks tell each other that theirs differ
 
 
-def launched() -> int:
-    """How many processes were launched together, as the launcher of this one says; 1 without a launcher."""
-    return max([1, *(int(size) for name in LAUNCHERS if (size := os.environ.get(name, "")).isdigit())])
+class State(NamedTuple):
+    """What a rank tells the others when they meet; of each number all get the highest."""
+
+    operation: int = 0
+    minus_operation: int = 0  # The highest of these is minus the lowest of those.
+    failed: int = 0  # the size of the group less the rank, for the lowest rank of those that are meant
+    ended: int = 0
+    waiting: int = 0
+    note: int = 0  # bytes
 
 
-def load_mpi() -> Any:
-    """mpi4py's MPI module, or None where it is not installed and this process is alone."""
-    _refuse_children()
-    # Ranks on one machine need no network: MPICH would listen on all of the machine's addresses.
-    if os.environ.get("MPI_LOCALNRANKS", "") == os.environ.get("PMI_SIZE") and "mpi4py.MPI" not in sys.modules:
-        os.environ.setdefault("UCX_TLS", "posix,self,cma")
-    n_launched = launched()
-    try:
-        mpi: Any = require("mpi4py.MPI", "mpi")
-    except MissingBackendError:
-        if n_launched > 1:
-            raise
-        return None
-    except (ImportError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise WorldError(f"mpi4py finds no MPI library ({reason}); pip install mpich brings one") from error
-    if mpi.COMM_WORLD.size < n_launched:
-        library = " ".join(mpi.Get_library_version().partition("\n")[0].strip("\0").split())
-        raise WorldError(
-            f"this process is one of {n_launched} that were launched together, but its MPI library ({library}) sees "
-            f"{mpi.COMM_WORLD.size}: the launcher belongs to another MPI, so take the one of this library, or for srun "
-            "the --mpi type that it knows"
-        )
-    return mpi
-
-
-def _refuse_children() -> None:
-    """Raise a WorldError in a process that multiprocessing has started: MPI would take it for the rank, and wait."""
-    child = current_process()
-    starting = getattr(child, "_inheriting", False)  # It imports the program.
-    rank = next((os.environ[name] for name in RANKS if name in os.environ), None)
-    if rank is None or not (starting or parent_process()):
-        return
-    refusal = (
-        f"this process was started by multiprocessing in rank {rank} of an MPI job, and is no rank itself: use MPI in "
-        'the rank alone, such as after `if __name__ == "__main__":`'
-    )
-    if starting and "PoolWorker" in child.name:
-        # The pool would start another process in place of one that fails as it starts, and so for ever.
-        print(f"scdask: {refusal}", file=sys.stderr, flush=True)
-        time.sleep(0.2)  # A launcher does not forward what it has not read before the end.
-        os.kill(os.getppid(), signal.SIGTERM)
-    raise WorldError(refusal)
+def _nothing() -> None:
+    return None
 
 
 class Group:
@@ -102,6 +57,8 @@ class Group:
         None is a world of one, which needs no MPI.
     """
 
+    heart: Heart
+
     def __init__(self, comm: Any = None) -> None:
         self.comm = comm
         self.rank: int = 0 if comm is None else comm.rank
@@ -109,7 +66,10 @@ class Group:
         self.pid = os.getpid()
         self.meetings = 0  # The number is the same on all ranks, also after an error.
 
-    def meet(self, operation: str, give: Callable[[], Any] = lambda: None, timeout: float | None = None) -> list[Any]:
+    def __str__(self) -> str:
+        return f"rank {self.rank} on {socket.gethostname()}"
+
+    def meet(self, operation: str, give: Callable[[], Any] = _nothing, timeout: float | None = None) -> list[Any]:
         """Wait for all ranks, and exchange what each gives.
 
         Parameters
@@ -117,7 +77,8 @@ class Group:
         operation : str
             What this rank does; all must do the same.
         give : callable
-            Makes what this rank gives. What it raises is raised on every rank.
+            Makes what this rank gives, which goes to every rank, so it should be little. What it raises is raised on
+            every rank.
         timeout : float, optional
             Seconds after which the job is ended because a rank is missing.
 
@@ -131,63 +92,97 @@ class Group:
         WorldError
             If another rank does something else, or its program has ended, or this is a child process of a rank.
         """
+        value, note, size = self._agree(operation, give, timeout, range(self.size))
+        if size == 0:
+            return [value] * self.size
+        notes = bytearray(size * self.size)
+        self.wait(self.comm.Iallgather(note.ljust(size, b"\0"), notes), timeout, operation)
+        return _unpack_all(notes, size)
+
+    def share(self, operation: str, give: Callable[[], Any], root: int = 0, timeout: float | None = None) -> Any:
+        """Wait for all ranks, as `meet` does, and give every rank what the root gives."""
+        value, note, size = self._agree(operation, give, timeout, (root,))
+        if self.size == 1:
+            return value
+        return _unpack(self._from_rank(root, note, size, timeout, operation)) if size else None
+
+    def collect(
+        self, operation: str, give: Callable[[], Any], root: int = 0, timeout: float | None = None
+    ) -> list[Any]:
+        """Wait for all ranks, as `meet` does, and give the root what each gives; the others get an empty list."""
+        value, note, size = self._agree(operation, give, timeout, range(self.size))
+        if size == 0:
+            return [value] * self.size if self.rank == root else []
+        notes = bytearray(size * self.size if self.rank == root else 0)
+        self.wait(self.comm.Igather(note.ljust(size, b"\0"), notes, root), timeout, operation)
+        return _unpack_all(notes, size)
+
+    def _agree(
+        self, operation: str, give: Callable[[], Any], timeout: float | None, givers: Container[int]
+    ) -> tuple[Any, bytes, int]:
+        """What this rank gives, the same as a note, and the bytes of the longest note, if all ranks do the same.
+
+        A note travels if `givers` has the rank and it is not None. If none does, one reduction of some numbers is all.
+        """
         if self.size > 1 and os.getpid() != self.pid:
             raise WorldError(
                 f"this process was forked by rank {self.rank}, and is no rank itself: {operation} is for the rank"
             )
         self.meetings += 1
-        value, error = None, None
+        if self.size == 1:
+            return give(), b"", 0
+        value, note, error = None, b"", None
         try:
             value = give()
+            if value is not None and self.rank in givers:
+                note = pickle.dumps(value)
         except Exception as raised:
-            error = raised
+            error, note = raised, pickle.dumps(_portable(raised))
         except BaseException as stopped:
-            self._end_if_awaited(stopped)
-            raise
-        if self.size == 1:
-            if error:
-                raise error
-            return [value]
-        try:
-            found = self._exchange_notes(
-                operation, pickle.dumps((operation, value, error and _portable(error))), timeout
-            )
-        except WorldError:
-            raise
-        except BaseException as stopped:
-            self._end_if_awaited(stopped)
-            raise
-        for rank, (other, _, _) in enumerate(found):
-            if other != found[0][0]:
-                raise WorldError(f"all ranks do the same, but rank 0 is at {found[0][0]} and rank {rank} at {other}")
-        for rank, (_, _, theirs) in enumerate(found):
-            if theirs is not None:
-                raise _from_rank(theirs, rank) if error is None or rank != self.rank else error
-        return [given for _, given, _ in found]
-
-    def _end_if_awaited(self, stopped: BaseException) -> None:
-        """End the job of several ranks, because the others wait in the meeting that this rank leaves, or soon will."""
-        if self.size > 1:
             end_job(exit_code(stopped) or 1, error=stopped)
+        place, code = self.size - self.rank, crc32(operation.encode()) + 1
+        found = self._highest(State(code, -code, place if error else 0, 0, place, len(note)), timeout, operation)
+        if found.ended:
+            raise WorldError(
+                f"rank {self.size - found.ended} has ended its program, but rank {self.rank} is at {operation}"
+            )
+        if found.operation != -found.minus_operation:
+            self._tell_the_difference(operation, timeout)
+        if found.failed:
+            rank = self.size - found.failed
+            theirs = _unpack(self._from_rank(rank, note, found.note, timeout, operation))
+            raise _foreign(theirs, rank) if error is None or rank != self.rank else error
+        return value, note, found.note
 
-    def _exchange_notes(self, operation: str, note: bytes, timeout: float | None) -> list[Any]:
-        # Short notes are exchanged in one step, so that the last rank need not wait until the others look again.
-        heads = bytearray(HEAD * self.size)
-        self.wait(self.comm.Iallgather(_head(len(note), note), heads), timeout, operation)
-        sizes = _sizes(heads)
-        if ENDED in sizes:
-            raise WorldError(f"rank {sizes.index(ENDED)} has ended its program, but rank {self.rank} is at {operation}")
-        if max(sizes) <= HEAD - SIZE.size:
-            return [_unpack(heads[i * HEAD + SIZE.size : i * HEAD + SIZE.size + n]) for i, n in enumerate(sizes)]
-        notes = bytearray(sum(sizes))
-        self.wait(self.comm.Iallgatherv(note, [notes, sizes]), timeout, operation)
-        ends = list(accumulate(sizes))
-        return [_unpack(notes[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
+    def _highest(self, mine: State, timeout: float | None, operation: str) -> State:
+        from mpi4py import MPI
+
+        sent, found = array("q", mine), array("q", mine)
+        self.wait(self.comm.Iallreduce(sent, found, MPI.MAX), timeout, operation)
+        return State(*found)
+
+    def _from_rank(self, rank: int, note: bytes, size: int, timeout: float | None, operation: str) -> bytearray:
+        found = bytearray(note[:size].ljust(size, b"\0"))
+        self.wait(self.comm.Ibcast(found, rank), timeout, operation)
+        return found
+
+    def _tell_the_difference(self, operation: str, timeout: float | None) -> None:
+        names = bytearray(NAME * self.size)
+        self.wait(self.comm.Iallgather(operation.encode()[:NAME].ljust(NAME), names), timeout, operation)
+        there = [names[start : start + NAME].decode(errors="replace").strip() for start in range(0, len(names), NAME)]
+        rank = next(rank for rank, name in enumerate(there) if name != there[0])
+        raise WorldError(f"all ranks do the same, but rank 0 is at {there[0]} and rank {rank} at {there[rank]}")
 
     def wait(self, request: Any, timeout: float | None = None, what: str = "") -> None:
         """Wait for a request of MPI without burning a core; end the job after `timeout` seconds."""
-        if not poll(request.Test, timeout):
-            end_job(1, f"rank {self.rank} waited {timeout:g} seconds for {what}: a rank is missing")
+        try:
+            done = poll(request.Test, timeout)
+        except Exception as error:
+            end_job(1, f"{self} lost the others at {what}: {error}")
+        except BaseException as stopped:  # The others wait in the meeting that this rank leaves, or soon will.
+            end_job(exit_code(stopped) or 1, error=stopped)
+        if not done:
+            end_job(1, f"{self} waited {timeout:g} seconds for {what}: a rank is missing")
 
     def make(self, operation: str, make: Callable[[], Any]) -> Any:
         """What this rank makes, if all ranks could make theirs."""
@@ -195,30 +190,25 @@ class Group:
         self.meet(operation, lambda: made.append(make()))
         return made[0]
 
-    def share_of_host(self, first_worker: int = 0, timeout: float | None = None, interface: str | None = None) -> Share:
-        """What this rank may use, if the ranks from `first_worker` on are workers; call it on all ranks.
-
-        Raises
-        ------
-        WorldError
-            If a host has no such network interface, on every rank.
-        """
+    def share_of_host(self, first_worker: int = 0, timeout: float | None = None) -> Share:
+        """What this rank may use, if the ranks from `first_worker` on are workers; call it on all ranks."""
         mine = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-        host = socket.gethostname(), ""
-        with suppress(OSError):  # Hosts may have the same name, but not the same boot.
-            host = socket.gethostname(), Path("/proc/sys/kernel/random/boot_id").read_text()
-
-        def look() -> tuple[tuple[str, str], set[int]]:
-            there = [name for _, name in socket.if_nameindex()]
-            if interface not in (None, *there):
-                raise WorldError(f"{host[0]} has no network interface {interface}, only {', '.join(there)}")
-            return host, mine
-
-        ranks = self.meet("a look at the hosts", look, timeout)
-        cores = set().union(*(theirs for name, theirs in ranks if name == host))
-        workers = max(1, sum(name == host for name, _ in ranks[first_worker:]))
+        self.meet("a look at the hosts", timeout=timeout)
+        here = self._of_this_host()
+        neighbours = here.meet("a look at a host", lambda: (self.rank, mine), timeout)
+        if here.size > 1:
+            here.comm.Free()
+        cores = set().union(*(theirs for _, theirs in neighbours))
+        workers = max(1, sum(rank >= first_worker for rank, _ in neighbours))
         threads = max(1, min(len(mine), len(cores) // workers))
-        return Share(threads, int(MEMORY_LIMIT / workers), all(name == host for name, _ in ranks))
+        return Share(threads, int(MEMORY_LIMIT / workers), here.size == self.size)
+
+    def _of_this_host(self) -> Group:
+        if self.size == 1:
+            return self
+        from mpi4py import MPI
+
+        return Group(self.comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank))
 
 
 @dataclass(frozen=True)
@@ -239,7 +229,7 @@ def poll(done: Callable[[], bool], timeout: float | None = None) -> bool:
     MPI goes on only while it is asked, and a collective takes several questions, so they come in bursts.
     """
     start = time.perf_counter()
-    burst, pause = FIRST_BURST, SHORTEST_PAUSE
+    burst = FIRST_BURST
     while True:
         end = time.perf_counter() + burst
         while time.perf_counter() < end:
@@ -248,8 +238,8 @@ def poll(done: Callable[[], bool], timeout: float | None = None) -> bool:
             yield_core()
         if timeout is not None and time.perf_counter() - start > timeout:
             return False
-        time.sleep(pause)
-        burst, pause = BURST, min(2 * pause, LONGEST_PAUSE)
+        time.sleep(min(max(PAUSE * (time.perf_counter() - start), SHORTEST_PAUSE), LONGEST_PAUSE))
+        burst = BURST
 
 
 def group_of(comm: Any = None) -> Group:
@@ -279,6 +269,8 @@ def group_of(comm: Any = None) -> Group:
                 watch_errors()
                 atexit.register(_end_together, os.getpid())
             _GROUPS.append(group)
+            group.heart = Heart(comm.Dup())
+            group.heart.start()
     return group
 
 
@@ -291,14 +283,6 @@ def _attribute() -> int:
 
     number: int = MPI.Comm.Create_keyval()
     return number
-
-
-def _head(size: int, note: bytes = b"") -> bytes:
-    return (SIZE.pack(size) + note).ljust(HEAD, b"\0")[:HEAD]
-
-
-def _sizes(heads: bytearray) -> list[int]:
-    return [SIZE.unpack_from(heads, start)[0] for start in range(0, len(heads), HEAD)]
 
 
 def _portable(error: Exception) -> Exception:
@@ -316,13 +300,19 @@ def _portable(error: Exception) -> Exception:
 
 
 def _unpack(note: bytearray) -> Any:
+    if not note[0]:  # A rank gave nothing.
+        return None
     try:
         return pickle.loads(note)
     except Exception as error:
         raise WorldError(f"what another rank sent cannot be read: {error}") from error
 
 
-def _from_rank(error: Exception, rank: int) -> Exception:
+def _unpack_all(notes: bytearray, size: int) -> list[Any]:
+    return [_unpack(notes[start : start + size]) for start in range(0, len(notes), size)]
+
+
+def _foreign(error: Exception, rank: int) -> Exception:
     error.add_note(f"raised on rank {rank}")
     error.__dict__[FOREIGN] = rank
     return error
@@ -337,16 +327,18 @@ def _end_together(pid: int) -> None:
     flush()
     meetings = []
     for group in _GROUPS:
-        heads = bytearray(HEAD * group.size)
-        meetings.append((group, group.comm.Iallgather(_head(ENDED), heads), heads))
+        found = array("q", State())
+        mine = array("q", State(ended=group.size - group.rank))
+        meetings.append((group, group.comm.Iallreduce(mine, found, MPI.MAX), found, mine))
 
     def all_ended() -> bool:
-        for group, request, heads in meetings:
+        for group, request, found, _ in meetings:
             if not request.Test():
                 return False
-            waiting = [str(rank) for rank, size in enumerate(_sizes(heads)) if size != ENDED]
-            if waiting:
-                end_job(1, f"rank {group.rank} has ended its program, but rank {', '.join(waiting)} waits for it")
+            if waiting := State(*found).waiting:
+                end_job(1, f"{group} has ended its program, but rank {group.size - waiting} waits for it")
         return True
 
     poll(all_ended)
+    for group in _GROUPS:
+        group.heart.stop()

@@ -82,16 +82,16 @@ def on_host(array: Any) -> NDArray[Any]:
     return np.ascontiguousarray(values_on_host(words))
 
 
-def describe(group: Group, operation: str, make: Callable[[], Any]) -> tuple[Any, list[Any]]:
-    """What this rank makes, and the layouts of what all ranks make, which are None for None."""
+def describe(group: Group, operation: str, make: Callable[[], Any], root: int = 0) -> tuple[Any, Layout]:
+    """What this rank makes, and the layout of what the root makes."""
     made: list[Any] = []
 
     def give() -> Layout | None:
         made.append(make())
-        return None if made[0] is None else Layout.of(made[0])
+        return Layout.of(made[0]) if group.rank == root else None
 
-    layouts = group.meet(operation, give)
-    return made[0], layouts
+    layout = group.share(operation, give, root)
+    return made[0], layout
 
 
 def split_rows(n_rows: int, n_parts: int) -> list[int]:
@@ -100,9 +100,9 @@ def split_rows(n_rows: int, n_parts: int) -> list[int]:
     return [least + (part < larger) for part in range(n_parts)]
 
 
-def check_fit(layouts: list[Layout]) -> None:
-    """Raise unless the parts of the ranks can be the rows of one array."""
-    for rank, layout in enumerate(layouts):
-        first = layouts[0]
-        if (layout.dtype, layout.shape[1:], layout.stream) != (first.dtype, first.shape[1:], first.stream):
-            raise BitstreamError(f"the parts do not fit: rank 0 has {first}, rank {rank} has {layout}")
+def rows_that_fit(part: Any, rank: int, layout: Layout, root: int = 0) -> int:
+    """The rows of the part of a rank, if it can be that of an array of which the root has another, with a layout."""
+    mine = Layout.of(part)
+    if (mine.dtype, mine.shape[1:], mine.stream) != (layout.dtype, layout.shape[1:], layout.stream):
+        raise BitstreamError(f"the parts do not fit: rank {root} has {layout}, rank {rank} has {mine}")
+    return mine.shape[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import logging
+import resource
 import socket
 import sys
 import threading
@@ -20,9 +21,11 @@ from distributed.utils import silence_logging_cmgr
 
 from ..dashboard import page_of, preloaded
 from ..errors import WorldError
+from .addresses import address_here
 from .credentials import shared_credentials
 from .ending import end_job, exit_code, watch_threads
 from .group import group_of
+from .launch import start_seconds
 from .session import MPISession
 
 if TYPE_CHECKING:
@@ -30,8 +33,8 @@ if TYPE_CHECKING:
 
     from .group import Group
 
-START_SECONDS = 120  # time in which all ranks must come, and their workers be there
 CLOSE_SECONDS = 20
+OPEN_FILES, OPEN_FILES_A_RANK = 100, 4  # of the scheduler's process
 # Dask looks after itself seldom, because the cores of a rank belong to its program.
 SELDOM = {"distributed.admin.tick.interval": "200ms", "distributed.worker.profile.interval": "100ms"}
 
@@ -104,7 +107,7 @@ def mpi_session(
     memory_limit: Any = None,
     encrypted: bool = True,
     quiet: bool = False,
-    timeout: float = START_SECONDS,
+    timeout: float | None = None,
 ) -> Iterator[MPISession]:
     """Make every rank of an MPI program a Dask worker too, until the block ends.
 
@@ -126,8 +129,8 @@ def mpi_session(
         Whether the ranks talk TLS, with credentials made for this session, that nobody else has.
     quiet : bool
         Whether not to print the address of the dashboard, which is on the loopback device of rank 0's host.
-    timeout : float
-        Seconds within which all ranks must be there.
+    timeout : float, optional
+        Seconds within which all ranks must be there; by default Dask's option scdask.start-seconds, or 120.
 
     Yields
     ------
@@ -147,6 +150,7 @@ def mpi_session(
     `sys.exit(n)` with n; so does the loss of a worker.
     """
     group = group_of(comm)
+    timeout = start_seconds() if timeout is None else timeout
     patience = timeout if isinstance(timeout, int | float) and timeout > 0 else None  # What it is else, the check says.
     group.meet("mpi_session", partial(_check, threads, host, interface, memory_limit, timeout), patience)
     with ExitStack() as stack:
@@ -190,9 +194,8 @@ def open_session(
 
     The ranks must leave the block together.
     """
-    share = group.share_of_host(timeout=timeout, interface=where["interface"])
-    if share.one_host and where["host"] is None and where["interface"] is None:
-        where = where | {"host": "127.0.0.1"}
+    share = group.share_of_host(timeout=timeout)
+    where["host"] = address_here(group, where["host"], where.pop("interface"), share.one_host, timeout)
     memory = share.memory if memory_limit is None else memory_limit
     with ExitStack() as stack:
         if group.size > 1:
@@ -243,6 +246,7 @@ class _Cluster:
     def start(self, where: dict[str, Any], threads: int, memory: Any) -> None:
         def scheduler() -> str | None:
             if self.group.rank == 0:
+                allow_connections(self.group.size)
                 with _listening(where):
                     self.scheduler = self.loop.run(self._start_scheduler(where), self.timeout)
             return self.scheduler and str(self.scheduler.address)
@@ -257,8 +261,8 @@ class _Cluster:
             if self.group.rank == 0:
                 self._start_client(where["security"])
 
-        address = self.group.meet("the start of the scheduler", scheduler, self.timeout)[0]
-        self.session._workers = self.group.meet("the start of the workers", worker, self.timeout)
+        address = self.group.share("the start of the scheduler", scheduler, timeout=self.timeout)
+        self.session._workers = self.group.collect("the start of the workers", worker, timeout=self.timeout)
         self.group.meet("the start of the client", client, self.timeout)
 
     async def _start_scheduler(self, where: dict[str, Any]) -> Any:
@@ -292,7 +296,7 @@ class _Cluster:
         """Close what there is, on all ranks in step."""
         hush()
         self.closing = True
-        self.session._workers = []
+        self.session._is_open = False
         if self.watch is not None:
             self.watch.closing = True
         self.group.meet("the close of the session", timeout=CLOSE_SECONDS)
@@ -308,14 +312,31 @@ class _Cluster:
         self.session._forget()
 
 
+def allow_connections(n_ranks: int) -> None:
+    """Let this process have the open files that the scheduler of so many ranks needs.
+
+    Raises
+    ------
+    WorldError
+        If the system does not allow it.
+    """
+    needed = OPEN_FILES + OPEN_FILES_A_RANK * n_ranks
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise WorldError(
+                f"the scheduler of {n_ranks} ranks needs {needed} open files, but {hard} are allowed: raise ulimit -n"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
 @contextmanager
 def _listening(where: dict[str, Any]) -> Iterator[None]:
     """Say where a server was to listen if it could not start."""
     try:
         yield
     except RuntimeError as error:
-        place = where["host"] or where["interface"] or "all addresses of this host"
-        raise WorldError(f"nothing can listen at {place}: {error.__cause__ or error}") from error
+        raise WorldError(f"nothing can listen at {where['host']}: {error.__cause__ or error}") from error
 
 
 def hush() -> None:

@@ -15,7 +15,7 @@ from ..bitstream import Bitstream, wrap_words
 from ..errors import BitstreamError, WorldError
 from .driver import MPIDriver
 from .group import poll
-from .layout import Layout, check_fit, describe, is_lazy, split_rows, with_rows
+from .layout import Layout, describe, is_lazy, rows_that_fit, split_rows, with_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,8 +83,9 @@ class MPISession:
         self.rank = group.rank
         self.size = group.size
         self.client: Any = None
-        self._workers: list[str] = []
-        self._name = group.meet("mpi_session", lambda: uuid4().hex)[0]
+        self._workers: list[str] = []  # on rank 0, their addresses
+        self._is_open = True
+        self._name = group.share("mpi_session", lambda: uuid4().hex)
 
     def __repr__(self) -> str:
         return f"MPISession(rank={self.rank}, size={self.size})"
@@ -112,16 +113,14 @@ class MPISession:
             If the values are Python objects, or the array is of another library, on every rank.
         """
         key = self._new_key()
-        block, layouts = describe(self._group, "from_blocks", lambda: with_rows(local_block, "local_block"))
-        check_fit(layouts)
-        layout = layouts[self.rank]
+        block, layout = describe(self._group, "from_blocks", lambda: with_rows(local_block, "local_block"))
         plain = block.words if isinstance(block, Bitstream) else block
-        ranks = [rank for rank, other in enumerate(layouts) if other.shape[0]] or [0]
+        rows = self._group.meet("from_blocks", lambda: rows_that_fit(block, self.rank, layout))
+        ranks = [rank for rank, n_rows in enumerate(rows) if n_rows] or [0]
         if self.rank in ranks:
             _LENT[key] = plain
         self._group.meet("from_blocks")
-        shapes = [layouts[rank].shape for rank in ranks]
-        chunks = (tuple(shape[0] for shape in shapes), *((size,) for size in layout.shape[1:]))
+        chunks = (tuple(rows[rank] for rank in ranks), *((size,) for size in layout.shape[1:]))
         array = self._group.make("from_blocks", lambda: self._pinned(key, ranks, chunks, _empty(plain)))
         return array if layout.stream is None else wrap_words(array, *layout.stream)
 
@@ -146,7 +145,7 @@ class MPISession:
             If the values are Python objects, or the array is of another library, on every rank.
         """
         self._new_key()
-        lazy = self._group.meet("scatter", lambda: self.rank == 0 and is_lazy(array))[0]
+        lazy = self._group.share("scatter", lambda: is_lazy(array))
         rows = self._local("scatter", array, even=True) if lazy else self._driver.scatter_workload(array)
         return self.from_blocks(rows)
 
@@ -180,7 +179,7 @@ class MPISession:
             plain = result.words if isinstance(result, Bitstream) else result
             return Layout.of(result) if _is_array(plain) else None
 
-        layout = self._group.meet("gather", compute)[0]
+        layout = self._group.share("gather", compute)
         if self.rank == 0:
             return _LANDED.pop(key)
         return layout and layout.empty()
@@ -236,7 +235,7 @@ class MPISession:
 
     def _new_key(self) -> str:
         """A key that is the same on all ranks."""
-        if not self._workers:
+        if not self._is_open:
             raise WorldError("the session is closed")
         return f"{self._name}-{self._group.meetings}"
 

@@ -1,0 +1,141 @@
+"""How this process was launched, and the start of MPI in it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import warnings
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from multiprocessing import current_process, parent_process
+from typing import TYPE_CHECKING, Any
+
+import dask
+
+from .._extras import require
+from ..errors import MissingBackendError, WorldError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HAS_MPI = find_spec("mpi4py") is not None
+
+# Variables in which a launcher says how many processes it launched. SLURM_NTASKS is none: a batch script has it too.
+RANKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")  # variables by which a launcher tells a process its rank
+LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+def launched() -> int:
+    """How many processes were launched together, as the launcher of this one says; 1 without a launcher."""
+    return max([1, *(int(size) for name in LAUNCHERS if (size := os.environ.get(name, "")).isdigit())])
+
+
+def load_mpi() -> Any:
+    """mpi4py's MPI module, or None where it is not installed and this process is alone."""
+    _refuse_children()
+    n_launched = launched()
+    if "mpi4py.MPI" not in sys.modules:
+        _settle_network()
+    try:
+        with _limited_start(n_launched):
+            mpi: Any = require("mpi4py.MPI", "mpi")
+    except MissingBackendError:
+        if n_launched > 1:
+            raise
+        return None
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise WorldError(f"mpi4py finds no MPI library ({reason}); pip install mpich brings one") from error
+    if mpi.COMM_WORLD.size < n_launched:
+        library = " ".join(mpi.Get_library_version().partition("\n")[0].strip("\0").split())
+        raise WorldError(
+            f"this process is one of {n_launched} that were launched together, but its MPI library ({library}) sees "
+            f"{mpi.COMM_WORLD.size}: the launcher belongs to another MPI, so take the one of this library, or for srun "
+            "the --mpi type that it knows"
+        )
+    return mpi
+
+
+def start_seconds() -> float:
+    """The seconds in which all ranks of a job must be there: Dask's option scdask.start-seconds."""
+    return float(dask.config.get("scdask.start-seconds", 120))
+
+
+def _settle_network() -> None:
+    """Tell MPICH, before it loads, what it would get wrong."""
+    if os.environ.get("MPI_LOCALNRANKS", "") == os.environ.get("PMI_SIZE"):
+        # Ranks on one machine need no network: MPICH would listen on all of the machine's addresses.
+        os.environ.setdefault("UCX_TLS", "posix,self,cma")
+    elif "UCX_TLS" not in os.environ:
+        # A network that is away for seconds while nobody sends would end in a segmentation fault.
+        os.environ.setdefault("UCX_TCP_KEEPIDLE", "inf")
+    several_nodes = os.environ.get("SLURM_STEP_NUM_NODES", "1") != "1" and "MPI_LOCALNRANKS" not in os.environ
+    if several_nodes and "PMI_FD" in os.environ and _has_mpich_wheel():
+        # The addresses of UCX are longer than the lines that Slurm's pmi2 takes: MPI would wait for ever as it starts.
+        os.environ.setdefault("MPIR_CVAR_CH4_NETMOD", "ofi")
+
+
+def _has_mpich_wheel() -> bool:
+    try:
+        version("mpich")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+@contextmanager
+def _limited_start(n_launched: int) -> Iterator[None]:
+    """Kill this process, with a sentence, if the block takes too long.
+
+    MPI holds the interpreter while it waits for the other ranks, so it is another process that looks at the clock.
+    """
+    if n_launched < 2 or "mpi4py.MPI" in sys.modules or not hasattr(os, "fork"):
+        yield
+        return
+    limit = start_seconds()
+    name = next((f"rank {os.environ[name]}" for name in (*RANKS, "SLURM_PROCID") if name in os.environ), "a rank")
+    sentence = f"scdask: {name} on {socket.gethostname()} waited {limit:g} seconds for the start of MPI on all ranks\n"
+    ours, theirs = os.pipe()
+    parent = os.getpid()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # The child does nothing that other threads could disturb.
+        child = os.fork()
+    if child == 0:
+        os.close(theirs)
+        ready, _, _ = select.select([ours], [], [], limit)
+        if not ready and os.getppid() == parent:
+            os.write(2, sentence.encode())
+            time.sleep(0.2)  # A launcher does not forward what it has not read before the end.
+            os.kill(parent, signal.SIGKILL)
+        os._exit(0)
+    os.close(ours)
+    try:
+        yield
+    finally:
+        os.close(theirs)
+        with suppress(ChildProcessError):  # The program may have its children reaped.
+            os.waitpid(child, 0)
+
+
+def _refuse_children() -> None:
+    """Raise a WorldError in a process that multiprocessing has started: MPI would take it for the rank, and wait."""
+    child = current_process()
+    starting = getattr(child, "_inheriting", False)  # It imports the program.
+    rank = next((os.environ[name] for name in RANKS if name in os.environ), None)
+    if rank is None or not (starting or parent_process()):
+        return
+    refusal = (
+        f"this process was started by multiprocessing in rank {rank} of an MPI job, and is no rank itself: use MPI in "
+        'the rank alone, such as after `if __name__ == "__main__":`'
+    )
+    if starting and "PoolWorker" in child.name:
+        # The pool would start another process in place of one that fails as it starts, and so for ever.
+        print(f"scdask: {refusal}", file=sys.stderr, flush=True)
+        time.sleep(0.2)  # A launcher does not forward what it has not read before the end.
+        os.kill(os.getppid(), signal.SIGTERM)
+    raise WorldError(refusal)
