@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from itertools import accumulate
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import dask
 import dask.array as da
 import numpy as np
 from distributed import futures_of, wait
@@ -36,7 +37,7 @@ def _only_at_the_root() -> None:
     raise WorldError("only rank 0 has the graph of a session; mpi.gather on every rank computes it there")
 
 
-def _land(key: str, dtype: Any, finish: Callable[..., Any], args: tuple[Any, ...], blocks: list[Any]) -> None:
+def _land(key: str, dtype: Any, finish: Callable[..., Any], args: tuple[Any, ...], blocks: Any) -> None:
     """Put the result of a graph where the program of this rank finds it, as a copy of its own."""
     result = finish(blocks, *args)
     plain = result.words if isinstance(result, Bitstream) else result
@@ -174,7 +175,7 @@ class MPISession:
                 return None
             if not is_lazy(lazy):
                 raise BitstreamError(f"gather computes a Dask collection, not {type(lazy).__name__}")
-            self._land_on({0: lazy}, key)
+            self._land_on_root(lazy, key)
             result = _LANDED[key]
             plain = result.words if isinstance(result, Bitstream) else result
             return Layout.of(result) if _is_array(plain) else None
@@ -211,7 +212,7 @@ class MPISession:
 
         def compute() -> None:
             if self.rank == 0:
-                self._land_on(dict(enumerate(self._rows(lazy, even))), key)
+                self._land_rows(lazy, key, even)
 
         self._group.meet(operation, compute)
         return _LANDED.pop(key)
@@ -239,30 +240,32 @@ class MPISession:
             raise WorldError("the session is closed")
         return f"{self._name}-{self._group.meetings}"
 
-    def _rows(self, lazy: Any, even: bool) -> list[Any]:
-        """A collection for each rank, of its rows."""
+    def _land_rows(self, lazy: Any, key: str, even: bool) -> None:
+        """Compute an array, and leave each rank its rows: a block if there are as many as ranks, or an equal share."""
         plain = lazy.words if isinstance(lazy, Bitstream) else lazy
         if not isinstance(plain, da.Array) or lazy.ndim < 1:
             raise BitstreamError(f"rows are those of a Dask array with an axis to split, not of {lazy!r}")
-        if len(plain.chunks[0]) == self.size and not even:
-            parts = [plain.blocks[rank] for rank in range(self.size)]
-        else:
+        if even or len(plain.chunks[0]) != self.size:
             if np.isnan(plain.shape[0]):
                 raise BitstreamError("the number of rows is not known: call compute_chunk_sizes() first")
-            ends = list(accumulate(split_rows(plain.shape[0], self.size)))
-            parts = [plain[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-        return [wrap_words(p, lazy.length, lazy.polarity) for p in parts] if isinstance(lazy, Bitstream) else parts
+            rows = [n_rows for n_rows in split_rows(plain.shape[0], self.size) if n_rows]
+            plain = plain.rechunk({0: tuple(rows or [0])})
+        parts = plain.numblocks[0]
+        arrays = [plain] if parts == self.size else [plain, plain[:0]]  # Ranks without rows get the latter.
+        computed = self.client.persist(arrays)
+        blocks = [*_replaced(computed[0]), *_replaced(computed[-1]) * (self.size - parts)]
+        like = wrap_words(plain, lazy.length, lazy.polarity) if isinstance(lazy, Bitstream) else plain
+        self._land({rank: [block] for rank, block in enumerate(blocks)}, like, key)
 
-    def _land_on(self, lazy: dict[int, Any], key: str) -> None:
-        """Compute a collection for each of some ranks, and leave the results there."""
-        computed = self.client.persist(list(lazy.values()))
-        landings = []
-        for rank, collection in zip(lazy, computed, strict=True):
-            futures = {future.key: future for future in futures_of(collection)}
-            finish, args = collection.__dask_postcompute__()
-            blocks = _replace(collection.__dask_keys__(), futures)
-            dtype = getattr(collection, "dtype", None)
-            landings.append(self._submit(rank, _land, key, dtype, finish, args, blocks))
+    def _land_on_root(self, lazy: Any, key: str) -> None:
+        """Compute a collection, and leave the result on rank 0."""
+        computed = self.client.persist(lazy)
+        self._land({0: _replaced(computed)}, computed, key)
+
+    def _land(self, blocks: dict[int, Any], like: Any, key: str) -> None:
+        """Leave some ranks what their blocks make, a collection of the kind of another."""
+        land = partial(_land, key, getattr(like, "dtype", None), *like.__dask_postcompute__())
+        landings = self._submit({rank: (f"land-{key}-{rank}", land, mine) for rank, mine in blocks.items()})
         wait(landings)
         for landing in landings:
             if landing.status != "finished":
@@ -271,22 +274,29 @@ class MPISession:
     def _pinned(self, key: str, ranks: list[int], chunks: tuple[tuple[int, ...], ...], meta: Any) -> Any:
         """The blocks that the ranks have lent, as a Dask array."""
         name = f"block-{key}"
-        graph: dict[Any, Any] = {}
-        for i, rank in enumerate(ranks):
-            block = (name, i, *[0] * (len(chunks) - 1))
-            if self.client is None:
-                graph[block] = (_only_at_the_root,)
-            else:
-                graph[block] = self._submit(rank, _take, key, key=block)
+        blocks = [(name, i, *[0] * (len(chunks) - 1)) for i in range(len(ranks))]
+        graph: dict[Any, Any] = dict.fromkeys(blocks, (_only_at_the_root,))
+        if self.client is not None:
+            taken = {rank: (block, _take, key) for rank, block in zip(ranks, blocks, strict=True)}
+            graph = dict(zip(blocks, self._submit(taken), strict=True))
         return da.Array(graph, name, chunks, meta=meta)
 
-    def _submit(self, rank: int, function: Callable[..., Any], *args: Any, key: Any = None) -> Any:
-        where = {"workers": [self._workers[rank]], "allow_other_workers": False}
-        return self.client.submit(function, *args, key=key, pure=False, **where)
+    def _submit(self, tasks: dict[int, tuple[Any, ...]]) -> list[Any]:
+        """Have ranks compute a task each, of a key, a function and its argument, which goes out as one graph."""
+        graph = {key: (function, argument) for key, function, argument in tasks.values()}
+        places = dict(zip(graph, (self._workers[rank] for rank in tasks), strict=True))
+        with dask.annotate(workers=places.__getitem__, allow_other_workers=False):
+            return list(self.client.get(graph, list(graph), sync=False))
 
 
-def _replace(keys: Any, futures: dict[Any, Any]) -> Any:
-    return [_replace(key, futures) for key in keys] if isinstance(keys, list) else futures[keys]
+def _replaced(computed: Any) -> Any:
+    """The keys of a persisted collection, with a future for each."""
+    futures = {future.key: future for future in futures_of(computed)}
+
+    def replace(keys: Any) -> Any:
+        return [replace(key) for key in keys] if isinstance(keys, list) else futures[keys]
+
+    return replace(computed.__dask_keys__())
 
 
 def _empty(array: Any) -> Any:
