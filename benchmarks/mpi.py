@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -201,6 +203,163 @@ def barrier_once(way, seconds):
         wait()
         if MPI.COMM_WORLD.rank == 0:
             print((time.process_time() - begin[0]) / (time.perf_counter() - begin[1]))
+
+
+STEPS = {
+    "start": "start of a session",
+    "barrier": "barrier",
+    "blocks": "from_blocks and gather",
+    "local": "local",
+    "exchange": "scatter_workload and gather_results",
+}
+
+
+@main.command()
+@click.option("--ranks", default="8,16,32,64", show_default=True)
+@click.option("--rounds", default=2, show_default=True)
+def scale(ranks, rounds):
+    """What ranks cost that share the cores of this machine, forked from a process that has imported everything."""
+    counts = [int(count) for count in ranks.split(",")]
+    found = [least_of(count, rounds) for count in counts]
+    rows = []
+    for name, what in [
+        *STEPS.items(),
+        ("idle", "CPU s a second, all idle"),
+        ("root", "MiB of rank 0"),
+        ("other", "MiB of another"),
+        ("files", "open files of rank 0"),
+    ]:
+        values = [each[name] for each in found]
+        rows.append((what, *values, np.polyfit(np.log(counts), np.log(values), 1)[0]))
+    show("s, least of the rounds; the slope is the power of the ranks", "", *map(str, counts), "slope", rows=rows)
+
+
+def least_of(ranks, rounds):
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SCDASK_TEMPORARY"] = os.environ.get("SCDASK_TEMPORARY", folder)
+        import mpirun
+
+        runs = [mpirun.forked(ranks, Path(__file__).resolve(), "scale-once", limit=900) for _ in range(rounds)]
+    found = [json.loads(run.stdout) for run in runs]
+    return {name: min(each[name] for each in found) for name in found[0]}
+
+
+@main.command(hidden=True)
+def scale_once():
+    import psutil
+
+    from scdask import MPIDriver
+
+    process = psutil.Process()
+    driver = MPIDriver()
+    driver.barrier()
+    before = process.memory_full_info().uss
+    seconds = {}
+
+    @contextmanager
+    def timed(name):
+        driver.barrier()
+        begin = time.perf_counter()
+        yield
+        driver.barrier()
+        seconds[name] = min(seconds.get(name, np.inf), time.perf_counter() - begin)
+
+    def cpu():
+        return driver.gather_results([sum(process.cpu_times()[:2])]).sum()
+
+    begin = time.perf_counter()
+    with mpi_session(quiet=True, threads=1) as mpi:
+        seconds["start"] = time.perf_counter() - begin
+        whole = np.arange(mpi.size * 2**13).reshape(-1, 2**10) if mpi.rank == 0 else None
+        for _ in range(3):
+            with timed("barrier"):
+                pass
+            with timed("blocks"):
+                lazy = mpi.from_blocks(np.full((8, 2**10), mpi.rank))
+                mpi.gather(lazy)
+            with timed("local"):
+                mpi.local(lazy + 1)
+            with timed("exchange"):
+                driver.gather_results(driver.scatter_workload(whole))
+        burnt = cpu()
+        time.sleep(5)
+        burnt = cpu() - burnt
+        memory = driver.gather_results([process.memory_full_info().uss - before]) / 2**20
+        if mpi.rank == 0:
+            found = {"idle": burnt / 5, "root": memory[0], "other": memory[1:].mean(), "files": process.num_fds()}
+            print(json.dumps(seconds | {name: float(value) for name, value in found.items()}))
+
+
+@main.command()
+@click.option("--ranks", default=8, show_default=True)
+@click.option("--gibibytes", default=4.0, show_default=True)
+def large(ranks, gibibytes):
+    """Scatter and gather much, with plain mpi4py in the same run; and the memory that it takes beside the arrays."""
+    rows = launch(ranks, "large-once", gibibytes)
+    columns = (
+        "way",
+        "scatter (s)",
+        "gather (s)",
+        "scatter over plain",
+        "gather over plain",
+        "MiB at the root",
+        "MiB elsewhere",
+    )
+    show(f"{gibibytes:g} GiB, {ranks} ranks", *columns, rows=rows)
+
+
+@main.command(hidden=True)
+@click.argument("gibibytes", type=float)
+def large_once(gibibytes):
+    import resource
+
+    from mpi4py import MPI
+
+    from scdask import MPIDriver
+
+    comm, driver = MPI.COMM_WORLD, MPIDriver()
+    row = 2**20
+    n_rows = int(gibibytes * 2**30) // row // comm.size * comm.size
+    whole = np.ones((n_rows, row), np.uint8) if comm.rank == 0 else None
+    row_type = MPI.BYTE.Create_contiguous(row).Commit()
+    share = n_rows // comm.size
+
+    def plain_scatter():
+        part = np.empty((share, row), np.uint8)
+        comm.Scatter([whole, share, row_type], [part, share, row_type])
+        return part
+
+    def plain_gather(part):
+        back = np.empty_like(whole) if comm.rank == 0 else None
+        comm.Gather([part, share, row_type], [back, share, row_type])
+        return back
+
+    ways = {
+        "plain mpi4py": (plain_scatter, plain_gather),
+        "MPIDriver": (lambda: driver.scatter_workload(whole), driver.gather_results),
+    }
+    seconds = {way: [np.inf, np.inf, 0, 0] for way in ways}
+    for _ in range(2):
+        for way, (scatter, gather) in ways.items():
+            driver.barrier()
+            begin = time.perf_counter()
+            part = scatter()
+            driver.barrier()
+            middle = time.perf_counter()
+            back = gather(part)
+            driver.barrier()
+            times = middle - begin, time.perf_counter() - middle
+            assert comm.rank or back[:: n_rows // 7, ::997].all()
+            del part, back
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+            peaks = driver.gather_results([peak])
+            if comm.rank == 0:
+                least = [min(*pair) for pair in zip(seconds[way], times, strict=False)]
+                seconds[way] = [*least, peaks[0], peaks[1:].max()]
+    if comm.rank == 0:
+        first = seconds["plain mpi4py"]
+        print(json.dumps([(way, *s[:2], s[0] / first[0], s[1] / first[1], *s[2:]) for way, s in seconds.items()]))
 
 
 if __name__ == "__main__":

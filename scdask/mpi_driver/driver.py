@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,12 @@ from .group import group_of, yield_core
 from .layout import describe, on_host, rows_that_fit, split_rows, with_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-ROWS_A_MESSAGE = 2**30  # most rows of a message, because MPI before version 4 counts in 32 bits
+PIECE = 2**26  # bytes of a message, or a row if that is more; MPI before version 4 counts rows in 32 bits
+SPIN_SECONDS, PAUSE_SECONDS = 0.2, 5e-4  # A piece that moves is done sooner.
 
 
 class MPIDriver:
@@ -173,8 +175,7 @@ class MPIDriver:
             else:
                 move = comm.Isend if back else comm.Irecv
                 requests += [move([piece, len(piece), row_type], self.root) for piece in _pieces(_bytes(part, row))]
-            while not MPI.Request.Testall(requests):
-                yield_core()  # Waitall would keep the core from a rank that has to send.
+            _wait(MPI.Request.Testsome, requests)
         except BaseException as error:  # The other ranks are in the middle of the exchange.
             end_job(exit_code(error) or 1, error=error)
         finally:
@@ -193,4 +194,20 @@ def _bytes(array: NDArray[Any], row: int) -> NDArray[Any]:
 
 
 def _pieces(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    return (rows[start : start + ROWS_A_MESSAGE] for start in range(0, len(rows), ROWS_A_MESSAGE))
+    n_rows = max(1, PIECE // rows.shape[1])
+    return (rows[start : start + n_rows] for start in range(0, len(rows), n_rows))
+
+
+def _wait(test_some: Callable[[list[Any]], list[int] | None], requests: list[Any]) -> None:
+    """Wait for all requests; while none is done for some time, leave the core to others."""
+    left, moved = len(requests), time.perf_counter()
+    while left:
+        done = len(test_some(requests) or ())
+        left -= done
+        now = time.perf_counter()
+        if done:
+            moved = now
+        elif now - moved < SPIN_SECONDS:
+            yield_core()  # MPI's own wait would keep the core from a rank that has to send.
+        else:
+            time.sleep(PAUSE_SECONDS)
