@@ -1,0 +1,243 @@
+"""What is wrong with the set-up of an MPI job, in sentences, from what its ranks report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from .._files import some
+from .check import SHARED_MEMORY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator, Sequence
+
+    from .check import Link, Report
+
+FILES, FILES_OF_A_RANK = 50, 3.2  # that rank 0 opens, as counted with 2 to 16 ranks
+SHARED_MEMORY_OF_A_RANK = 16 * 2**20  # bytes
+SLOW = 8  # times the median is no more noise
+CLOCK_SECONDS = 1.0
+NEEDED = ("mpi4py", "dask-mpi", "cryptography")
+
+
+def judge(reports: Sequence[Report]) -> tuple[list[str], list[str]]:
+    """What is wrong with a job, and what may be: a sentence each.
+
+    Parameters
+    ----------
+    reports : sequence of Report
+        Of all ranks, in their order.
+
+    Returns
+    -------
+    wrong : list of str
+        What keeps a job from running right.
+    warnings : list of str
+        What may make it slow, or could not be checked.
+    """
+    wrong = [
+        *_addresses(reports),
+        *_links(reports),
+        *_packages(reports),
+        *_mpi(reports),
+        *_open_files(reports),
+        *_cores(reports),
+        *_folders(reports),
+    ]
+    return wrong, [*_memory(reports), *_clocks(reports), *_slow(reports), *_doubts(reports)]
+
+
+def _who(ranks: Sequence[Report]) -> str:
+    """Such as "ranks 2-3 on h2"."""
+    runs: list[list[int]] = []
+    for rank in sorted(report.rank for report in ranks):
+        if runs and rank == runs[-1][-1] + 1:
+            runs[-1].append(rank)
+        else:
+            runs.append([rank])
+    numbers = some(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return f"rank{'s' * (len(ranks) > 1)} {numbers} on {some(dict.fromkeys(report.host for report in ranks))}"
+
+
+def _alike(ranks: Sequence[Report], what: Callable[[Report], Hashable]) -> Iterator[tuple[Any, list[Report]]]:
+    """Each value but "", None and False, and the ranks that have it."""
+    found: dict[Hashable, list[Report]] = {}
+    for report in ranks:
+        found.setdefault(what(report), []).append(report)
+    return ((value, those) for value, those in found.items() if value)
+
+
+def _odd(ranks: Sequence[Report], what: Callable[[Report], str]) -> Iterator[tuple[list[Report], str, str]]:
+    """The ranks that do not have the value that most have, their value and that of most; of equally many, rank 0's."""
+    usual = Counter(map(what, ranks)).most_common(1)[0][0]
+    return ((those, value, usual) for value, those in _alike(ranks, what) if usual and value != usual)
+
+
+def _hosts(reports: Sequence[Report]) -> list[list[Report]]:
+    return [those for _, those in _alike(reports, lambda report: report.machine)]
+
+
+def _loopback(report: Report) -> str:
+    return report.address if report.address.startswith("127.") else ""
+
+
+# Wrong
+
+
+def _addresses(reports: Sequence[Report]) -> Iterator[str]:
+    for reason, ranks in _alike(reports, lambda report: report.no_address):
+        yield f"{_who(ranks)}: {reason}"
+    if len(_hosts(reports)) > 1:
+        for address, ranks in _alike(reports, _loopback):
+            yield (
+                f"{_who(ranks)} would listen at {address} ({ranks[0].interface}), where other hosts do not reach "
+                f"{'them' if len(ranks) > 1 else 'it'}: name an interface of the network that joins the hosts"
+            )
+
+
+def _links(reports: Sequence[Report]) -> Iterator[str]:
+    root = reports[0]
+    for error, ranks in _alike(reports, lambda report: _error(report.to_root)):
+        yield (
+            f"{_who(ranks)} cannot connect to rank 0 on {root.host} at {root.address} ({root.interface}): {error}; "
+            "--interface names a network that joins all hosts, and no firewall may close its ports to the job"
+        )
+    # A rank that does not reach rank 0 is in that sentence already.
+    alone = [report for report in reports if not _error(report.to_root)]
+    for error, ranks in _alike(alone, lambda report: _error(report.to_next)):
+        pairs = [(report, reports[(report.rank + 1) % len(reports)]) for report in ranks]
+        cut = some(f"rank {one.rank} on {one.host} to rank {other.rank} on {other.host}" for one, other in pairs)
+        first = pairs[0][1]
+        yield f"workers do not reach each other at {first.address} ({first.interface}), {cut}: {error}"
+
+
+def _error(link: Link | None) -> str:
+    return link.error if link else ""
+
+
+def _packages(reports: Sequence[Report]) -> Iterator[str]:
+    for package in reports[0].versions:
+        for ranks, theirs, usual in _odd(reports, lambda report, name=package: report.versions[name]):
+            yield f"{_who(ranks)}: {package} is {theirs}, but {usual} on the other ranks"
+        missing = [report for report in reports if not report.versions[package]]
+        if missing and (package in NEEDED or len(missing) < len(reports)):
+            yield f"{_who(missing)}: {package} is not installed; pip install 'scdask[mpi]' brings what MPI needs"
+    same = [report for report in reports if report.versions["scdask"] == reports[0].versions["scdask"]]
+    for ranks, _, _ in _odd(same, lambda report: f"{report.source_sum}"):
+        others = next(report for report in same if report.source_sum != ranks[0].source_sum)
+        yield (
+            f"{_who(ranks)}: the files of scdask {ranks[0].versions['scdask']} in {ranks[0].source} are not those that "
+            f"the other ranks have in {others.source}"
+        )
+
+
+def _mpi(reports: Sequence[Report]) -> Iterator[str]:
+    for ranks, theirs, usual in _odd(reports, lambda report: report.mpi):
+        yield f"{_who(ranks)}: the MPI library is {theirs}, but {usual} on the other ranks"
+    for level, ranks in _alike(reports, lambda report: report.thread_level):
+        if level != "THREAD_MULTIPLE":
+            yield (
+                f"{_who(ranks)}: {ranks[0].mpi} gives MPI_{level}, but ranks that watch each other in a thread need "
+                "MPI_THREAD_MULTIPLE: take a library that was built with it"
+            )
+
+
+def _open_files(reports: Sequence[Report]) -> Iterator[str]:
+    root, needed = reports[0], round(FILES + FILES_OF_A_RANK * len(reports))
+    if root.open_files is not None and root.open_files < needed:
+        yield (
+            f"rank 0 on {root.host} may open {root.open_files:,} files, but with {len(reports):,} ranks needs about "
+            f"{needed:,}: put `ulimit -n {needed}` before the command, or ask the administrator for more"
+        )
+
+
+def _cores(reports: Sequence[Report]) -> Iterator[str]:
+    for host in _hosts(reports):
+        used = set().union(*(report.cores for report in host))
+        there = max(report.cores_of_launcher for report in host)
+        idle = there - len(used)
+        for cores, ranks in _alike(host, lambda report: tuple(report.cores)):
+            if idle > 0 and len(ranks) > len(cores):
+                yield (
+                    f"{_who(ranks)} share core{'s' * (len(cores) > 1)} {some(cores)}, while {idle} of the {there} "
+                    "cores there are idle: srun --cpus-per-task, or mpiexec --bind-to none, gives them all"
+                )
+
+
+def _folders(reports: Sequence[Report]) -> Iterator[str]:
+    root = reports[0]
+    for folder, ranks in _alike([r for r in reports if r.folder_shared is False], lambda report: report.folder):
+        yield (
+            f"{_who(ranks)}: the current folder {folder} is not that of rank 0 on {root.host}, {root.folder}: start "
+            "the job in a folder of a file system that all hosts share"
+        )
+    missing = [report for report in reports if not report.numba_cache]
+    if missing:
+        yield (
+            f"{_who(missing)}: Numba can keep compiled kernels neither beside scdask nor in the home folder; set "
+            "NUMBA_CACHE_DIR to a folder that can be written to"
+        )
+    for host in _hosts(reports):
+        if host[0].shared_memory_free is not None and host[0].shared_memory_free < 2**20 * len(host):
+            yield (
+                f"{_who(host)}: {SHARED_MEMORY} is full, {_mebibytes(host[0].shared_memory_free)} of "
+                f"{_mebibytes(host[0].shared_memory or 0)} are free: remove what ended jobs have left there"
+            )
+
+
+def _mebibytes(n_bytes: int) -> str:
+    return f"{n_bytes / 2**20:,.0f} MiB"
+
+
+# Perhaps wrong
+
+
+def _memory(reports: Sequence[Report]) -> Iterator[str]:
+    for host in _hosts(reports):
+        free, needed = host[0].shared_memory_free, SHARED_MEMORY_OF_A_RANK * len(host)
+        if free is not None and 2**20 * len(host) <= free < needed:
+            yield (
+                f"{_who(host)}: {SHARED_MEMORY} has {_mebibytes(free)} free, little for {len(host)} ranks, whose MPI "
+                f"may take {_mebibytes(needed)}"
+            )
+
+
+def _clocks(reports: Sequence[Report]) -> Iterator[str]:
+    for host in _hosts(reports):
+        ahead = median(report.clock for report in host)
+        if abs(ahead) > CLOCK_SECONDS:
+            yield (
+                f"{_who(host)}: the clock is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} that of "
+                f"{reports[0].host}; TLS refuses credentials that are not valid yet by the clock of a host"
+            )
+
+
+def _slow(reports: Sequence[Report]) -> Iterator[str]:
+    links = (("MPI", lambda report: report.over_mpi), ("TLS", lambda report: report.to_root))
+    for way, link in links:
+        rates = {r.rank: link(r).bandwidth for r in reports if link(r) and link(r).bandwidth}
+        for host in _hosts(reports):
+            theirs = [rates[report.rank] for report in host if report.rank in rates]
+            others = [rate for rank, rate in rates.items() if rank not in {report.rank for report in host}]
+            if len(others) > 1 and theirs and SLOW * max(theirs) < median(others):
+                yield (
+                    f"{_who(host)}: rank 0 gets {max(theirs) / 1e6:,.0f} MB/s over {way} from there, but "
+                    f"{median(others) / 1e6:,.0f} MB/s from the median of the others"
+                )
+
+
+def _doubts(reports: Sequence[Report]) -> Iterator[str]:
+    if len(reports) == 1:
+        yield "this is one rank alone, so that nothing between ranks was checked: mpiexec -n 4 scdask mpi-check"
+    if reports[0].folder_shared is None:
+        yield (
+            f"rank 0 on {reports[0].host} cannot write to the current folder {reports[0].folder}, so whether all ranks "
+            "share it was not checked"
+        )
+    for ranks, theirs, usual in _odd(reports, lambda report: report.environment):
+        yield f"{_who(ranks)}: Python is that of {theirs}, but that of {usual} on the other ranks"
+    for host in _hosts(reports):
+        cores = set().union(*(report.cores for report in host))
+        if len(host) > len(cores) == max(report.cores_of_launcher for report in host):
+            yield f"{_who(host)} are more than the cores there, {len(cores)}: they wait for each other"
