@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--interface", help="Network interface that the job will use, such as ib0.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(10, 3600),
+    type=click.FloatRange(1, 3600),
     default=30,
     show_default=True,
     help="Seconds after which the check is ended, wherever it is.",
@@ -45,12 +45,12 @@ def mpi_check(interface: str | None, timeout: float, as_json: bool) -> None:
 
     \b
     The table has a row for the ranks of a host that have the same
-      address   where they would listen, and the interface of it
+      address   where they would listen
       threads   that each would get in a session, and
       memory    its share of that of the host
       MPI, TLS  to rank 0: MB/s of the slowest, and the longest round trip of
-                the row, in microseconds; "failed" if a rank did not connect,
-                "-" where none measured
+                the row; "failed" if a rank did not connect, "-" where none
+                measured
 
     \b
     The JSON holds
@@ -102,32 +102,36 @@ def _report(reports: Sequence[Report], wrong: list[str], warnings: list[str]) ->
 
 
 def _print(console: Console, reports: Sequence[Report], wrong: list[str], warnings: list[str]) -> None:
+    from dask.utils import format_bytes
+    from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
     root = reports[0]
+    n_hosts, interfaces = len({report.machine for report in reports}), {report.interface for report in reports}
+    counts = f"{_count(len(reports), 'rank')} on {_count(n_hosts, 'host')}"
     versions = ", ".join(f"{name} {number}" for name, number in root.versions.items() if number)
     table = Table(
-        title=f"{len(reports):,} rank{'s' * (len(reports) > 1)} on {len({r.machine for r in reports}):,} host(s)",
+        title=escape(printable(f"{counts}, at {', '.join(sorted(interfaces - {''})) or 'no interface'}")),
         caption=escape(printable(f"Rank 0: {root.mpi}, MPI_{root.thread_level}; {versions}.")),
         caption_justify="left",
+        box=SIMPLE_HEAD,  # Names of hosts need the room.
     )
-    for name in ("ranks", "host", "address"):
-        table.add_column(name, overflow="fold")
-    for name in ("threads", "memory", "MPI\nMB/s", "\nµs", "TLS\nMB/s", "\nµs"):
+    table.add_column("ranks", no_wrap=True)
+    table.add_column("host", overflow="fold")
+    table.add_column("address", overflow="fold")
+    for name in ("threads,\nmemory", "MPI\nMB/s", "\ntrip", "TLS\nMB/s", "\ntrip"):
         table.add_column(name, justify="right", no_wrap=True)
     rows: dict[Any, list[Report]] = {}
     for report in reports:
         rows.setdefault((report.machine, report.address, report.threads, report.memory), []).append(report)
     for those in rows.values():
         first = those[0]
-        where = f"{first.address} {first.interface}" if first.address else "none"
         table.add_row(
             _numbers([report.rank for report in those]),
             escape(printable(first.host)),
-            escape(printable(where)),
-            str(first.threads),
-            f"{first.memory / 2**30:.1f} GiB",
+            " ".join(filter(None, (first.address or "none", first.interface if len(interfaces) > 1 else ""))),
+            f"{first.threads}, {format_bytes(first.memory)}",
             *_speeds(report.over_mpi for report in those),
             *_speeds(report.to_root for report in those),
         )
@@ -136,6 +140,10 @@ def _print(console: Console, reports: Sequence[Report], wrong: list[str], warnin
         for sentence in sentences:
             console.print(printable(f"{kind}: {sentence}."), markup=False, highlight=False, soft_wrap=True)
     console.print(_verdict(len(wrong), len(warnings)), highlight=False)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n > 1)}"
 
 
 def _verdict(wrong: int, warnings: int) -> str:
@@ -159,4 +167,9 @@ def _speeds(links: Iterable[Link | None]) -> tuple[str, str]:
         return "failed", "-"
     rates = [link.bandwidth for link in there if link.bandwidth]
     trips = [link.round_trip for link in there if link.round_trip]
-    return f"{min(rates) / 1e6:,.0f}" if rates else "-", f"{max(trips) * 1e6:,.0f}" if trips else "-"
+    return f"{min(rates) / 1e6:,.0f}" if rates else "-", _short(max(trips)) if trips else "-"
+
+
+def _short(seconds: float) -> str:
+    factor, unit = next((f, unit) for f, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")) if seconds * f >= 1 or f == 1e6)
+    return f"{seconds * factor:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""What each rank of a job sees of its set-up, and what it measures to the others; `judging` says what is wrong in it."""
+"""What each rank of a job sees of its set-up, and measures to others; `judging` says what is wrong in it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from .ending import end_job
 from .group import RANKS, group_of, yield_core
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from .group import Group
 
@@ -124,7 +124,7 @@ class Watch:
         self._teller = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", WATCHER, who, str(seconds)], stdin=subprocess.PIPE, bufsize=0
         )
-        self._nothing = Path(os.devnull).open("w")
+        self._nothing = os.open(os.devnull, os.O_WRONLY)
         faulthandler.dump_traceback_later(seconds + 1, exit=True, file=self._nothing)
 
     def step(self, what: str) -> float:
@@ -136,7 +136,7 @@ class Watch:
     def close(self) -> None:
         """Watch no more."""
         faulthandler.cancel_dump_traceback_later()
-        self._nothing.close()
+        os.close(self._nothing)
         self._teller.communicate()
 
 
@@ -184,7 +184,7 @@ def _check(group: Group, interface: str | None, watch: Watch) -> list[Report]:
     mine.threads, mine.memory = share.threads, share.memory
     try:
         mine.interface, mine.address = listening_address(interface, share.one_host)
-    except WorldError as error:
+    except (WorldError, OSError) as error:  # The name of this host may lead nowhere.
         mine.no_address = str(error)
     with _file_here(group.rank == 0) as name:
         reports, names = zip(*group.meet("the reports", lambda: (mine, name), watch.step("the reports")), strict=True)
@@ -222,7 +222,7 @@ def look(group: Group) -> Report:
         shared_memory=shared and shared.total,
         shared_memory_free=shared and shared.free,
         numba_cache=next((str(folder) for folder in _numba_caches(source) if _is_writable(folder)), ""),
-        folder=str(Path.cwd()),
+        folder=_folder(),
     )
 
 
@@ -264,17 +264,26 @@ def _open_files() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
-def _numba_caches(source: Path) -> list[Path]:
+def _numba_caches(source: Path) -> Iterator[Path]:
     """The folders that Numba tries, in its order."""
-    of_user = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    given = os.environ.get("NUMBA_CACHE_DIR")
-    return [*([Path(given)] if given else []), source / "jit_kernels" / "__pycache__", of_user / "numba"]
+    if given := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(given)
+    yield source / "jit_kernels" / "__pycache__"
+    with suppress(RuntimeError):  # There is no home folder.
+        yield Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "numba"
 
 
 def _is_writable(folder: Path) -> bool:
     """Whether files can be made in a folder, or the folder itself can."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = next(path for path in (folder, *folder.absolute().parents) if os.access(path, os.F_OK))
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def _folder() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return "that was removed"
 
 
 def listening_address(interface: str | None, one_host: bool) -> tuple[str, str]:
@@ -292,12 +301,11 @@ def listening_address(interface: str | None, one_host: bool) -> tuple[str, str]:
     if interface is None:
         address = "127.0.0.1" if one_host else get_ip()
         return next((name for name, of_it in addresses.items() if address in of_it), "?"), address
-    host = socket.gethostname()
     names = [name for _, name in socket.if_nameindex()]
     if interface not in names:
-        raise WorldError(f"{host} has no network interface {interface}, only {', '.join(names)}")
+        raise WorldError(f"there is no network interface {interface}, only {', '.join(names)}")
     if not addresses.get(interface):
-        raise WorldError(f"the network interface {interface} of {host} has no IPv4 address")
+        raise WorldError(f"the network interface {interface} has no IPv4 address")
     return interface, addresses[interface][0]
 
 
@@ -343,7 +351,7 @@ def _over_tls(group: Group, mine: Report, watch: Watch) -> None:
             try:
                 return asyncio.run_coroutine_threadsafe(listener.start(mine.address), loop).result()
             except (OSError, RuntimeError) as error:
-                mine.no_address = f"nothing can listen at {mine.address} ({mine.interface}) of {mine.host}: {error}"
+                mine.no_address = f"nothing can listen at {mine.address} ({mine.interface}): {error}"
                 return ""
 
         addresses = group.meet("the listeners", start, watch.step("the listeners"))
@@ -385,6 +393,10 @@ async def _connect(rank: int, address: str, security: Security, measure: bool) -
             comm.abort()
     except Exception as error:  # The user asks what is wrong, whatever it is.
         link.error = _reason(error)
+        if link.round_trip:
+            link.error = (
+                f"short messages arrive, but not {BLOCK / 2**20:g} MiB, as where hosts have several MTUs: {link.error}"
+            )
     return link
 
 

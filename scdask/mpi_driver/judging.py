@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 FILES, FILES_OF_A_RANK = 50, 3.2  # that rank 0 opens, as counted with 2 to 16 ranks
 SHARED_MEMORY_OF_A_RANK = 16 * 2**20  # bytes
+FULL = 2**20  # bytes of it that are nothing
 SLOW = 8  # times the median is no more noise
 CLOCK_SECONDS = 1.0
 NEEDED = ("mpi4py", "dask-mpi", "cryptography")
@@ -57,7 +59,9 @@ def _who(ranks: Sequence[Report]) -> str:
         else:
             runs.append([rank])
     numbers = some(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-    return f"rank{'s' * (len(ranks) > 1)} {numbers} on {some(dict.fromkeys(report.host for report in ranks))}"
+    hosts = list(dict.fromkeys(report.host for report in ranks))
+    where = ", ".join(hosts) if len(hosts) <= 4 else f"{len(hosts)} hosts"
+    return f"rank{'s' * (len(ranks) > 1)} {numbers} on {where}"
 
 
 def _alike(ranks: Sequence[Report], what: Callable[[Report], Hashable]) -> Iterator[tuple[Any, list[Report]]]:
@@ -98,18 +102,22 @@ def _addresses(reports: Sequence[Report]) -> Iterator[str]:
 
 def _links(reports: Sequence[Report]) -> Iterator[str]:
     root = reports[0]
+    if _loopback(root) and len(_hosts(reports)) > 1:  # That is said, and what they reach there may be anything.
+        return
     for error, ranks in _alike(reports, lambda report: _error(report.to_root)):
         yield (
-            f"{_who(ranks)} cannot connect to rank 0 on {root.host} at {root.address} ({root.interface}): {error}; "
+            f"{_who(ranks)} cannot talk to rank 0 on {root.host} at {root.address} ({root.interface}): {error}; "
             "--interface names a network that joins all hosts, and no firewall may close its ports to the job"
         )
     # A rank that does not reach rank 0 is in that sentence already.
     alone = [report for report in reports if not _error(report.to_root)]
     for error, ranks in _alike(alone, lambda report: _error(report.to_next)):
-        pairs = [(report, reports[(report.rank + 1) % len(reports)]) for report in ranks]
-        cut = some(f"rank {one.rank} on {one.host} to rank {other.rank} on {other.host}" for one, other in pairs)
-        first = pairs[0][1]
-        yield f"workers do not reach each other at {first.address} ({first.interface}), {cut}: {error}"
+        first, following = ranks[0], reports[(ranks[0].rank + 1) % len(reports)]
+        others = f", nor can {len(ranks) - 1} others to theirs" if len(ranks) > 1 else ""
+        yield (
+            f"{_who([first])} cannot talk to its next rank, {_who([following])[5:]}, at {following.address} "
+            f"({following.interface}){others}: {error}; workers talk to each other too"
+        )
 
 
 def _error(link: Link | None) -> str:
@@ -153,16 +161,28 @@ def _open_files(reports: Sequence[Report]) -> Iterator[str]:
 
 
 def _cores(reports: Sequence[Report]) -> Iterator[str]:
+    found = []
     for host in _hosts(reports):
-        used = set().union(*(report.cores for report in host))
-        there = max(report.cores_of_launcher for report in host)
-        idle = there - len(used)
+        there = _cores_of(host)
+        idle = there - len(set().union(*(report.cores for report in host)))
         for cores, ranks in _alike(host, lambda report: tuple(report.cores)):
             if idle > 0 and len(ranks) > len(cores):
-                yield (
-                    f"{_who(ranks)} share core{'s' * (len(cores) > 1)} {some(cores)}, while {idle} of the {there} "
-                    "cores there are idle: srun --cpus-per-task, or mpiexec --bind-to none, gives them all"
-                )
+                share = f"{len(ranks)} ranks share core{'s' * (len(cores) > 1)} {some(cores)} of a host"
+                found.append((ranks, f"{share}, while {idle} of its {there} cores are idle"))
+    for what, ranks in _merged(found):
+        yield f"{_who(ranks)}: {what}; srun --cpus-per-task, or mpiexec --bind-to none, gives them more"
+
+
+def _cores_of(host: Sequence[Report]) -> int:
+    return max(report.cores_of_launcher for report in host)
+
+
+def _merged(found: Sequence[tuple[Sequence[Report], str]]) -> Iterator[tuple[str, list[Report]]]:
+    """What is said of several hosts, once, with the ranks of all of them."""
+    merged: dict[str, list[Report]] = {}
+    for ranks, what in found:
+        merged.setdefault(what, []).extend(ranks)
+    yield from merged.items()
 
 
 def _folders(reports: Sequence[Report]) -> Iterator[str]:
@@ -178,53 +198,66 @@ def _folders(reports: Sequence[Report]) -> Iterator[str]:
             f"{_who(missing)}: Numba can keep compiled kernels neither beside scdask nor in the home folder; set "
             "NUMBA_CACHE_DIR to a folder that can be written to"
         )
-    for host in _hosts(reports):
-        if host[0].shared_memory_free is not None and host[0].shared_memory_free < 2**20 * len(host):
-            yield (
-                f"{_who(host)}: {SHARED_MEMORY} is full, {_mebibytes(host[0].shared_memory_free)} of "
-                f"{_mebibytes(host[0].shared_memory or 0)} are free: remove what ended jobs have left there"
-            )
+    shares = _shared_memory(reports)
+    if full := [report for report in reports if shares[report.rank] < FULL]:
+        yield (
+            f"{_who(full)}: {SHARED_MEMORY} is full, with {_mebibytes(min(shares))} free for each rank: remove "
+            "what ended jobs have left there"
+        )
 
 
-def _mebibytes(n_bytes: int) -> str:
-    return f"{n_bytes / 2**20:,.0f} MiB"
+def _shared_memory(reports: Sequence[Report]) -> list[float]:
+    """Bytes of shared memory that are free for each rank."""
+    on_host = Counter(report.machine for report in reports)
+    return [
+        math.inf if report.shared_memory_free is None else report.shared_memory_free / on_host[report.machine]
+        for report in reports
+    ]
+
+
+def _mebibytes(n_bytes: float) -> str:
+    return f"{n_bytes / 2**20:,.1f} MiB"
 
 
 # Perhaps wrong
 
 
 def _memory(reports: Sequence[Report]) -> Iterator[str]:
-    for host in _hosts(reports):
-        free, needed = host[0].shared_memory_free, SHARED_MEMORY_OF_A_RANK * len(host)
-        if free is not None and 2**20 * len(host) <= free < needed:
-            yield (
-                f"{_who(host)}: {SHARED_MEMORY} has {_mebibytes(free)} free, little for {len(host)} ranks, whose MPI "
-                f"may take {_mebibytes(needed)}"
-            )
+    shares = _shared_memory(reports)
+    if small := [report for report in reports if FULL <= shares[report.rank] < SHARED_MEMORY_OF_A_RANK]:
+        yield (
+            f"{_who(small)}: {SHARED_MEMORY} has {_mebibytes(min(shares[report.rank] for report in small))} free for "
+            f"each rank, and MPI may take {_mebibytes(SHARED_MEMORY_OF_A_RANK)}"
+        )
 
 
 def _clocks(reports: Sequence[Report]) -> Iterator[str]:
-    for host in _hosts(reports):
-        ahead = median(report.clock for report in host)
-        if abs(ahead) > CLOCK_SECONDS:
+    for way, sign in (("ahead of", 1), ("behind", -1)):
+        if wrong := [report for report in reports if sign * report.clock > CLOCK_SECONDS]:
             yield (
-                f"{_who(host)}: the clock is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} that of "
-                f"{reports[0].host}; TLS refuses credentials that are not valid yet by the clock of a host"
+                f"{_who(wrong)}: the clock is {max(abs(report.clock) for report in wrong):,.0f} s {way} that of rank 0 "
+                f"on {reports[0].host}; TLS refuses credentials that are not valid yet by the clock of a host"
             )
 
 
 def _slow(reports: Sequence[Report]) -> Iterator[str]:
-    links = (("MPI", lambda report: report.over_mpi), ("TLS", lambda report: report.to_root))
-    for way, link in links:
-        rates = {r.rank: link(r).bandwidth for r in reports if link(r) and link(r).bandwidth}
+    ways: tuple[tuple[str, Callable[[Report], Link | None]], ...] = (
+        ("MPI", lambda report: report.over_mpi),
+        ("TLS", lambda report: report.to_root),
+    )
+    for way, link_of in ways:
+        rates = {report.rank: link.bandwidth for report in reports if (link := link_of(report)) and link.bandwidth}
+        slow = []
         for host in _hosts(reports):
             theirs = [rates[report.rank] for report in host if report.rank in rates]
             others = [rate for rank, rate in rates.items() if rank not in {report.rank for report in host}]
             if len(others) > 1 and theirs and SLOW * max(theirs) < median(others):
-                yield (
-                    f"{_who(host)}: rank 0 gets {max(theirs) / 1e6:,.0f} MB/s over {way} from there, but "
-                    f"{median(others) / 1e6:,.0f} MB/s from the median of the others"
-                )
+                slow.extend(host)
+        if slow:
+            yield (
+                f"{_who(slow)}: rank 0 gets {min(rates[r.rank] for r in slow if r.rank in rates) / 1e6:,.0f} MB/s over "
+                f"{way} from there, but {median(rates.values()) / 1e6:,.0f} MB/s from the median of all ranks"
+            )
 
 
 def _doubts(reports: Sequence[Report]) -> Iterator[str]:
@@ -237,7 +270,10 @@ def _doubts(reports: Sequence[Report]) -> Iterator[str]:
         )
     for ranks, theirs, usual in _odd(reports, lambda report: report.environment):
         yield f"{_who(ranks)}: Python is that of {theirs}, but that of {usual} on the other ranks"
-    for host in _hosts(reports):
-        cores = set().union(*(report.cores for report in host))
-        if len(host) > len(cores) == max(report.cores_of_launcher for report in host):
-            yield f"{_who(host)} are more than the cores there, {len(cores)}: they wait for each other"
+    crowded = [
+        (host, f"there are {len(host)} ranks on a host with {len(cores)} core{'s' * (len(cores) > 1)} for them")
+        for host in _hosts(reports)
+        if len(host) > len(cores := set().union(*(report.cores for report in host))) == _cores_of(host)
+    ]
+    for what, ranks in _merged(crowded):
+        yield f"{_who(ranks)}: {what}, so that they wait for each other"
