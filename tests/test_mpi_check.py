@@ -239,7 +239,7 @@ def three():
 @pytest.mark.component("hosts")
 def test_three_hosts(three, tmp_path):
     """A job with which nothing is wrong, and one of which nearly everything is."""
-    check = ("scdask", "mpi-check", "--timeout", 100)
+    check = ("scdask", "mpi-check", "--timeout", 60)
     good = launch(*three.mpiexec(6, *check, "--interface", "ib0"), cwd=tmp_path)
     assert (good.returncode, good.stderr) == (0, "")
     assert "Wrong" not in good.stdout

@@ -1,4 +1,7 @@
-"""The command line: `scdask infer`, `train`, `run`, `mpi-run`, `mpi-check`, `sbatch`, `bench` and `info`; also `dask scdask ...`."""
+"""The command line: `scdask infer`, `train`, `run`, `bench`, `info`, and for MPI `mpi-check`, `mpi-run` and `sbatch`.
+
+`dask scdask ...` is the same.
+"""
 
 from .batch import mpi_run, sbatch
 from .bench import bench

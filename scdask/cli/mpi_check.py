@@ -108,11 +108,11 @@ def _print(console: Console, reports: Sequence[Report], wrong: list[str], warnin
     from rich.table import Table
 
     root = reports[0]
-    n_hosts, interfaces = len({report.machine for report in reports}), {report.interface for report in reports}
+    n_hosts, interfaces = len({report.machine for report in reports}), {report.interface for report in reports} - {""}
     counts = f"{_count(len(reports), 'rank')} on {_count(n_hosts, 'host')}"
     versions = ", ".join(f"{name} {number}" for name, number in root.versions.items() if number)
     table = Table(
-        title=escape(printable(f"{counts}, at {', '.join(sorted(interfaces - {''})) or 'no interface'}")),
+        title=escape(printable(f"{counts}, at {', '.join(sorted(interfaces)) or 'no interface'}")),
         caption=escape(printable(f"Rank 0: {root.mpi}, MPI_{root.thread_level}; {versions}.")),
         caption_justify="left",
         box=SIMPLE_HEAD,  # Names of hosts need the room.

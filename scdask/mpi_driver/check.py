@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import logging
+import math
 import os
 import platform
 import shutil
@@ -42,8 +43,7 @@ if TYPE_CHECKING:
     from .group import Group
 
 PACKAGES = ("dask", "distributed", "numpy", "numba", "mpi4py", "dask-mpi", "cryptography")
-CONNECT_SECONDS = 8
-MEASURE_SECONDS = 4  # After that rank 0 lets no other rank measure its bandwidth.
+MEASURE_SECONDS = 4  # After that rank 0 lets no other rank measure its bandwidth, and no transfer takes longer.
 BLOCK = 4 * 2**20  # bytes of a transfer that is measured
 LONG = 0.3  # seconds of a transfer that is not repeated
 REPEATS = 3
@@ -121,6 +121,7 @@ class Watch:
 
     def __init__(self, seconds: float, who: str) -> None:
         self.end = time.monotonic() + seconds
+        self.patience = seconds / 4  # for a connection
         self._teller = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", WATCHER, who, str(seconds)], stdin=subprocess.PIPE, bufsize=0
         )
@@ -340,9 +341,8 @@ def _over_tls(group: Group, mine: Report, watch: Watch) -> None:
         credentials = stack.enter_context(shared_credentials(group, watch.step("the handing out of credentials")))
         security = Security(require_encryption=True, **credentials)
         loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, name="scdask-check", daemon=True)
-        thread.start()
-        stack.callback(lambda: (loop.call_soon_threadsafe(loop.stop), thread.join(5)))
+        threading.Thread(target=loop.run_forever, name="scdask-check", daemon=True).start()
+        stack.callback(loop.call_soon_threadsafe, loop.stop)
         listener = _Listener(mine.rank, security)
 
         def start() -> str:
@@ -355,31 +355,35 @@ def _over_tls(group: Group, mine: Report, watch: Watch) -> None:
                 return ""
 
         addresses = group.meet("the listeners", start, watch.step("the listeners"))
-        measured = asyncio.run_coroutine_threadsafe(_connect_all(mine.rank, addresses, security), loop)
+        measured = asyncio.run_coroutine_threadsafe(_connect_all(mine.rank, addresses, security, watch.patience), loop)
         watch.step("the connections to rank 0 and to the next rank")
         mine.to_root, mine.to_next = measured.result()
         group.meet("the connections", timeout=watch.step("the connections of the other ranks"))
         asyncio.run_coroutine_threadsafe(listener.stop(), loop).result()
 
 
-async def _connect_all(rank: int, addresses: list[str], security: Security) -> list[Link | None]:
+async def _connect_all(
+    rank: int, addresses: list[str], security: Security, patience: float
+) -> tuple[Link | None, Link | None]:
+    """The links to rank 0 and to the next rank; that to rank 0 is one, and a rank has none to itself."""
+
     async def link(other: int, measure: bool) -> Link | None:
         if not addresses[rank] or not addresses[other] or other == rank:
             return None
-        return await _connect(other, addresses[other], security, measure)
+        return await _connect(other, addresses[other], security, patience, measure)
 
     following = (rank + 1) % len(addresses)
     return await asyncio.gather(link(0, True), link(following or rank, False))
 
 
-async def _connect(rank: int, address: str, security: Security, measure: bool) -> Link:
+async def _connect(rank: int, address: str, security: Security, patience: float, measure: bool) -> Link:
     """Connect to a rank, and measure a round trip, and the bandwidth too if asked to."""
     link = Link()
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            comm = await connect(address, timeout=CONNECT_SECONDS, **security.get_connection_args("worker"))
+        async with asyncio.timeout(patience):
+            comm = await connect(address, timeout=patience, **security.get_connection_args("worker"))
         try:
-            async with asyncio.timeout(2 * MEASURE_SECONDS):
+            async with asyncio.timeout(patience):
                 for _ in range(PINGS):
                     start = time.perf_counter()
                     await comm.write("ping")
@@ -387,33 +391,42 @@ async def _connect(rank: int, address: str, security: Security, measure: bool) -
                         raise OSError(f"rank {answers} answers there")
                     seconds = time.perf_counter() - start
                     link.round_trip = min(seconds, link.round_trip or seconds)
-                if measure:
-                    link.bandwidth = await _bandwidth(comm)
+            if measure and await _has_turn(comm, patience):
+                link.bandwidth = await _bandwidth(comm)
         finally:
             comm.abort()
     except Exception as error:  # The user asks what is wrong, whatever it is.
         link.error = _reason(error)
-        if link.round_trip:
-            link.error = (
-                f"short messages arrive, but not {BLOCK / 2**20:g} MiB, as where hosts have several MTUs: {link.error}"
-            )
     return link
 
 
-async def _bandwidth(comm: Any) -> float | None:
-    await comm.write("measure")
-    if not await comm.read():
-        return None
+async def _has_turn(comm: Any, patience: float) -> bool:
+    with suppress(TimeoutError):  # Others were slow: this says nothing of this rank.
+        async with asyncio.timeout(patience):
+            await comm.write("measure")
+            return bool(await comm.read())
+    return False
+
+
+async def _bandwidth(comm: Any) -> float:
     block = np.random.default_rng().integers(0, 255, BLOCK, np.uint8)
-    quickest = float("inf")
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        await comm.write({"block": to_serialize(block)})
-        await comm.read()
-        seconds = time.perf_counter() - start
-        quickest = min(seconds, quickest)
-        if seconds > LONG:
-            break
+    quickest = math.inf
+    try:
+        async with asyncio.timeout(MEASURE_SECONDS):
+            for _ in range(REPEATS):
+                start = time.perf_counter()
+                await comm.write({"block": to_serialize(block)})
+                await comm.read()
+                seconds = time.perf_counter() - start
+                quickest = min(seconds, quickest)
+                if seconds > LONG:
+                    break
+    except TimeoutError:
+        if quickest == math.inf:
+            raise OSError(
+                f"short messages arrive, but not {BLOCK / 2**20:g} MiB in {MEASURE_SECONDS} seconds, as where a host has "
+                "another MTU than its switch"
+            ) from None
     return BLOCK / quickest
 
 
@@ -506,7 +519,7 @@ def _over_mpi(group: Group, mine: Report, turns: list[int], watch: Watch) -> Non
         if link.round_trip is None or seconds < link.round_trip:
             link.round_trip = seconds
             mine.clock = date + seconds / 2 - CLOCK.unpack(clock)[0]
-    quickest = float("inf")
+    quickest = math.inf
     for _ in range(REPEATS):
         start = time.perf_counter()
         send(block)

@@ -126,7 +126,11 @@ def _error(link: Link | None) -> str:
 
 def _packages(reports: Sequence[Report]) -> Iterator[str]:
     for package in reports[0].versions:
-        for ranks, theirs, usual in _odd(reports, lambda report, name=package: report.versions[name]):
+
+        def number(report: Report, package: str = package) -> str:
+            return report.versions[package]
+
+        for ranks, theirs, usual in _odd(reports, number):
             yield f"{_who(ranks)}: {package} is {theirs}, but {usual} on the other ranks"
         missing = [report for report in reports if not report.versions[package]]
         if missing and (package in NEEDED or len(missing) < len(reports)):
