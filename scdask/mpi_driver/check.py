@@ -424,8 +424,8 @@ async def _bandwidth(comm: Any) -> float:
     except TimeoutError:
         if quickest == math.inf:
             raise OSError(
-                f"short messages arrive, but not {BLOCK / 2**20:g} MiB in {MEASURE_SECONDS} seconds, as where hosts have "
-                "another MTU than their switch"
+                f"short messages arrive, but not {BLOCK / 2**20:g} MiB in {MEASURE_SECONDS} seconds, as where "
+                "a host and its switch differ in their MTU"
             ) from None
     return BLOCK / quickest
 
