@@ -12,8 +12,9 @@ from mpirun import forked, launch
 
 import scdask
 from scdask.cli.mpi_check import _print
-from scdask.mpi_driver.check import SHARED_MEMORY, Link, Report
-from scdask.mpi_driver.judging import FILES, FILES_OF_A_RANK, judge
+from scdask.mpi_driver.check import Link, Report, judge
+from scdask.mpi_driver.check.judging import FILES, FILES_OF_A_RANK
+from scdask.mpi_driver.check.look import SHARED_MEMORY
 
 pytestmark = pytest.mark.component("mpi")
 GIB = 2**30

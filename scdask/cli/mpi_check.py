@@ -80,8 +80,7 @@ def mpi_check(interface: str | None, timeout: float, as_json: bool) -> None:
         from .._extras import require
 
         require("mpi4py", "mpi")
-        from ..mpi_driver.check import check
-        from ..mpi_driver.judging import judge
+        from ..mpi_driver.check import check, judge
 
         rank, reports = check(interface, timeout)
         wrong, warnings = judge(reports)

@@ -7,13 +7,13 @@ from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from .._files import some
-from .check import SHARED_MEMORY
+from ..._files import some
+from .look import SHARED_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
 
-    from .check import Link, Report
+    from .report import Link, Report
 
 FILES, FILES_OF_A_RANK = 50, 3.2  # that rank 0 opens, as counted with 2 to 16 ranks
 SHARED_MEMORY_OF_A_RANK = 16 * 2**20  # bytes
