@@ -5,6 +5,7 @@
 #   hosts.sh exec HOST CMD  a command on a host; `rsh HOST CMD` is what mpiexec -launcher-exec calls
 #   hosts.sh cut|heal HOST  its cables out, in;   hosts.sh kill HOST  power off: every process of it
 #   hosts.sh disturb HOST [OPTIONS]  delay and loss on its cables, as `tc netem` takes them; without options none
+#   hosts.sh ip HOST WORDS  what `ip` does to its network, such as `addr flush dev ib0`
 #   hosts.sh own HOST FOLDER  hide the folder from the others: HOST has an empty one of its own there
 #   hosts.sh ps             the processes of h1..hN;   hosts.sh down   remove all
 # eth0 is 10.77.0.(10+i)/24, ib0 10.78.0.(10+i)/24, and mgmt0 10.79.i.1/24, on which nobody hears anybody.
@@ -108,9 +109,10 @@ case ${1:-} in
             tc -n "$(ns "$2")" qdisc del dev $net root 2>/dev/null || true
             [ $# = 2 ] || tc -n "$(ns "$2")" qdisc add dev $net root netem "${@:3}"
         done ;;
+    ip) ip -n "$(ns "$2")" "${@:3}" ;;
     own) "$self" exec "$2" mount -t tmpfs tmpfs "$3" ;;
     env) echo "export HYDRA_LAUNCHER=ssh HYDRA_LAUNCHER_EXEC=$dir/rsh" ;;
     ps) ps_all ;;
     down) down ;;
-    *) sed -n '2,13s/^# \{0,1\}//p' "$self"; exit 2 ;;
+    *) sed -n '2,14s/^# \{0,1\}//p' "$self"; exit 2 ;;
 esac

@@ -135,6 +135,7 @@ SAID = {
         "`scdask.run` is another thing",
     ),
     "scdask mpi-run": ("mpiexec -n 4", "rank 0 is the scheduler", "TLS"),
+    "scdask mpi-check": ("mpiexec -n 6", "--interface ib0", "one sentence each", "to_root", "exit code is 0"),
     "scdask sbatch": ("--submit", "A minute before the time limit"),
     "scdask bench": ("in about a minute", "NumPy doing the same", "benchmarks/README.md"),
     "scdask info": ("what works",),

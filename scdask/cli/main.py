@@ -13,6 +13,7 @@ from .batch import mpi_run, sbatch
 from .bench import bench
 from .infer import infer
 from .info import info
+from .mpi_check import mpi_check
 from .run import run
 from .running import settle
 from .train import train
@@ -57,5 +58,5 @@ def main() -> None:
     """
 
 
-for command in (infer, train, run, mpi_run, sbatch, bench, info):
+for command in (infer, train, run, mpi_run, mpi_check, sbatch, bench, info):
     main.add_command(command)

@@ -6,6 +6,8 @@ node; Open MPI 5 was tried there by hand.
 `pip install "scdask[mpi]"` brings mpi4py, dask-mpi and cryptography. They use the MPI of your cluster; on a machine
 without one, `pip install mpich` puts a complete one, with `mpiexec`, into the environment.
 
+On a cluster, begin with `mpiexec -n 4 scdask mpi-check`: in a few seconds it says what is wrong with the set-up.
+
 Which one to take
 -----------------
 - `--scheduler mpi` of `scdask infer` and `scdask train`, `open_scheduler("mpi")`, or `scdask mpi-run` for any Dask
