@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import WorldError
-from ..group import RANKS, group_of
+from ..group import group_of
+from ..launch import RANKS
 from .links import over_mpi, over_tls
 from .look import listening_address, look
 
