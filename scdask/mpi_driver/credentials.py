@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 BRANCHES = 4  # ranks to which a rank hands the credentials
 KEY, NONCE, TAG = 32, 12, 16  # bytes
+CLOCKS = timedelta(days=1)  # by which the clocks of hosts may differ
+VALID = timedelta(days=365)
 # The arguments of distributed's Security, and the options of Dask that stand for them.
 FIELDS = {"tls_ca_file": "distributed.comm.tls.ca-file"} | {
     f"tls_{role}_{part}": f"distributed.comm.tls.{role}.{part}"
@@ -51,7 +54,7 @@ def shared_credentials(group: Group, timeout: float | None = None) -> Iterator[d
     def make() -> int | None:
         if group.rank:
             return None
-        security = Security.temporary()
+        security = new_security()
         letters.append(pickle.dumps({field: getattr(security, field) for field in FIELDS}))
         return len(letters[0])
 
@@ -81,6 +84,32 @@ def shared_credentials(group: Group, timeout: float | None = None) -> Iterator[d
     with ExitStack() as stack:
         files = {text: stack.enter_context(_in_memory(text)) for text in set(texts.values())}
         yield {field: files[text] for field, text in texts.items()}
+
+
+def new_security() -> Security:
+    """Credentials of a key and a certificate that were made just now, for all parts of a cluster.
+
+    Dask's own, `Security.temporary`, are not valid yet on a host whose clock is a second late.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "scdask")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - CLOCKS)
+        .not_valid_after(now + VALID)
+        .sign(key, SHA256())
+    )
+    public = certificate.public_bytes(Encoding.PEM).decode()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return Security(
+        require_encryption=True, **{field: private if field.endswith("key") else public for field in FIELDS}
+    )
 
 
 @contextmanager
