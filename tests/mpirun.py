@@ -129,11 +129,14 @@ def rank_processes(mark):
     """Those of them that are ranks, in their order."""
     found = {}
     for process in family(mark):
-        its = process.environ()
+        try:
+            its = process.environ()
+        except (psutil.Error, ProcessLookupError):  # It ends just now.
+            continue
         forked_rank = process.name().partition(" ")[2]
         rank = forked_rank if forked_rank.isdigit() else its.get("PMI_RANK", its.get("SLURM_PROCID"))
         if rank is not None and process.name() not in ("mpiexec", "hydra_pmi_proxy", "srun", "slurmstepd"):
-            found[int(rank)] = process
+            found.setdefault(int(rank), process)  # not a child that has its name
     return [found[rank] for rank in sorted(found)]
 
 
