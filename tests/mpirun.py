@@ -145,12 +145,17 @@ def shared_memory():
 
 
 def remove_shared_memory(before):
-    """MPICH leaves that of a job which did not end by itself; what is in it is no secret."""
-    used = ""
-    for process in psutil.pids():
-        with suppress(OSError):
-            used += Path(f"/proc/{process}/maps").read_text()
-    for path in shared_memory() - before:
+    """MPICH leaves that of a job which did not end by itself; what is in it is no secret.
+
+    That of another job must stay: its first rank makes it, and if it is gone when the others come, they make their own,
+    and all wait for each other for ever. So list what is there before who uses it, and open files before mapped ones.
+    """
+    left, used = shared_memory() - before, ""
+    for process in psutil.process_iter() if left else ():
+        with suppress(psutil.Error, OSError):
+            used += str(process.open_files())
+            used += Path(f"/proc/{process.pid}/maps").read_text()
+    for path in left:
         if str(path) not in used:
             with suppress(FileNotFoundError):  # Another process of the tests may remove its own.
                 assert b"PRIVATE KEY" not in path.read_bytes()
