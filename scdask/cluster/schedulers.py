@@ -14,8 +14,6 @@ from ..computing import Place, on_every_worker
 from ..core.dispatch import BACKENDS
 from ..dashboard import page_of
 from ..errors import SchedulerError
-from ..generators import Bernoulli, Sobol
-from ..layers import matmul
 from ..mpi_driver.batch import mpi_cluster
 from .address import running
 from .local import gpus_here, processes_here, threads_here
@@ -131,6 +129,9 @@ warm_up.__module__ = "scdask.cluster"
 
 
 def _run_kernels(gpu: bool) -> None:
+    from ..generators import Bernoulli, Sobol  # The ranks of MPI come here to be workers, not all to compute.
+    from ..layers import matmul
+
     for x_sng, w_sng in ((Sobol(1), Sobol(2)), (Bernoulli(1), Bernoulli(2))):
         for rows, width in ((1, 8), (16, 8), (128, 64)):  # Different kernels multiply few rows, more, and many.
             inputs: Any = [[0.5] * width] * rows
