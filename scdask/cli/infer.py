@@ -200,6 +200,7 @@ def infer(
     workers: int | None,
     threads: int | None,
     interface: str | None,
+    encrypted: bool,
     out: Path,
     keep: bool,
     quiet: bool,
@@ -305,7 +306,7 @@ def infer(
     refuse_ranks(scheduler)
     watch = Stopwatch()
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
-        opening = opened(quiet, scheduler, workers, threads, interface)
+        opening = opened(quiet, scheduler, workers, threads, interface, encrypted)
         place = stack.enter_context(opening) if scheduler == "mpi" else None
         require("matplotlib", "apps")
         for package, extra in NEEDED.get(dataset, ()):

@@ -106,6 +106,7 @@ def run(
     workers: int | None,
     threads: int | None,
     interface: str | None,
+    encrypted: bool,
     out: Path,
     keep: bool,
     quiet: bool,
@@ -193,7 +194,7 @@ def run(
         raise click.UsageError(f"--gain takes a number above 0, not {gain:g}")
     watch = Stopwatch()
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
-        opening = opened(quiet, scheduler, workers, threads, interface)
+        opening = opened(quiet, scheduler, workers, threads, interface, encrypted)
         place = stack.enter_context(opening) if scheduler == "mpi" else None
         require("skimage", "images")
         from .._files import write_whole

@@ -61,7 +61,7 @@ class Spent:
 
 @contextmanager
 def opened(
-    quiet: bool, scheduler: str, workers: int | None, threads: int | None, interface: str | None
+    quiet: bool, scheduler: str, workers: int | None, threads: int | None, interface: str | None, encrypted: bool
 ) -> Iterator[Place]:
     """Open a scheduler as the options say, and print the addresses of its dashboard.
 
@@ -72,7 +72,7 @@ def opened(
     scheduler = home_of(scheduler)
     with ExitStack() as stack:
         with waiting(quiet, scheduler) if scheduler != "mpi" else nullcontext():
-            place = stack.enter_context(open_scheduler(scheduler, workers, threads, interface))
+            place = stack.enter_context(open_scheduler(scheduler, workers, threads, interface, encrypted))
         status = stderr_console(quiet=quiet)
         if place.dashboard:
             say(status, f"Dask dashboard: {place.dashboard}")

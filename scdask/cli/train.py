@@ -106,6 +106,7 @@ def train(
     workers: int | None,
     threads: int | None,
     interface: str | None,
+    encrypted: bool,
     out: Path,
     keep: bool,
     quiet: bool,
@@ -191,7 +192,7 @@ def train(
     refuse_ranks(scheduler)
     watch = Stopwatch()
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
-        opening = opened(quiet, scheduler, workers, threads, interface)
+        opening = opened(quiet, scheduler, workers, threads, interface, encrypted)
         place = stack.enter_context(opening) if scheduler == "mpi" else None
         for package, extra in PACKAGES[dataset].items():
             require(package, extra)
