@@ -41,8 +41,9 @@ one with a certificate of its own, get no further than the handshake. They talk 
 ciphers of Python's OpenSSL: TLS_AES_256_GCM_SHA384 as a rule. The options of Dask `distributed.comm.tls.min-version`
 and `distributed.comm.tls.ciphers` demand others. Names of hosts are not compared: who has the key belongs to the job.
 
-Credentials are made for each job or block: an RSA key of 2048 bits, and a certificate that it signs itself. The
-certificate is dated for a year, but the key is gone with the job. Where the key is meanwhile:
+Credentials are made for each job or block: a key of the curve P-256 (that of ``slurm`` is Dask's, RSA of 2048 bits),
+and a certificate that it signs itself. The certificate is dated for a year, but the key is gone with the job. Where the
+key is meanwhile:
 
 - ``local``, ``mpi``: in files in memory (``memfd``) of the processes of the job, which only the same user and root can
   open, under ``/proc``. It is on no disk, in no environment and on no command line. Where there are no such files, as
@@ -57,7 +58,8 @@ What MPI opens
 --------------
 MPI has neither TLS nor a login, and what it sends can be read and changed on the network. MPICH 5.0 was looked at.
 
-- mpiexec listens on all addresses of its host, also with one rank, and a rank inherits that port. `srun` does without.
+- mpiexec listens on all addresses of its host, also with one rank, and a rank inherits that port. The ports of srun are
+  the site's (SrunPortRange).
 - UCX opens a port at each address of the host. scdask chooses shared memory alone (``UCX_TLS=posix,self,cma``) when all
   ranks are on one host, and then none is opened. On several hosts ``UCX_NET_DEVICES=ib0`` leaves one; firewalls and a
   network of the cluster's own have to do the rest. With ``MPIR_CVAR_CH4_NETMOD=ofi`` it is one port, too.
@@ -96,7 +98,7 @@ import dask
 from distributed import Security
 
 from .._extras import require
-from ..mpi_driver.credentials import FIELDS
+from ..mpi_driver.credentials import FIELDS, new_security
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,7 +123,7 @@ def credentials_here() -> Iterator[Security]:
         If cryptography is not installed.
     """
     require("cryptography", "mpi")
-    made = Security.temporary()
+    made = new_security()
     with ExitStack() as stack:
         texts = {field: getattr(made, field) for field in FIELDS}
         files = {text: stack.enter_context(_in_memory(text)) for text in set(texts.values())}
