@@ -238,6 +238,16 @@ def test_nothing_heavy_loads_before_it_is_needed():
     assert not set(layers) & {"jax", "optax", "sklearn", "matplotlib", "rich"}
 
 
+def test_a_driver_alone_moves_arrays_without_the_kernels():
+    out = run(
+        "import sys, numpy as np, scdask\n"
+        "driver = scdask.MPIDriver()\n"
+        "driver.gather_results(driver.scatter_workload(np.arange(4)))\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    assert not set(out.split()) & (set(HEAVY) - {"dask", "mpi4py"})
+
+
 def test_it_can_be_imported_from_a_zip_without_stubs_and_needs_the_compiler(tmp_path):
     package = Path(sc.__file__).parent
     with zipfile.ZipFile(tmp_path / "zipped.zip", "w") as archive:

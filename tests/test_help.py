@@ -20,6 +20,7 @@ PAGES = {
     "scdask.bitstream": ("class Bitstream", "open_zarr(", "Streams are indexed", "28 bits of the second are"),
     "scdask.chunked": ("Dask", "stay lazy"),
     "scdask.cluster": ("open_scheduler(", "scdask sbatch infer digits", "20 ms or more", "60 µs a block", "0.82"),
+    "scdask.cluster.security": ("--encrypted", "127.0.0.1", "UCX_NET_DEVICES", "mode 0600", "without a login"),
     "scdask.computing": ("compute(", "tried again up to twice", "progress, if asked for"),
     "scdask.core.words": ("padding, and 0",),
     "scdask.correlation": ("scc(", "scc_matrix(", "at +1 it is the"),

@@ -37,6 +37,12 @@ def test_infer(tmp_path, local_results, launch, n):
     assert report["cpu_seconds"] > 0
 
 
+@pytest.mark.parametrize(("n", "args"), [(2, ["start"]), slow(3, [*INFER, "--scheduler", "mpi"])])
+def test_what_a_rank_loads(tmp_path, n, args):
+    done = ranks(n, "imports.py", *args, cwd=tmp_path)
+    assert (done.returncode, done.stdout.count("fine")) == (0, n)
+
+
 @pytest.mark.slow
 @pytest.mark.component("jax")
 def test_train(tmp_path):

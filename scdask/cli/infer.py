@@ -200,6 +200,7 @@ def infer(
     workers: int | None,
     threads: int | None,
     interface: str | None,
+    encrypted: bool,
     out: Path,
     keep: bool,
     quiet: bool,
@@ -305,6 +306,8 @@ def infer(
     refuse_ranks(scheduler)
     watch = Stopwatch()
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
+        opening = opened(quiet, scheduler, workers, threads, interface, encrypted)
+        place = stack.enter_context(opening) if scheduler == "mpi" else None
         require("matplotlib", "apps")
         for package, extra in NEEDED.get(dataset, ()):
             require(package, extra)
@@ -320,11 +323,10 @@ def infer(
         plain = [s for mode in modes for s in job.settings(sngs, lengths, mode, seed=seed, repeat=repeat)]
         todo = [*plain, *job.early_settings(plain, list(dict.fromkeys(chain(*stops))))]
         wanted = Wanted(dataset, network or "lenet", model, data, percentile)
-        # Of the ranks of MPI only one goes on, and says what is wrong.
-        given = wanted.get() if model and scheduler != "mpi" else None
+        given = wanted.get() if model else None
         if given:
             job.check_settings(given[0], todo)
-        place = stack.enter_context(opened(status, scheduler, workers, threads, interface))
+        place = place or stack.enter_context(opening)
         with status.status(wanted.training()):
             trained, x, y = given or wanted.get()
         exit_if_stopped()

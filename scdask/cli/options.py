@@ -135,6 +135,12 @@ def scheduler_options(default: str) -> tuple[Callable[[Any], Any], ...]:
             help="Threads of each process; by default one a core, of a worker up to 8.",
         ),
         click.option("--interface", help="Network interface of mpi and slurm, such as ib0."),
+        click.option(
+            "--encrypted",
+            is_flag=True,
+            help="Let the local cluster talk TLS, so that other users of this machine cannot reach it; mpi and slurm "
+            "always do.",
+        ),
     )
 
 

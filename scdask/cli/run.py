@@ -106,6 +106,7 @@ def run(
     workers: int | None,
     threads: int | None,
     interface: str | None,
+    encrypted: bool,
     out: Path,
     keep: bool,
     quiet: bool,
@@ -193,6 +194,8 @@ def run(
         raise click.UsageError(f"--gain takes a number above 0, not {gain:g}")
     watch = Stopwatch()
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
+        opening = opened(quiet, scheduler, workers, threads, interface, encrypted)
+        place = stack.enter_context(opening) if scheduler == "mpi" else None
         require("skimage", "images")
         from .._files import write_whole
         from ..jobs import images as job
@@ -200,10 +203,8 @@ def run(
 
         status = stderr_console(quiet=quiet)
         todo = job.settings(circuit, sngs, lengths, seed, flip)
-        # Of the ranks of MPI only one goes on, and says what is wrong.
-        given = job.read_image(image) if scheduler != "mpi" else None
-        place = stack.enter_context(opened(status, scheduler, workers, threads, interface))
-        pixels, alpha = given or job.read_image(image)
+        pixels, alpha = job.read_image(image)
+        place = place or stack.enter_context(opening)
         with status.status("loading the kernels on the workers"):
             place.wait_until_ready()
         names = [f"{circuit}-{setting.sng}-{setting.length}.png" for setting in todo]

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
@@ -24,6 +24,7 @@ from .options import home_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from rich.console import Console
     from rich.table import Table
@@ -60,22 +61,31 @@ class Spent:
 
 @contextmanager
 def opened(
-    status: Console, scheduler: str, workers: int | None, threads: int | None, interface: str | None
+    quiet: bool, scheduler: str, workers: int | None, threads: int | None, interface: str | None, encrypted: bool
 ) -> Iterator[Place]:
-    """Open a scheduler as the options say, and print the addresses of its dashboard."""
-    from rich.markup import escape
+    """Open a scheduler as the options say, and print the addresses of its dashboard.
 
+    Of the ranks of MPI only one comes out, and loads what the job needs; the others work, and leave the program.
+    """
     from ..cluster import open_scheduler
 
     scheduler = home_of(scheduler)
     with ExitStack() as stack:
-        with status.status(escape(printable(f"waiting for the scheduler: {scheduler}"))):
-            place = stack.enter_context(open_scheduler(scheduler, workers, threads, interface))
+        with waiting(quiet, scheduler) if scheduler != "mpi" else nullcontext():
+            place = stack.enter_context(open_scheduler(scheduler, workers, threads, interface, encrypted))
+        status = stderr_console(quiet=quiet)
         if place.dashboard:
             say(status, f"Dask dashboard: {place.dashboard}")
         if place.page:
             say(status, f"Bitstreams: {place.page}")
         yield place
+
+
+def waiting(quiet: bool, scheduler: str) -> AbstractContextManager[Any]:
+    """Say that a scheduler is waited for, as long as the block lasts."""
+    from rich.markup import escape
+
+    return stderr_console(quiet=quiet).status(escape(printable(f"waiting for the scheduler: {scheduler}")))
 
 
 def refuse_ranks(scheduler: str) -> None:

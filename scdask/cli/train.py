@@ -106,6 +106,7 @@ def train(
     workers: int | None,
     threads: int | None,
     interface: str | None,
+    encrypted: bool,
     out: Path,
     keep: bool,
     quiet: bool,
@@ -191,6 +192,8 @@ def train(
     refuse_ranks(scheduler)
     watch = Stopwatch()
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
+        opening = opened(quiet, scheduler, workers, threads, interface, encrypted)
+        place = stack.enter_context(opening) if scheduler == "mpi" else None
         for package, extra in PACKAGES[dataset].items():
             require(package, extra)
         from ..progress import bar, stderr_console
@@ -198,12 +201,9 @@ def train(
 
         status = stderr_console(quiet=quiet)
         course = COURSES[dataset](**given)
-        # Of the ranks of MPI only one goes on, and says what is wrong.
-        if resume and scheduler != "mpi":
+        if resume:
             course.resume(out)
-        place = stack.enter_context(opened(status, scheduler, workers, threads, interface))
-        if resume and not course.done:
-            course.resume(out)
+        place = place or stack.enter_context(opening)
         resumed = course.done
         folder = make_folder(out, () if resume else course.files)
         exit_if_stopped()

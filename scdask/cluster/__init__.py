@@ -13,10 +13,11 @@ computed there, by `compute()`, `scdask.compute` or the methods of the `Place` t
 >>> place.name, place.threads, ones
 ('threads', 2, array([ 0, 16, 32, 48, 64]))
 
-The command line takes the same names as `--scheduler`, `--workers`, `--threads` and `--interface`:
+The command line takes the same names as `--scheduler`, `--workers`, `--threads`, `--interface` and `--encrypted`:
 
 =========================  =============================================================================================
-``local``                  processes on this machine, started for the block, that only this machine can reach
+``local``                  processes on this machine, started for the block, that only this machine can reach; if
+                           others use it too, with `encrypted`: see `help(scdask.cluster.security)`
 ``threads``                threads of this process: no dashboard, and the least that a task costs
 ``cuda``                   a process for each GPU of this machine (dask-cuda)
 ``mpi``                    the ranks of the MPI job that this process belongs to; see `help(scdask.mpi_driver)`

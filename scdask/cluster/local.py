@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -12,6 +12,7 @@ from distributed import Client, LocalCluster
 from .._extras import require
 from ..dashboard import preloaded
 from ..errors import SchedulerError
+from .security import credentials_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,11 +42,15 @@ def threads_here(workers: int | None, threads: int | None) -> Iterator[int]:
 
 
 @contextmanager
-def processes_here(workers: int | None, threads: int | None) -> Iterator[tuple[Client, str]]:
-    """Start a cluster of processes; yield its client and the address of its dashboard."""
+def processes_here(workers: int | None, threads: int | None, encrypted: bool) -> Iterator[tuple[Client, str]]:
+    """Start a cluster of processes, which a `Client()` finds too; yield its client and the address of its dashboard."""
     workers = workers or -(-available_cores() // (threads or THREADS))
     threads = threads or max(1, available_cores() // workers)
-    with _started(LocalCluster, workers, threads) as client:
+    with (
+        credentials_here() if encrypted else nullcontext() as security,
+        _started(LocalCluster, workers, threads, security=security) as client,
+        dask.config.set({"scheduler-address": client.scheduler.address}),
+    ):
         yield client, client.dashboard_link
 
 
@@ -58,7 +63,7 @@ def gpus_here(workers: int | None, threads: int | None) -> Iterator[tuple[Client
 
 
 @contextmanager
-def _started(start: Callable[..., Any], workers: int, threads: int) -> Iterator[Client]:
+def _started(start: Callable[..., Any], workers: int, threads: int, **options: Any) -> Iterator[Client]:
     with preloaded():
         cluster = start(
             n_workers=workers,
@@ -66,6 +71,7 @@ def _started(start: Callable[..., Any], workers: int, threads: int) -> Iterator[
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             preload=[IGNORE_TERMINAL],
+            **options,
         )
     with cluster, Client(cluster) as client:
         yield client

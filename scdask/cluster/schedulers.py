@@ -14,8 +14,6 @@ from ..computing import Place, on_every_worker
 from ..core.dispatch import BACKENDS
 from ..dashboard import page_of
 from ..errors import SchedulerError
-from ..generators import Bernoulli, Sobol
-from ..layers import matmul
 from ..mpi_driver.batch import mpi_cluster
 from .address import running
 from .local import gpus_here, processes_here, threads_here
@@ -32,7 +30,11 @@ STARTED = ("local", "cuda", "mpi", "slurm")  # clusters that begin and end with 
 
 @contextmanager
 def open_scheduler(
-    scheduler: str = "local", workers: int | None = None, threads: int | None = None, interface: str | None = None
+    scheduler: str = "local",
+    workers: int | None = None,
+    threads: int | None = None,
+    interface: str | None = None,
+    encrypted: bool = False,
 ) -> Iterator[Place]:
     """Make a scheduler Dask's default until the block ends, then close what was started for it.
 
@@ -53,6 +55,9 @@ def open_scheduler(
         one job, and the cores of Dask's options or one thread.
     interface : str, optional
         Network interface of "mpi" and "slurm", such as "ib0".
+    encrypted : bool
+        Whether "local" talks TLS, so that other users of this machine, whom its loopback device lets in, cannot run
+        code as you; see `help(scdask.cluster.security)`. "mpi" and "slurm" always do.
 
     Raises
     ------
@@ -62,17 +67,19 @@ def open_scheduler(
     WorldError
         If the ranks of "mpi" do not come together.
     MissingBackendError
-        If a package that "cuda", "mpi" or "slurm" needs is not installed.
+        If a package that "cuda", "mpi", "slurm" or `encrypted` needs is not installed.
     """
     scheduler = _checked(scheduler, workers, threads, interface)
     if interface is not None and scheduler not in ("mpi", "slurm"):
         raise SchedulerError(f"the scheduler {scheduler} has no network interface to choose, but {interface} was given")
+    if encrypted and scheduler not in ("local", "mpi", "slurm"):
+        raise SchedulerError(f"encrypted is for the local cluster (mpi and slurm always are), not for {scheduler}")
     if scheduler == "threads":
         with threads_here(workers, threads) as count:
             yield Place("threads", count, warm_up=warm_up)
         return
     gpu = scheduler == "cuda"
-    with _cluster(scheduler, workers, threads, interface) as (client, dashboard), _quiet_failure():
+    with _cluster(scheduler, workers, threads, interface, encrypted) as (client, dashboard), _quiet_failure():
         warming = on_every_worker(client, partial(warm_up, gpu))
         cores = sum(client.nthreads().values())
         page = page_of(client, dashboard and dashboard.partition(" ")[0])
@@ -93,12 +100,12 @@ def _checked(scheduler: Any, workers: Any, threads: Any, interface: Any) -> str:
 
 
 def _cluster(
-    scheduler: str, workers: int | None, threads: int | None, interface: str | None
+    scheduler: str, workers: int | None, threads: int | None, interface: str | None, encrypted: bool
 ) -> AbstractContextManager[tuple[Client, str | None]]:
     """Open a cluster by its name, for a block; yield its client and the address of its dashboard."""
     match scheduler:
         case "local":
-            return processes_here(workers, threads)
+            return processes_here(workers, threads, encrypted)
         case "cuda":
             return gpus_here(workers, threads)
         case "mpi":
@@ -131,6 +138,9 @@ warm_up.__module__ = "scdask.cluster"
 
 
 def _run_kernels(gpu: bool) -> None:
+    from ..generators import Bernoulli, Sobol  # The ranks of MPI come here to be workers, not all to compute.
+    from ..layers import matmul
+
     for x_sng, w_sng in ((Sobol(1), Sobol(2)), (Bernoulli(1), Bernoulli(2))):
         for rows, width in ((1, 8), (16, 8), (128, 64)):  # Different kernels multiply few rows, more, and many.
             inputs: Any = [[0.5] * width] * rows

@@ -92,9 +92,25 @@ HAS_MPI : bool
     does.
 """
 
-from .driver import MPIDriver
-from .launch import HAS_MPI
-from .ranks import mpi_session
-from .session import MPISession
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from .driver import MPIDriver
+    from .launch import HAS_MPI
+    from .ranks import mpi_session
+    from .session import MPISession
+
+# A rank that has a driver alone starts without Dask's cluster, and without Numba.
+__getattr__, _, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "driver": ["MPIDriver"],
+        "launch": ["HAS_MPI"],
+        "ranks": ["mpi_session"],
+        "session": ["MPISession"],
+    },
+)
 
 __all__ = ["HAS_MPI", "MPIDriver", "MPISession", "mpi_session"]

@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,7 @@ def _on_dask_mpi(group: Group, threads: int | None, interface: str | None) -> It
     address = address_here(group, None, interface, share.one_host, timeout)
     group.make("a look at the limits", lambda: allow_connections(group.size) if group.rank == 0 else None)
     logging.getLogger("distributed").setLevel(logging.WARNING if group.rank == CLIENT else logging.ERROR)
+    group.meet("a look at the dashboard", _load_dashboard if group.rank == 0 else lambda: None, timeout)
     stop_watching = watch_threads()
     if group.rank != CLIENT:
         logging.getLogger("distributed.worker").addFilter(_is_no_heartbeat)
@@ -144,6 +146,12 @@ def _on_dask_mpi(group: Group, threads: int | None, interface: str | None) -> It
         group.meet("the end of the job")
         sys.exit()
     yield from _with_client(group, stop_watching)
+
+
+def _load_dashboard() -> None:
+    """Load what the scheduler will need: from then on until it is there, dask-mpi burns the cores of the others."""
+    with suppress(ImportError):  # Without Bokeh there is no dashboard.
+        import_module("distributed.dashboard.scheduler")
 
 
 def _is_no_heartbeat(record: logging.LogRecord) -> bool:

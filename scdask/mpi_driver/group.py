@@ -13,8 +13,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
-from distributed.system import MEMORY_LIMIT
-
 from ..errors import WorldError
 from .ending import FOREIGN, end_job, exit_code, flush, watch_errors
 from .heart import Heart
@@ -192,6 +190,8 @@ class Group:
 
     def share_of_host(self, first_worker: int = 0, timeout: float | None = None) -> Share:
         """What this rank may use, if the ranks from `first_worker` on are workers; call it on all ranks."""
+        from distributed.system import MEMORY_LIMIT  # A driver alone starts without Dask's cluster.
+
         mine = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
         self.meet("a look at the hosts", timeout=timeout)
         here = self._of_this_host()

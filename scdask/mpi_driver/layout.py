@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import dask
 import numpy as np
 
-from ..bitstream import Bitstream, wrap_words
 from ..core.checks import as_array
 from ..core.contract import on_host as values_on_host
 from ..core.dispatch import BACKENDS, NUMPY, backend_of
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ..bitstream import Bitstream
     from ..core.words import Polarity
     from .group import Group
 
@@ -35,10 +34,11 @@ class Layout:
     @classmethod
     def of(cls, array: Any) -> Layout:
         """The layout of an array or a Bitstream."""
-        if isinstance(array, Bitstream):
+        if is_stream(array):
             of_words = cls.of(array.words)
             return cls(of_words.shape, of_words.dtype, of_words.backend, (array.length, array.polarity))
-        return cls(tuple(array.shape), np.dtype(array.dtype), (backend_of(array) or NUMPY).name, None)
+        backend = NUMPY if type(array) is np.ndarray else backend_of(array) or NUMPY
+        return cls(tuple(array.shape), np.dtype(array.dtype), backend.name, None)
 
     @property
     def n_axes(self) -> int:
@@ -47,8 +47,8 @@ class Layout:
 
     def like(self, array: NDArray[Any]) -> Any:
         """Convert a NumPy array to what this layout says: an array of its library, or a Bitstream."""
-        made = BACKENDS[self.backend].from_numpy(array)
-        return made if self.stream is None else wrap_words(made, *self.stream)
+        made = array if self.backend == NUMPY.name else BACKENDS[self.backend].from_numpy(array)
+        return made if self.stream is None else stream_of(made, *self.stream)
 
     def empty(self) -> Any:
         """An array of no rows."""
@@ -59,16 +59,35 @@ class Layout:
         return f"{self.dtype} {self.shape}{stream}"
 
 
+# A rank that only moves arrays loads neither Dask nor the kernels.
+
+
 def is_lazy(value: Any) -> bool:
     """Whether a value is a Dask collection."""
+    if not hasattr(value, "__dask_graph__"):
+        return False
+    import dask
+
     return bool(dask.is_dask_collection(value))
+
+
+def is_stream(value: Any) -> bool:
+    """Whether a value is a Bitstream."""
+    return hasattr(type(value), "map_words")
+
+
+def stream_of(words: Any, length: int, polarity: Polarity) -> Bitstream:
+    """A Bitstream of words that are known to be one."""
+    from ..bitstream import wrap_words
+
+    return wrap_words(words, length, polarity)
 
 
 def with_rows(given: Any, what: str) -> Any:
     """An array or a Bitstream that has rows of plain values; a lazy one is computed."""
     value = given.compute() if is_lazy(given) else given
-    value = value if isinstance(value, Bitstream) else as_array(value, what)
-    plain = value.words if isinstance(value, Bitstream) else value
+    value = value if is_stream(value) else as_array(value, what)
+    plain = value.words if is_stream(value) else value
     if np.dtype(plain.dtype).hasobject:
         raise UnsupportedArrayError(f"{what}: MPI sends plain values, but the dtype is {plain.dtype}")
     if Layout.of(value).n_axes < 1:
@@ -78,8 +97,8 @@ def with_rows(given: Any, what: str) -> Any:
 
 def on_host(array: Any) -> NDArray[Any]:
     """The values, or the words of streams, as MPI sends them: in C order, in the memory of the processor."""
-    words = array.words if isinstance(array, Bitstream) else array
-    return np.ascontiguousarray(values_on_host(words))
+    words = array.words if is_stream(array) else array
+    return np.ascontiguousarray(words if type(words) is np.ndarray else values_on_host(words))
 
 
 def describe(group: Group, operation: str, make: Callable[[], Any], root: int = 0) -> tuple[Any, Layout]:

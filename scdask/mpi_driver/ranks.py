@@ -42,6 +42,11 @@ SELDOM = {"distributed.admin.tick.interval": "200ms", "distributed.worker.profil
 class RankWorker(Worker):  # type: ignore[misc]
     """A worker of a rank: it serves no HTTP, and does not wait for tasks that run when the job ends."""
 
+    async def start_unsafe(self) -> Any:
+        """Start the worker without loading what would serve."""
+        with dask.config.set({"distributed.worker.http.routes": []}):
+            return await super().start_unsafe()
+
     def start_http_server(self, *args: Any, **kwargs: Any) -> None:
         """Start no server."""
 

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import dask
-import dask.array as da
 import numpy as np
 from distributed import futures_of, wait
 
-from ..bitstream import Bitstream, wrap_words
 from ..errors import BitstreamError, WorldError
 from .driver import MPIDriver
 from .group import poll
-from .layout import Layout, describe, is_lazy, rows_that_fit, split_rows, with_rows
+from .layout import Layout, describe, is_lazy, is_stream, rows_that_fit, split_rows, stream_of, with_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +38,7 @@ def _only_at_the_root() -> None:
 def _land(key: str, dtype: Any, finish: Callable[..., Any], args: tuple[Any, ...], blocks: Any) -> None:
     """Put the result of a graph where the program of this rank finds it, as a copy of its own."""
     result = finish(blocks, *args)
-    plain = result.words if isinstance(result, Bitstream) else result
+    plain = result.words if is_stream(result) else result
     if not isinstance(plain, np.ndarray):
         _LANDED[key] = result if _is_array(plain) else deepcopy(result)
         return
@@ -48,7 +46,7 @@ def _land(key: str, dtype: Any, finish: Callable[..., Any], args: tuple[Any, ...
         plain = plain.copy()
     if dtype is not None:
         plain = plain.astype(dtype, copy=False)  # NumPy concatenates to the byte order of the machine.
-    _LANDED[key] = wrap_words(plain, result.length, result.polarity) if isinstance(result, Bitstream) else plain
+    _LANDED[key] = stream_of(plain, result.length, result.polarity) if is_stream(result) else plain
 
 
 def _is_array(value: Any) -> bool:
@@ -115,7 +113,7 @@ class MPISession:
         """
         key = self._new_key()
         block, layout = describe(self._group, "from_blocks", lambda: with_rows(local_block, "local_block"))
-        plain = block.words if isinstance(block, Bitstream) else block
+        plain = block.words if is_stream(block) else block
         rows = self._group.meet("from_blocks", lambda: rows_that_fit(block, self.rank, layout))
         ranks = [rank for rank, n_rows in enumerate(rows) if n_rows] or [0]
         if self.rank in ranks:
@@ -123,7 +121,7 @@ class MPISession:
         self._group.meet("from_blocks")
         chunks = (tuple(rows[rank] for rank in ranks), *((size,) for size in layout.shape[1:]))
         array = self._group.make("from_blocks", lambda: self._pinned(key, ranks, chunks, _empty(plain)))
-        return array if layout.stream is None else wrap_words(array, *layout.stream)
+        return array if layout.stream is None else stream_of(array, *layout.stream)
 
     def scatter(self, array: Any = None) -> Any:
         """Give each rank its rows, and make them one lazy array that is pinned there. Call it on every rank.
@@ -177,7 +175,7 @@ class MPISession:
                 raise BitstreamError(f"gather computes a Dask collection, not {type(lazy).__name__}")
             self._land_on_root(lazy, key)
             result = _LANDED[key]
-            plain = result.words if isinstance(result, Bitstream) else result
+            plain = result.words if is_stream(result) else result
             return Layout.of(result) if _is_array(plain) else None
 
         layout = self._group.share("gather", compute)
@@ -242,7 +240,9 @@ class MPISession:
 
     def _land_rows(self, lazy: Any, key: str, even: bool) -> None:
         """Compute an array, and leave each rank its rows: a block if there are as many as ranks, or an equal share."""
-        plain = lazy.words if isinstance(lazy, Bitstream) else lazy
+        import dask.array as da  # With SciPy, it takes longer to load than all else that a rank starts with.
+
+        plain = lazy.words if is_stream(lazy) else lazy
         if not isinstance(plain, da.Array) or lazy.ndim < 1:
             raise BitstreamError(f"rows are those of a Dask array with an axis to split, not of {lazy!r}")
         if even or len(plain.chunks[0]) != self.size:
@@ -254,7 +254,7 @@ class MPISession:
         arrays = [plain] if parts == self.size else [plain, plain[:0]]  # Ranks without rows get the latter.
         computed = self.client.persist(arrays)
         blocks = [*_replaced(computed[0]), *_replaced(computed[-1]) * (self.size - parts)]
-        like = wrap_words(plain, lazy.length, lazy.polarity) if isinstance(lazy, Bitstream) else plain
+        like = stream_of(plain, lazy.length, lazy.polarity) if is_stream(lazy) else plain
         self._land({rank: [block] for rank, block in enumerate(blocks)}, like, key)
 
     def _land_on_root(self, lazy: Any, key: str) -> None:
@@ -273,6 +273,8 @@ class MPISession:
 
     def _pinned(self, key: str, ranks: list[int], chunks: tuple[tuple[int, ...], ...], meta: Any) -> Any:
         """The blocks that the ranks have lent, as a Dask array."""
+        import dask.array as da
+
         name = f"block-{key}"
         blocks = [(name, i, *[0] * (len(chunks) - 1)) for i in range(len(ranks))]
         graph: dict[Any, Any] = dict.fromkeys(blocks, (_only_at_the_root,))
