@@ -90,7 +90,6 @@ that is printed shows paths alone.
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -98,7 +97,7 @@ import dask
 from distributed import Security
 
 from .._extras import require
-from ..mpi_driver.credentials import FIELDS, new_security
+from ..mpi_driver.credentials import FIELDS, in_memory, new_security
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,21 +125,7 @@ def credentials_here() -> Iterator[Security]:
     made = new_security()
     with ExitStack() as stack:
         texts = {field: getattr(made, field) for field in FIELDS}
-        files = {text: stack.enter_context(_in_memory(text)) for text in set(texts.values())}
+        files = {text: stack.enter_context(in_memory(text)) for text in set(texts.values())}
         options = {FIELDS[field]: files[text] for field, text in texts.items()}
         stack.enter_context(dask.config.set(options | {"distributed.comm.require-encryption": True}))
         yield Security()
-
-
-@contextmanager
-def _in_memory(text: str) -> Iterator[str]:
-    """The path of a file that is on no disk; the text itself where there are no such files, which TLS takes too."""
-    if not hasattr(os, "memfd_create"):
-        yield text
-        return
-    number = os.memfd_create("scdask")
-    try:
-        os.write(number, text.encode())
-        yield f"/proc/{os.getpid()}/fd/{number}"
-    finally:
-        os.close(number)

@@ -82,7 +82,7 @@ def shared_credentials(group: Group, timeout: float | None = None) -> Iterator[d
         wait(group.comm.Isend(nonce + lock(bytes(other)).encrypt(nonce, letter, None), below))
     texts: dict[str, str] = pickle.loads(letter)
     with ExitStack() as stack:
-        files = {text: stack.enter_context(_in_memory(text)) for text in set(texts.values())}
+        files = {text: stack.enter_context(in_memory(text)) for text in set(texts.values())}
         yield {field: files[text] for field, text in texts.items()}
 
 
@@ -113,7 +113,7 @@ def new_security() -> Security:
 
 
 @contextmanager
-def _in_memory(text: str) -> Iterator[str]:
+def in_memory(text: str) -> Iterator[str]:
     """The path of a file that is on no disk, or the text itself where there are no such files, which TLS takes too."""
     if not hasattr(os, "memfd_create"):
         yield text
@@ -121,6 +121,6 @@ def _in_memory(text: str) -> Iterator[str]:
     number = os.memfd_create("scdask")
     try:
         os.write(number, text.encode())
-        yield f"/proc/self/fd/{number}"
+        yield f"/proc/{os.getpid()}/fd/{number}"  # Child processes find it too.
     finally:
         os.close(number)

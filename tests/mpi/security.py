@@ -41,7 +41,7 @@ with mpi_session(quiet=True) as mpi:
     if mpi.client:
         security = mpi.client.security
         assert security.require_encryption
-        assert security.tls_client_key.startswith("/proc/self/fd/")
+        assert security.tls_client_key.startswith("/proc/")
         addresses = [mpi.client.scheduler.address, *mpi._workers]
         for address in addresses:
             assert address.startswith("tls://127.0.0.1:")
