@@ -44,6 +44,12 @@ def digits():
     return train_perceptron(data), data
 
 
+@pytest.fixture
+def trained(monkeypatch, digits):
+    """Takes the place of a training that a test is not about."""
+    monkeypatch.setattr("scdask.jobs.digits.train_perceptron", lambda data: digits[0])
+
+
 def report(folder):
     return json.loads((folder / "results.json").read_text())
 
@@ -410,6 +416,7 @@ def test_wrong_schedulers(tmp_path, monkeypatch, scheduler, options, message):
     assert message in " ".join(result.output.split())
 
 
+@pytest.mark.usefixtures("trained")
 def test_a_scheduler_that_is_running(tmp_path, cluster):
     file = tmp_path / "scheduler.json"
     cluster.write_scheduler_file(file)
@@ -651,6 +658,7 @@ def test_a_job_does_not_fail_with_what_it_prints(tmp_path, small, monkeypatch, c
         sys.stdout.close()
 
 
+@pytest.mark.usefixtures("trained")
 def test_an_ascii_terminal(tmp_path):
     args = ["infer", "digits", "--scheduler", "threads", "--out", str(tmp_path), "--sng", "lfsr", "--length", "64"]
     done = CliRunner(charset="ascii").invoke(main, [*args, "--repeat", "2"], env={"COLUMNS": "40"})
@@ -722,6 +730,7 @@ def test_an_interrupted_job_leaves_nothing_behind(tmp_path, number):
             job.kill()
 
 
+@pytest.mark.usefixtures("trained")
 def test_the_local_cluster_is_closed(tmp_path):
     before = set(psutil.Process().children(recursive=True))
     result = run(

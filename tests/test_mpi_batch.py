@@ -8,6 +8,8 @@ from mpirun import LIMIT, PROGRAMS, finish, fork, forked, rank_processes, ranks,
 from slow import slow
 from test_mpi_driver import wait_for
 
+from scdask import SCMLP
+
 pytestmark = [pytest.mark.component("mpi"), pytest.mark.component("apps")]
 INFER = ["infer", "digits", "--sng", "sobol,lfsr,bernoulli", "--length", "64", "--quiet"]
 
@@ -20,16 +22,25 @@ def results(folder):
 
 
 @pytest.fixture(scope="module")
-def local_results(tmp_path_factory):
+def model(tmp_path_factory):
+    """The option of a network that needs no training; tests of Slurm train one."""
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("model") / "model.npz"
+    weights, biases = [rng.normal(size=(32, 64)), rng.normal(size=(10, 32))], [np.zeros(32), np.zeros(10)]
+    SCMLP.from_arrays(weights, biases, calibration=rng.random((50, 64))).save(path)
+    return ["--model", path]
+
+
+@pytest.fixture(scope="module")
+def local_results(tmp_path_factory, model):
     folder = tmp_path_factory.mktemp("local")
-    forked(1, "scdask", *INFER, "--scheduler", "threads", "--out", folder)
+    forked(1, "scdask", *INFER, *model, "--scheduler", "threads", "--out", folder)
     return results(folder)
 
 
 @pytest.mark.parametrize(("launch", "n"), [(forked, 1), (forked, 3)])
-def test_infer(tmp_path, local_results, launch, n):
+def test_infer(tmp_path, model, local_results, launch, n):
     """The job is the local one, bit for bit, and quiet."""
-    done = launch(n, "scdask", *INFER, "--scheduler", "mpi", "--out", tmp_path)
+    done = launch(n, "scdask", *INFER, *model, "--scheduler", "mpi", "--out", tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert results(tmp_path) == local_results
     report = json.loads((tmp_path / "results.json").read_text())
@@ -56,8 +67,8 @@ def test_train(tmp_path):
         np.testing.assert_array_equal(local[name], of_mpi[name])
 
 
-def test_the_dashboard_and_how_to_reach_it(tmp_path):
-    done = forked(3, "scdask", *INFER[:-1], "--sng", "sobol", "--scheduler", "mpi", "--out", tmp_path)
+def test_the_dashboard_and_how_to_reach_it(tmp_path, model):
+    done = forked(3, "scdask", *INFER[:-1], *model, "--sng", "sobol", "--scheduler", "mpi", "--out", tmp_path)
     assert done.stderr.startswith("Dask dashboard: http://127.0.0.1:")
     assert "(from elsewhere: ssh -N -L " in done.stderr
     assert len(done.stderr.splitlines()) < 10
@@ -73,8 +84,8 @@ def test_the_dashboard_and_how_to_reach_it(tmp_path):
         (forked, 4, ["--interface", "eth77"], 1, "no network interface eth77"),
     ],
 )
-def test_errors(tmp_path, launch, n, options, code, message):
-    done = launch(n, "scdask", *INFER, "--scheduler", "mpi", "--out", tmp_path, *options)
+def test_errors(tmp_path, model, launch, n, options, code, message):
+    done = launch(n, "scdask", *INFER, *model, "--scheduler", "mpi", "--out", tmp_path, *options)
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr

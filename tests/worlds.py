@@ -19,6 +19,7 @@ from pathlib import Path
 IMPORTS = """
 scdask.cli scdask.dashboard scdask.mpi_driver.batch scdask.vector_ops scdask.jit_kernels pytest
 dask_mpi distributed.dashboard.scheduler distributed.http.scheduler.info cryptography.x509 sklearn.neural_network
+sklearn.datasets matplotlib.pyplot scdask.plotting scdask.jobs.infer
 """
 ANSWERS = {
     "init": "response_to_init pmi_version=1 pmi_subversion=1",
