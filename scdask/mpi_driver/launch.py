@@ -39,7 +39,7 @@ def load_mpi() -> Any:
     """mpi4py's MPI module, or None where it is not installed and this process is alone."""
     _refuse_children()
     n_launched = launched()
-    if "mpi4py.MPI" not in sys.modules:
+    if n_launched > 1 and "mpi4py.MPI" not in sys.modules:
         _settle_network()
     try:
         with _limited_start(n_launched):
