@@ -69,8 +69,14 @@ What holds in both
 - All ranks call the same methods in the same order. A rank that is elsewhere is named in a WorldError.
 - What one rank raises in a call, every rank raises. An error that nobody catches, on any rank of several, ends the
   whole job with its exit code, and so does a rank that is killed, or that leaves while others wait for it. In a session
-  that holds for all threads of a rank, and for ranks that do not come in time. (Under `srun`, whose exit code is the
-  highest of all ranks, it may be 137.)
+  that holds for all threads of a rank. (Under `srun`, whose exit code is the highest of all ranks, it may be 137.)
+- A rank that falls silent ends the job with exit code 1 and a sentence that names it and its host. A rank is lost when
+  the next one has not heard it for `scdask.lost-seconds`, an option of Dask, 30 by default: it is stopped, its host is
+  off, a cable is out, or a task holds Python's lock all the time. Ranks on a host that is cut off end too, if not
+  within the same time, then within twice that. A network that is away for a shorter time does no harm, nor does the
+  suspension of a whole job. It needs an MPI that lets threads talk, and 0 turns it off.
+- A rank that does not come ends the job too: MPI itself, the first driver, and the start of a session each wait for all
+  ranks for `scdask.start-seconds`, 120 by default. Give it more where ranks read their data first.
 - N processes whose MPI does not know their launcher would each be alone, and do everything. They are told apart from a
   world of one, and refused.
 - A rank that waits leaves its core to others, where one in `MPI_Barrier` burns it.

@@ -35,12 +35,17 @@ if TYPE_CHECKING:
 
 CLOSE_SECONDS = 20
 OPEN_FILES, OPEN_FILES_A_RANK = 100, 4  # of the scheduler's process
+RANK = "scdask-rank"  # what the scheduler knows of a worker beside what Dask tells it: its rank and host
 # Dask looks after itself seldom, because the cores of a rank belong to its program.
 SELDOM = {"distributed.admin.tick.interval": "200ms", "distributed.worker.profile.interval": "100ms"}
 
 
 class RankWorker(Worker):  # type: ignore[misc]
     """A worker of a rank: it serves no HTTP, and does not wait for tasks that run when the job ends."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        where = f"rank {kwargs['name']} on {socket.gethostname()}"
+        super().__init__(*args, startup_information={RANK: lambda _: where}, **kwargs)
 
     def start_http_server(self, *args: Any, **kwargs: Any) -> None:
         """Start no server."""
@@ -60,10 +65,15 @@ class Watch(SchedulerPlugin):  # type: ignore[misc]
         self.scheduler = scheduler
         self.closing = False
         self.client: str | None = None
+        self.ranks: dict[str, str] = {}
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        """Remember whose worker it is."""
+        self.ranks[worker] = scheduler.workers[worker].extra.get(RANK, worker)
 
     def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
         """End the job, because a worker has left."""
-        self._end(f"the worker {worker} is lost")
+        self._end(f"the worker of {self.ranks.get(worker, worker)} is lost")
 
     def remove_client(self, scheduler: Any, client: str, **kwargs: Any) -> None:
         """End the job if the client that has left is the program's."""
@@ -283,7 +293,7 @@ class _Cluster:
     async def _watch(self, worker: Any) -> None:
         await worker.finished()
         if self.group.size > 1 and not self.closing:
-            end_job(1, f"the worker of rank {self.group.rank} has stopped")
+            end_job(1, f"the worker of {self.group} has stopped")
 
     def _start_client(self, security: Any) -> None:
         client = self.session.client = Client(self.scheduler.address, security=security, timeout=self.timeout)
