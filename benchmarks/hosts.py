@@ -32,7 +32,19 @@ LEFT_AFTER = 15  # further seconds after which nothing is left of it
 LONG = 240  # seconds that a phase lasts which a fault ends, and in which a job must come to it
 START_SECONDS = 20  # the limit of the start, where that is what ends a job
 SHORT_CUT, SHORT_STOP = 12, 40  # seconds
-ENDED = ("kill", "stop", "off", "cut", "cut-h1", "off-h1", "never", "mgmt0", "eth9", "lo")  # faults that do not pass
+ENDED = (
+    "kill",
+    "alone",
+    "stop",
+    "off",
+    "cut",
+    "cut-h1",
+    "off-h1",
+    "never",
+    "mgmt0",
+    "eth9",
+    "lo",
+)  # faults that do not pass
 MEBIBYTES = 100  # of an exchange
 RUNS = "8"  # of a job that a short fault meets
 INFER = ["infer", "digits", "--quiet", "--sng", "bernoulli", "--scheduler"]
@@ -54,11 +66,12 @@ CASES = [
         "init": "kill:mpi-run stop:infer off:driver cut:session cut12:driver stop40:mpi-run slow:session never:infer",
         "first": "kill:driver stop:session off:infer cut:mpi-run cut12:infer stop40:driver slow:mpi-run never:driver",
         "computing": "kill:infer stop:mpi-run off:session cut:infer cut12:mpi-run stop40:infer "
-        "cut:driver stop:infer cut:session cut12:infer cut-h1:session off-h1:mpi-run cut-h1:mpi-run",
+        "cut:driver stop:infer cut:session cut12:infer cut-h1:session off-h1:mpi-run cut-h1:mpi-run "
+        "alone:session alone:mpi-run",
         "exchange": "kill:driver stop:session off:mpi-run cut:driver cut12:session stop40:driver "
-        "cut12:driver cut:session cut12:mpi-run",
+        "cut12:driver cut:session cut12:mpi-run flap:driver flap:session flap:mpi-run",
         "barrier": "kill:session stop:driver off:driver cut:driver cut12:driver stop40:session cut12:session "
-        "cut-h1:driver",
+        "cut-h1:driver alone:driver",
         "end": "kill:session stop:driver off:session cut:session cut12:driver stop40:mpi-run off:mpi-run cut12:session",
         "network": "mgmt0:session mgmt0:infer eth9:mpi-run eth9:session lo:mpi-run lo:infer",
     }.items()
@@ -325,7 +338,7 @@ def tried(case, logs):
         made = stack.enter_context(hosts.running())
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         shutil.copytree(ROOT / "tests" / "mpi", place / "mpi")
-        passing = {"cut12": 30.0, "stop40": 50.0, "slow": 15.0, "loss": 10.0}
+        passing = {"cut12": 30.0, "flap": 30.0, "stop40": 50.0, "slow": 15.0, "loss": 10.0}
         interface = case.fault if case.phase == "network" else "none"
         seconds = str(passing.get(case.fault, LONG))
         program = [sys.executable, __file__, "rank", case.mode, case.phase, seconds, interface]
@@ -335,7 +348,7 @@ def tried(case, logs):
         if case.fault == "loss":
             made.do("disturb", ITS_HOST, "delay", "50ms", "loss", "5%")
         job = subprocess.Popen(
-            [*map(str, made.mpiexec(6, *program))],
+            [*map(str, made.mpiexec(6, *["-disable-auto-cleanup"] * (case.fault == "alone"), *program))],
             env=env,
             cwd=place,
             stdout=subprocess.PIPE,
@@ -416,7 +429,7 @@ def strike(made, fault, ranks):
             subprocess.run(made.on(host, "kill", f"-{int(number)}", process), check=True)
 
     victim = ranks[VICTIM]
-    if fault == "kill":
+    if fault in ("kill", "alone"):
         send(signal.SIGKILL, [victim])
     elif fault == "stop":
         send(signal.SIGSTOP, [victim])
@@ -432,6 +445,12 @@ def strike(made, fault, ranks):
         made.do("cut", ITS_HOST)
         time.sleep(SHORT_CUT)
         made.do("heal", ITS_HOST)
+    elif fault == "flap":
+        for _ in range(10):
+            made.do("cut", ITS_HOST)
+            time.sleep(0.5)
+            made.do("heal", ITS_HOST)
+            time.sleep(1.5)
 
 
 def left_over(made, of_launcher=False):

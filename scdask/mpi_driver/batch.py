@@ -122,7 +122,6 @@ def _on_dask_mpi(group: Group, threads: int | None, interface: str | None) -> It
     logging.getLogger("distributed").setLevel(logging.WARNING if group.rank == CLIENT else logging.ERROR)
     stop_watching = watch_threads()
     if group.rank != CLIENT:
-        logging.getLogger("distributed.worker").addFilter(_is_no_heartbeat)
         _outlive_the_client()
     try:
         with preloaded(__name__), preloaded():
@@ -144,11 +143,6 @@ def _on_dask_mpi(group: Group, threads: int | None, interface: str | None) -> It
         group.meet("the end of the job")
         sys.exit()
     yield from _with_client(group, stop_watching)
-
-
-def _is_no_heartbeat(record: logging.LogRecord) -> bool:
-    """Leave out that a heartbeat met a scheduler which closes; of one that died the ranks tell each other."""
-    return "heartbeat" not in record.getMessage()
 
 
 def _with_client(group: Group, stop_watching: Any) -> Iterator[Any]:

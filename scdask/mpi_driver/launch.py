@@ -27,7 +27,7 @@ HAS_MPI = find_spec("mpi4py") is not None
 
 # Variables in which a launcher says how many processes it launched. SLURM_NTASKS is none: a batch script has it too.
 RANKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")  # variables by which a launcher tells a process its rank
-LAST_TURN = 5  # seconds
+LAST_TURN = 6  # seconds
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
@@ -69,7 +69,7 @@ def start_seconds() -> float:
 
 def turn_of(rank: int) -> int:
     """The seconds that a rank leaves to lower ones, which see the same, to say so and end the job."""
-    return min(rank, LAST_TURN)
+    return min(2 * rank, LAST_TURN)
 
 
 def _settle_network() -> None:

@@ -25,7 +25,7 @@ from .addresses import address_here
 from .credentials import shared_credentials
 from .ending import end_job, exit_code, watch_threads
 from .group import group_of
-from .launch import start_seconds
+from .launch import start_seconds, turn_of
 from .session import MPISession
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .group import Group
 
 CLOSE_SECONDS = 20
+LOST_SCHEDULER_SECONDS = 3
 OPEN_FILES, OPEN_FILES_A_RANK = 100, 4  # of the scheduler's process
 RANK = "scdask-rank"  # what the scheduler knows of a worker beside what Dask tells it: its rank and host
 # Dask looks after itself seldom, because the cores of a rank belong to its program.
@@ -46,6 +47,7 @@ class RankWorker(Worker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         where = f"rank {kwargs['name']} on {socket.gethostname()}"
         super().__init__(*args, startup_information={RANK: lambda _: where}, **kwargs)
+        logging.getLogger("distributed.worker").addFilter(_is_no_heartbeat)
 
     def start_http_server(self, *args: Any, **kwargs: Any) -> None:
         """Start no server."""
@@ -54,6 +56,11 @@ class RankWorker(Worker):  # type: ignore[misc]
         """Close the worker."""
         closed: str | None = await super().close(*args, executor_wait=executor_wait, **kwargs)
         return closed
+
+
+def _is_no_heartbeat(record: logging.LogRecord) -> bool:
+    """Leave out that a heartbeat met a scheduler which closes or is lost, since the ranks tell each other."""
+    return "heartbeat" not in record.getMessage()
 
 
 class Watch(SchedulerPlugin):  # type: ignore[misc]
@@ -252,14 +259,15 @@ class _Cluster:
         self.scheduler: Any = None
         self.watch: Watch | None = None
         self.worker: Any = None
+        self.root = ""  # the rank that has the scheduler, and its host
 
     def start(self, where: dict[str, Any], threads: int, memory: Any) -> None:
-        def scheduler() -> str | None:
+        def scheduler() -> tuple[str, str] | None:
             if self.group.rank == 0:
                 allow_connections(self.group.size)
                 with _listening(where):
                     self.scheduler = self.loop.run(self._start_scheduler(where), self.timeout)
-            return self.scheduler and str(self.scheduler.address)
+            return self.scheduler and (str(self.scheduler.address), str(self.group))
 
         def worker() -> str:
             options = {"nthreads": threads, "name": self.group.rank, "memory_limit": memory, **where}
@@ -271,7 +279,7 @@ class _Cluster:
             if self.group.rank == 0:
                 self._start_client(where["security"])
 
-        address = self.group.share("the start of the scheduler", scheduler, timeout=self.timeout)
+        address, self.root = self.group.share("the start of the scheduler", scheduler, timeout=self.timeout)
         self.session._workers = self.group.collect("the start of the workers", worker, timeout=self.timeout)
         self.group.meet("the start of the client", client, self.timeout)
 
@@ -293,7 +301,9 @@ class _Cluster:
     async def _watch(self, worker: Any) -> None:
         await worker.finished()
         if self.group.size > 1 and not self.closing:
-            end_job(1, f"the worker of {self.group} has stopped")
+            # Of a lost host the heart knows more, and may take a little longer.
+            await asyncio.sleep(LOST_SCHEDULER_SECONDS + turn_of(self.group.rank))
+            end_job(1, f"the worker of {self.group} has lost the scheduler, {self.root}")
 
     def _start_client(self, security: Any) -> None:
         client = self.session.client = Client(self.scheduler.address, security=security, timeout=self.timeout)
