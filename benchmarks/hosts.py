@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatch
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,11 +100,12 @@ def main():
 def rank(mode, phase, seconds, interface):
     """Run a mode; in a phase all ranks say that they are there, and the victim is late by some seconds."""
     note("pid")
-    import scdask.mpi_driver.batch
+    for module in ("mpi_driver.batch", "cluster", "cli.infer", "jobs.infer"):  # Imports are no part of a phase.
+        import_module(f"scdask.{module}")
     from scdask.mpi_driver.launch import load_mpi
 
-    if phase == "init":
-        be_late(seconds)
+    if phase in ("init", "network"):
+        be_late(seconds if phase == "init" else 0)
     if phase == "first":
         load_mpi()
         be_late(seconds)
@@ -377,17 +379,18 @@ def tried(case, logs):
             logs.mkdir(exist_ok=True, parents=True)
             (logs / str(case).replace("/", "-")).write_text(f"{ranks}\n{out}\n---\n{err}\n---\n{left}\n")
         lines = [line for line in err.splitlines() if line.strip() and not launchers_own(line)]
-        said = [line for line in lines if line.startswith(("scdask: ", "Error: "))]
+        if (case.phase, case.mode) == ("network", "session"):  # The program shows an error as Python does.
+            lines = [line for line in lines if line.startswith("scdask.errors.")]
+        said = [line for line in lines if line.startswith(("scdask: ", "scdask.errors.", "Error: "))]
         is_right = "right" in out or (case.mode == "infer" and code == 0 and is_local_result(place / "out"))
         return Result(case, spent, code, said, len(lines) - len(said), left, is_right)
 
 
 def wait_for(job, place, case):
     """The host and process of each rank, when all are in the phase."""
-    what = "pid" if case.phase == "network" else "there"
     by_client = case.mode in ("mpi-run", "infer") and case.phase in ("computing", "exchange", "end")
     end = time.monotonic() + LONG
-    while len(list(place.glob(f"{what}-*[0-9]"))) < (1 if by_client else 6):
+    while len(list(place.glob("there-*[0-9]"))) < (1 if by_client else 6):
         if time.monotonic() > end or job.poll() is not None:
             break
         time.sleep(0.1)
