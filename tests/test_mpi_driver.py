@@ -1,4 +1,5 @@
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -145,6 +146,7 @@ def test_a_session_alone_leaves_errors_to_python():
 
 # failures
 
+HERE = socket.gethostname()
 CAUGHT = {"raise": 1, "exit": 3, "message": 1, "interrupt": 130, "thread": 1}
 SHOWN = {"raise": "UnpicklableError: this and that", "message": "no more", "thread": "ZeroDivisionError"}
 
@@ -237,6 +239,26 @@ def test_a_killed_rank_ends_a_job_whose_launcher_does_not_care(command, rank):
         wait_for(job, "up", 3)
         rank_processes(job.mark)[rank].kill()
         assert finish(job).returncode != 0  # what the survivors say may be lost with the launcher
+
+
+def test_a_rank_that_is_stopped_ends_the_job():
+    with started(*fork(3, "failures.py", "wait", -1, patient=True), DASK_SCDASK__LOST_SECONDS=2) as job:
+        wait_for(job, "up", 3)
+        rank_processes(job.mark)[1].suspend()
+        done = finish(job)
+    assert done.returncode == 1
+    (sentence,) = [line for line in done.stderr.splitlines() if not line.startswith("Abort(")]
+    assert sentence.startswith(f"scdask: rank 2 on {HERE} has not heard rank 1 on {HERE} for 2 seconds: it is stopped")
+
+
+def test_a_job_that_is_suspended_as_a_whole_goes_on():
+    with started(*fork(2, "waiting.py", patient=True), DASK_SCDASK__LOST_SECONDS=4) as job:
+        wait_for(job, "waiting", 1)
+        for each in (psutil.Process.suspend, psutil.Process.resume):
+            for process in rank_processes(job.mark):
+                each(process)
+            time.sleep(6 if each is psutil.Process.suspend else 0)
+        assert finish(job).returncode == 0
 
 
 def wait_for(job, word, count):

@@ -65,6 +65,7 @@ def become_a_rank(request, connection):
     size = request["size"]
     os.environ.clear()
     os.environ.update(request["environment"])
+    sys.modules["dask.config"].refresh()  # It was read from the environment of the process that imported it.
     os.chdir(request["folder"])
     pipes = [socket.socketpair() for _ in range(size)]
     ranks = {}

@@ -71,8 +71,15 @@ What holds in both
 - All ranks call the same methods in the same order. A rank that is elsewhere is named in a WorldError.
 - What one rank raises in a call, every rank raises. An error that nobody catches, on any rank of several, ends the
   whole job with its exit code, and so does a rank that is killed, or that leaves while others wait for it. In a session
-  that holds for all threads of a rank, and for ranks that do not come in time. (Under `srun`, whose exit code is the
-  highest of all ranks, it may be 137.)
+  that holds for all threads of a rank. (Under `srun`, whose exit code is the highest of all ranks, it may be 137.)
+- A rank that falls silent ends the job with exit code 1, and a sentence that names it and its host. It is lost when the
+  next rank has not heard it for `scdask.lost-seconds`, an option of Dask, 30 by default: it is stopped, its host or a
+  cable is off, or a call of it holds Python's lock all that time. Ranks on a host that is cut off end as well, the last
+  of them after twice that. A network that is away for 20 seconds does no harm, nor does a job that is suspended as a
+  whole. For longer ones a session needs more of Dask's `distributed.comm.timeouts.tcp` too. 0 turns it off; it needs an
+  MPI that lets threads talk.
+- A rank that does not come ends the job too. The start of MPI, the first driver, and the start of a session each wait
+  for all ranks for `scdask.start-seconds`, 120 by default: give it more where some ranks read their data before.
 - N processes whose MPI does not know their launcher would each be alone, and do everything. They are told apart from a
   world of one, and refused.
 - A rank that waits leaves its core to others, where one in `MPI_Barrier` burns it.

@@ -124,7 +124,6 @@ def _on_dask_mpi(group: Group, threads: int | None, interface: str | None) -> It
     group.meet("a look at the dashboard", _load_dashboard if group.rank == 0 else lambda: None, timeout)
     stop_watching = watch_threads()
     if group.rank != CLIENT:
-        logging.getLogger("distributed.worker").addFilter(_is_no_heartbeat)
         _outlive_the_client()
     try:
         with preloaded(__name__), preloaded():
@@ -152,11 +151,6 @@ def _load_dashboard() -> None:
     """Load what the scheduler will need: from then on until it is there, dask-mpi burns the cores of the others."""
     with suppress(ImportError):  # Without Bokeh there is no dashboard.
         import_module("distributed.dashboard.scheduler")
-
-
-def _is_no_heartbeat(record: logging.LogRecord) -> bool:
-    """Leave out that a heartbeat met a scheduler which closes; of one that died the ranks tell each other."""
-    return "heartbeat" not in record.getMessage()
 
 
 def _with_client(group: Group, stop_watching: Any) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from zlib import crc32
 from ..errors import WorldError
 from .ending import FOREIGN, end_job, exit_code, flush, watch_errors
 from .heart import Heart
-from .launch import load_mpi
+from .launch import load_mpi, start_seconds, turn_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -174,7 +174,7 @@ class Group:
     def wait(self, request: Any, timeout: float | None = None, what: str = "") -> None:
         """Wait for a request of MPI without burning a core; end the job after `timeout` seconds."""
         try:
-            done = poll(request.Test, timeout)
+            done = poll(request.Test, None if timeout is None else timeout + turn_of(self.rank))
         except Exception as error:
             end_job(1, f"{self} lost the others at {what}: {error}")
         except BaseException as stopped:  # The others wait in the meeting that this rank leaves, or soon will.
@@ -262,7 +262,7 @@ def group_of(comm: Any = None) -> Group:
         raise WorldError(f"a group of ranks is an mpi4py.MPI.Intracomm, not {comm!r}")
     group: Group | None = comm.Get_attr(_attribute())
     if group is None:
-        group = Group(comm.Dup())
+        group = Group(_duplicate(comm))
         comm.Set_attr(_attribute(), group)
         if group.size > 1:
             if not _GROUPS:
@@ -275,6 +275,14 @@ def group_of(comm: Any = None) -> Group:
 
 
 _GROUPS: list[Group] = []
+
+
+def _duplicate(comm: Any) -> Any:
+    """A duplicate of a communicator; until the first has a heart, a limit of time stands for it."""
+    duplicate, request = comm.Idup()
+    limit = None if _GROUPS else start_seconds()
+    Group(comm).wait(request, limit, "the first meeting of all ranks")
+    return duplicate
 
 
 @cache

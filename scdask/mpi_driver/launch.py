@@ -27,6 +27,7 @@ HAS_MPI = find_spec("mpi4py") is not None
 
 # Variables in which a launcher says how many processes it launched. SLURM_NTASKS is none: a batch script has it too.
 RANKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")  # variables by which a launcher tells a process its rank
+LAST_TURN = 6  # seconds
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
@@ -66,6 +67,11 @@ def start_seconds() -> float:
     return float(dask.config.get("scdask.start-seconds", 120))
 
 
+def turn_of(rank: int) -> int:
+    """The seconds that a rank leaves to lower ones, which see the same, to say so and end the job."""
+    return min(2 * rank, LAST_TURN)
+
+
 def _settle_network() -> None:
     """Tell MPICH, before it loads, what it would get wrong."""
     if os.environ.get("MPI_LOCALNRANKS", "") == os.environ.get("PMI_SIZE"):
@@ -98,8 +104,13 @@ def _limited_start(n_launched: int) -> Iterator[None]:
         yield
         return
     limit = start_seconds()
-    name = next((f"rank {os.environ[name]}" for name in (*RANKS, "SLURM_PROCID") if name in os.environ), "a rank")
-    sentence = f"scdask: {name} on {socket.gethostname()} waited {limit:g} seconds for the start of MPI on all ranks\n"
+    rank = next((os.environ[name] for name in (*RANKS, "SLURM_PROCID") if name in os.environ), "")
+    name = f"rank {rank or '?'} on {socket.gethostname()}"
+    sentence = (
+        f"scdask: {name} waited {limit:g} seconds for the start of MPI on all ranks: one has not come, or the network "
+        "is lost\n"
+    )
+    turn = turn_of(int(rank)) if rank.isdigit() else 0
     ours, theirs = os.pipe()
     parent = os.getpid()
     with warnings.catch_warnings():
@@ -107,7 +118,7 @@ def _limited_start(n_launched: int) -> Iterator[None]:
         child = os.fork()
     if child == 0:
         os.close(theirs)
-        ready, _, _ = select.select([ours], [], [], limit)
+        ready, _, _ = select.select([ours], [], [], limit + turn)
         if not ready and os.getppid() == parent:
             os.write(2, sentence.encode())
             time.sleep(0.2)  # A launcher does not forward what it has not read before the end.

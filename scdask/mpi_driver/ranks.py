@@ -25,7 +25,7 @@ from .addresses import address_here
 from .credentials import shared_credentials
 from .ending import end_job, exit_code, watch_threads
 from .group import group_of
-from .launch import start_seconds
+from .launch import start_seconds, turn_of
 from .session import MPISession
 
 if TYPE_CHECKING:
@@ -34,13 +34,20 @@ if TYPE_CHECKING:
     from .group import Group
 
 CLOSE_SECONDS = 20
+LOST_SCHEDULER_SECONDS = 3
 OPEN_FILES, OPEN_FILES_A_RANK = 100, 4  # of the scheduler's process
+RANK = "scdask-rank"  # what the scheduler knows of a worker beside what Dask tells it: its rank and host
 # Dask looks after itself seldom, because the cores of a rank belong to its program.
 SELDOM = {"distributed.admin.tick.interval": "200ms", "distributed.worker.profile.interval": "100ms"}
 
 
 class RankWorker(Worker):  # type: ignore[misc]
     """A worker of a rank: it serves no HTTP, and does not wait for tasks that run when the job ends."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        where = f"rank {kwargs.get('name')} on {socket.gethostname()}"
+        super().__init__(*args, **{"startup_information": {RANK: lambda _: where}} | kwargs)
+        logging.getLogger("distributed.worker").addFilter(_is_no_heartbeat)
 
     async def start_unsafe(self) -> Any:
         """Start the worker without loading what would serve."""
@@ -56,6 +63,11 @@ class RankWorker(Worker):  # type: ignore[misc]
         return closed
 
 
+def _is_no_heartbeat(record: logging.LogRecord) -> bool:
+    """Leave out that a heartbeat met a scheduler which closes or is lost, since the ranks tell each other."""
+    return "heartbeat" not in record.getMessage()
+
+
 class Watch(SchedulerPlugin):  # type: ignore[misc]
     """Ends the job when a worker, or the client of the program, is lost, for launchers that do not."""
 
@@ -65,10 +77,15 @@ class Watch(SchedulerPlugin):  # type: ignore[misc]
         self.scheduler = scheduler
         self.closing = False
         self.client: str | None = None
+        self.ranks: dict[str, str] = {}
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        """Remember whose worker it is."""
+        self.ranks[worker] = scheduler.workers[worker].extra.get(RANK, worker)
 
     def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
         """End the job, because a worker has left."""
-        self._end(f"the worker {worker} is lost")
+        self._end(f"the worker of {self.ranks.get(worker, worker)} is lost")
 
     def remove_client(self, scheduler: Any, client: str, **kwargs: Any) -> None:
         """End the job if the client that has left is the program's."""
@@ -247,14 +264,15 @@ class _Cluster:
         self.scheduler: Any = None
         self.watch: Watch | None = None
         self.worker: Any = None
+        self.root = ""  # the rank that has the scheduler, and its host
 
     def start(self, where: dict[str, Any], threads: int, memory: Any) -> None:
-        def scheduler() -> str | None:
+        def scheduler() -> tuple[str, str] | None:
             if self.group.rank == 0:
                 allow_connections(self.group.size)
                 with _listening(where):
                     self.scheduler = self.loop.run(self._start_scheduler(where), self.timeout)
-            return self.scheduler and str(self.scheduler.address)
+            return self.scheduler and (str(self.scheduler.address), str(self.group))
 
         def worker() -> str:
             options = {"nthreads": threads, "name": self.group.rank, "memory_limit": memory, **where}
@@ -266,7 +284,7 @@ class _Cluster:
             if self.group.rank == 0:
                 self._start_client(where["security"])
 
-        address = self.group.share("the start of the scheduler", scheduler, timeout=self.timeout)
+        address, self.root = self.group.share("the start of the scheduler", scheduler, timeout=self.timeout)
         self.session._workers = self.group.collect("the start of the workers", worker, timeout=self.timeout)
         self.group.meet("the start of the client", client, self.timeout)
 
@@ -288,7 +306,9 @@ class _Cluster:
     async def _watch(self, worker: Any) -> None:
         await worker.finished()
         if self.group.size > 1 and not self.closing:
-            end_job(1, f"the worker of rank {self.group.rank} has stopped")
+            # Of a lost host the heart knows more, and may take a little longer.
+            await asyncio.sleep(LOST_SCHEDULER_SECONDS + turn_of(self.group.rank))
+            end_job(1, f"the worker of {self.group} has lost the scheduler, {self.root}")
 
     def _start_client(self, security: Any) -> None:
         client = self.session.client = Client(self.scheduler.address, security=security, timeout=self.timeout)

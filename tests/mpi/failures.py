@@ -39,6 +39,10 @@ def go_wrong(what):
     if what == "thread":
         threading.Thread(target=lambda: 1 / 0).start()
         time.sleep(100)
+    if what == "wait":
+        time.sleep(1000)
+    if what == "pause":
+        time.sleep(15)
     if what == "leave":
         sys.exit()
 
