@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from itertools import chain
 
 import click
 import numpy as np
@@ -14,13 +15,14 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from rich.console import Console
 
-from scdask import SCMLP
+from scdask import SCMLP, BitstreamError
 from scdask.cli import main
 from scdask.cli.bench import BUSY
 from scdask.cli.running import keep_open, refuse_ranks
 from scdask.computing import Place
 from scdask.jobs.bench import Case
-from scdask.jobs.infer import generators, run, settings
+from scdask.jobs.infer import generators, part_of, run, settings
+from scdask.jobs.inferences import most_cycles
 from scdask.limits import Limits
 from scdask.mpi_driver.launch import LAUNCHERS, RANKS
 
@@ -143,6 +145,77 @@ def test_predictions_are_those_of_each_setting(tmp_path, files, perceptron):
     assert rows == [[str(i), *map(str, row)] for i, row in enumerate(zip(right, *expected, strict=True))]
     found = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
     assert [r["accuracy"] for r in found] == [np.mean(np.array(labels) == right) for labels in expected]
+
+
+# parts, and what is left
+
+
+def written(folder):
+    """What results.json says, without the clock."""
+    report = json.loads((folder / "results.json").read_text())
+    for name in ("results", "early_exit"):
+        report[name] = [{key: r[key] for key in r if "second" not in key} for r in report[name]]
+    return {key: report[key] for key in report if "second" not in key}
+
+
+@pytest.mark.component("apps")
+def test_parts_are_put_together(tmp_path, files):
+    asked = [*files, "--sng", "sobol,lfsr", "--length", "16,64", "--repeat", 2, "--stop", "cycles=32"]
+    asked += ["--scheduler", "threads", "--out"]
+    call("infer", *asked, tmp_path / "whole", "--quiet")
+    assert "nor one of a part" in call("infer", *asked, tmp_path / "out", "--resume", expect=1)
+    assert not (tmp_path / "out").exists()
+    for number in (1, 2, 3):
+        said = call("infer", *asked, tmp_path / "out", "--part", f"{number}/3")
+        assert said.endswith("Once all 3 parts are done, --resume in place of --part puts them together.")
+        assert [path.name for path in (tmp_path / "out" / f"part-{number}-of-3").iterdir()] == ["results.json"]
+    (tmp_path / "out" / "part-2-of-3" / "results.json").unlink()  # It is done again.
+    call("infer", *asked, tmp_path / "out", "--resume", "--quiet")
+    assert written(tmp_path / "out") == written(tmp_path / "whole")
+    assert (tmp_path / "out" / "accuracy.png").is_file()
+    others = [*asked, tmp_path / "out", "--resume"]
+    assert "it has sobol, 16 cycles, seed 0, split, which is" in call("infer", *others, "--sng", "lfsr", expect=1)
+    (tmp_path / "out" / "results.json").write_text("{}")
+    assert "results.json is no results.json of scdask infer" in call("infer", *others, expect=1)
+    report = json.loads((tmp_path / "whole" / "results.json").read_text()) | {"scdask": "0.0"}
+    (tmp_path / "out" / "results.json").write_text(json.dumps(report))
+    assert "is of another job: its scdask is 0.0, not" in call("infer", *others, expect=1)
+    for options in (["--part", "1/3"], ["--resume"]):
+        said = call("infer", *asked, tmp_path / "out", "--predictions", tmp_path / "labels.csv", *options, expect=2)
+        assert "--predictions are those of a whole job" in said
+
+
+def test_each_part_has_about_as_many_cycles():
+    todo = settings(["sobol", "lfsr", "bernoulli"], [16, 64, (256, 1024)], "split", repeat=5)
+    parts = [part_of(todo, number, 4) for number in (1, 2, 3, 4)]
+    assert sorted(todo, key=repr) == sorted(chain(*parts), key=repr)
+    assert all(part == [setting for setting in todo if setting in part] for part in parts)
+    loads = [sum(most_cycles(setting.length) for setting in part) for part in parts]
+    assert max(loads) - min(loads) <= 1024
+
+
+@pytest.mark.component("apps")
+def test_a_job_that_was_killed_is_resumed(tmp_path, files, monkeypatch):
+    asked = [*files, "--sng", "sobol", "--length", "16,64", "--repeat", 3, "--scheduler", "threads", "--quiet", "--out"]
+    done = []
+
+    def two_of_them(*args, **options):
+        for result in run(*args, **options):
+            done.append(result)
+            yield result
+            if len(done) == 2:
+                assert written(tmp_path)["settings_left"] in (4, 5)  # It is written as it comes.
+                raise BitstreamError("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("scdask.jobs.infer.run", two_of_them)
+        call("infer", *asked, tmp_path, expect=1)
+    before = json.loads((tmp_path / "results.json").read_text())
+    call("infer", *asked, tmp_path, "--resume")
+    after = json.loads((tmp_path / "results.json").read_text())
+    assert (before["settings_left"], after["settings_left"]) == (4, 0)
+    assert before["results"] == after["results"][:2]  # with their seconds
+    assert len(after["results"]) == 6
 
 
 def test_what_a_job_runs_is_loaded_before_it_is_timed(perceptron, monkeypatch):

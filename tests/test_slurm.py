@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ import time
 import psutil
 import pytest
 from click.testing import CliRunner
-from mpirun import LIMIT, PROGRAMS, environment, family, launch
+from mpirun import LIMIT, PROGRAMS, environment, finish, launch, started
 
 from scdask import SchedulerError
 from scdask.cli import main
@@ -40,6 +41,7 @@ def test_a_script_says_what_it_was_asked_for(tmp_path, monkeypatch):
         "#SBATCH --job-name=scdask-infer",
         "#SBATCH --nodes=2",
         "#SBATCH --ntasks=8",
+        "#SBATCH --ntasks-per-node=4",
         "#SBATCH --cpus-per-task=4",
         "#SBATCH --time=1:00:00",
         "#SBATCH --mem=16G",
@@ -47,6 +49,7 @@ def test_a_script_says_what_it_was_asked_for(tmp_path, monkeypatch):
         "#SBATCH --account=me",
         "#SBATCH --signal=TERM@60",
         "#SBATCH --output=scdask-infer-%j.log",
+        "#SBATCH --no-requeue",
     ]
     assert lines.index("module load mpich") < lines.index("ulimit -c 0") < len(lines) - 1
     assert lines[-1] == (
@@ -59,6 +62,39 @@ def test_a_script_says_what_it_was_asked_for(tmp_path, monkeypatch):
 def test_another_launcher():
     script = batch_script(["train", "digits"], ntasks=4, limit="5", launcher="mpiexec")
     assert script.endswith(f"exec mpiexec -n 4 {sys.executable} -m scdask train digits --scheduler mpi\n")
+
+
+@pytest.mark.parametrize(("ntasks", "nodes", "most"), [(6, 3, 2), (7, 3, 3), (5, 4, 2), (3, 3, 1)])
+def test_ranks_are_spread_over_the_nodes(ntasks, nodes, most):
+    script = batch_script(["infer", "digits"], ntasks=ntasks, nodes=nodes, limit="5")
+    assert f"#SBATCH --ntasks-per-node={most}\n" in script
+    assert ("unset SLURM_NTASKS_PER_NODE" in script) == bool(ntasks % nodes)
+
+
+def test_an_array_that_may_be_requeued(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["--array", "8%2", "--requeue", "--exclusive", "--signal", 120, "--out", "the results"]
+    write("infer", "digits", "-n", 2, "-t", 5, *asked)
+    lines = (tmp_path / "infer.sbatch").read_text().splitlines()
+    directives = ("array=1-8%2", "requeue", "exclusive", "signal=TERM@120", "open-mode=append")
+    assert {f"#SBATCH --{directive}" for directive in (*directives, "output=scdask-infer-%A_%a.log")} <= set(lines)
+    assert "#SBATCH --no-requeue" not in lines
+    assert lines[-1].endswith(' --scheduler mpi --part "$SLURM_ARRAY_TASK_ID/8" $resume')
+    begun = tmp_path / "the results" / "part-3-of-8" / "results.json"
+    commands = "\n".join([*lines[:-1], 'echo "<$resume>"'])
+    for expected in ("<>", "<--resume>"):
+        done = subprocess.run(
+            ["bash", "-c", commands], env=os.environ | {"SLURM_ARRAY_TASK_ID": "3"}, capture_output=True
+        )
+        assert done.stdout.decode() == f"{expected}\n"
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        begun.touch()
+
+
+def test_what_shows_that_a_training_has_begun(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("train", "digits", "-n", 2, "-t", 5, "--requeue")
+    assert "[ ! -e trained/checkpoint.npz ]" in (tmp_path / "train.sbatch").read_text()
 
 
 def test_what_a_site_demands(tmp_path, monkeypatch):
@@ -92,11 +128,14 @@ def test_a_script_that_is_there_is_not_replaced_in_silence(tmp_path, monkeypatch
         ({"directives": ["#SBATCH --qos=debug"]}, "a directive is one option of sbatch, such as --exclusive, not '#S"),
         ({"directives": ["--exclusive\nrm x"]}, "a directive is one option"),
         ({"directives": [""]}, "a directive is one option"),
+        ({"limit": "1"}, "a time limit of 60 seconds leaves none before the signal, which comes 60 seconds earlier"),
+        ({"limit": "0-0:01", "grace": 300}, "a time limit of 60 seconds"),
+        ({"limit": "1:00:00", "grace": 3600}, "a time limit of 3600 seconds"),
     ],
 )
-def test_lines_that_slurm_would_not_see(given, message):
+def test_scripts_that_slurm_would_not_understand(given, message):
     with pytest.raises(SchedulerError, match=message):
-        batch_script(["infer", "digits"], ntasks=2, limit="5", **given)
+        batch_script(["infer", "digits"], **{"ntasks": 2, "limit": "5"} | given)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +158,17 @@ def test_lines_that_slurm_would_not_see(given, message):
         (["infer", "digits", "-n", 4, "-t", 5, "--workers", 2], "its ranks are the workers"),
         (["train", "digits", "-n", 4, "-t", 5, "--scheduler", "threads"], "takes no --scheduler"),
         (["infer", "digits", "-n", 2, "-N", 4, "-t", 5], "2 ranks cannot be on 4 nodes"),
+        (["infer", "digits", "-n", 4, "-t", 5, "--array", "1-8"], "is no number of jobs, such as 8 or 8%2"),
+        (["infer", "digits", "-n", 4, "-t", 5, "--array", 13], "12 settings cannot be 13 parts"),
+        (["infer", "digits", "-n", 4, "-t", 5, "--array", 2, "--resume"], "leave out --part and --resume"),
+        (
+            ["infer", "digits", "-n", 4, "-t", 5, "--requeue", "--predictions", "x.csv"],
+            "go with no --part and no --res",
+        ),
+        (["train", "digits", "-n", 4, "-t", 5, "--array", 2], "deals the settings of infer, and train has none"),
+        (["train", "digits", "-n", 4, "-t", 5, "--requeue", "--resume"], "the script itself adds --resume"),
+        (["run", "edges", __file__, "-n", 4, "-t", 5, "--requeue"], "run has nothing to go on from"),
+        (["infer", "digits", "-n", 4, "-t", 5, "--signal", 0], "0"),
     ],
 )
 def test_wrong_options(tmp_path, monkeypatch, args, message):
@@ -133,21 +183,44 @@ def test_no_slurm_here(tmp_path, monkeypatch):
         submit(tmp_path / "x.sbatch")
 
 
-# on a Slurm of one node
+def test_ctrl_c_is_left_to_the_job():
+    """Dask-jobqueue's import takes it."""
+    code = """if True:
+        import signal, threading
+        from scdask.cluster import slurm
+        before = signal.getsignal(signal.SIGINT)
+        slurm._jobqueue()
+        assert signal.getsignal(signal.SIGINT) is before
+        """
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# on a Slurm of three nodes
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
-    import one_node_slurm
+def cluster():
+    import hosts
 
-    with one_node_slurm.running(tmp_path_factory.mktemp("slurm")) as environment:
+    with hosts.running() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def slurm(cluster, tmp_path_factory):
+    import slurms
+
+    with slurms.running(tmp_path_factory.mktemp("slurm"), cluster) as environment:
         os.environ |= environment
-        yield
+        yield cluster
         for name in environment:
             del os.environ[name]
 
 
-needs_slurm = [pytest.mark.slow, *(pytest.mark.component(name) for name in ("slurm", "mpi", "apps"))]
+needs_slurm = [pytest.mark.slow, *(pytest.mark.component(name) for name in ("slurm", "hosts", "mpi", "apps"))]
+NODES = ["--nodes", "3"]
+# MPICH's lines get too long for the PMI of Slurm 22.05 with its other network module.
+NETWORK = {"MPIR_CVAR_CH4_NETMOD": "ofi"}
 
 
 def on_slurm(test):
@@ -156,109 +229,150 @@ def on_slurm(test):
     return test
 
 
-def submitted(folder, *args):
-    """What `scdask sbatch` prints. The job has its environment, and outlives it."""
-    command = ["scdask", "sbatch", *map(str, args)]
-    options = {"cwd": folder, "env": environment(), "capture_output": True, "text": True, "timeout": LIMIT}
-    done = subprocess.run(command, **options)
+def done_on(cluster, host, *command, **options):
+    """A command that has to succeed."""
+    options = {"env": environment(), "capture_output": True, "text": True, "timeout": LIMIT} | options
+    done = subprocess.run([str(part) for part in cluster.on(host, *command)], **options)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def state_of(job):
-    shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=True).stdout
+def submitted(cluster, folder, *args, **env):
+    """The id of a job of `scdask sbatch`. The job has its environment, and outlives it."""
+    said = done_on(cluster, "h0", "scdask", "sbatch", *args, "--submit", cwd=folder, env=environment() | NETWORK | env)
+    return re.search(r"Submitted: job (\d+)", said)[1]
+
+
+def state_of(cluster, job):
+    shown = done_on(cluster, "h0", "scontrol", "show", "job", job)
     return re.search(r"JobState=(\S+)", shown)[1], re.search(r"ExitCode=(\S+)", shown)[1]
 
 
-def wait_for_end(job, limit=120):
+def wait_until(condition, limit=LIMIT, every=0.2):
     end = time.monotonic() + limit
-    while state_of(job)[0] in ("PENDING", "RUNNING", "COMPLETING"):
-        assert time.monotonic() < end, state_of(job)
-        time.sleep(0.2)
-    return state_of(job)
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(every)
+    return found
 
 
-def accuracies(folder):
-    return [r["accuracy"] for r in json.loads((folder / "results.json").read_text())["results"]]
+def end_of(cluster, job):
+    """The state and exit code of a job at its end; nothing of it is left on any node."""
+    going_on = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED")
+    wait_until(lambda: state_of(cluster, job)[0] not in going_on)
+    wait_until(lambda: not [line for line in cluster.processes() if "python" in line], 15)
+    return state_of(cluster, job)
+
+
+def results(folder):
+    """Without what the clock says."""
+    return [
+        {name: value for name, value in result.items() if "second" not in name}
+        for result in json.loads((folder / "results.json").read_text())["results"]
+    ]
 
 
 @pytest.fixture(scope="module")
-def local_accuracies(tmp_path_factory):
+def local_results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("local")
     result = CliRunner().invoke(main, [*INFER, "--out", str(folder), "--scheduler", "threads"])
     assert result.exit_code == 0, result.output
-    return accuracies(folder)
+    return results(folder)
 
 
 @on_slurm
-@pytest.mark.parametrize("launcher", ["srun", "mpiexec"])
-def test_submit_and_read_the_results(tmp_path, local_accuracies, launcher):
-    resources = ["--ntasks", 4, "--time", 5, "--launcher", launcher, "--mpi", "pmi2"]
-    output = submitted(tmp_path, *INFER, *resources, "--out", "batch", "--submit")
-    job = re.search(r"Submitted: job (\d+)", output)[1]
-    assert wait_for_end(job) == ("COMPLETED", "0:0")
+@pytest.mark.parametrize(("launcher", "ntasks"), [("srun", 6), ("mpiexec", 4)])
+def test_submit_and_read_the_results(slurm, tmp_path, local_results, launcher, ntasks):
+    resources = [*NODES, "--ntasks", ntasks, "--time", 15, "--launcher", launcher, "--mpi", "pmi2"]
+    job = submitted(slurm, tmp_path, *INFER, *resources, "--out", "batch")
+    assert end_of(slurm, job) == ("COMPLETED", "0:0")
     assert (tmp_path / f"scdask-infer-{job}.log").read_text() == ""
-    assert accuracies(tmp_path / "batch") == local_accuracies
+    assert results(tmp_path / "batch") == local_results
 
 
-def start_long_job(folder, launcher, mark):
+def start_long_job(cluster, folder, launcher):
     """Submit a job that goes on for hours, and wait until it computes."""
-    os.environ["SCDASK_TEST"] = mark
-    try:
-        resources = ["--ntasks", "4", "--time", "5", "--launcher", launcher, "--mpi", "pmi2", "--submit"]
-        command = [sys.executable, "-m", "scdask", "sbatch", *LONG, *resources]
-        job = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.split()[-1]
-    finally:
-        del os.environ["SCDASK_TEST"]
+    resources = [*NODES, "--ntasks", 3, "--time", 15, "--launcher", launcher, "--mpi", "pmi2"]
+    job = submitted(cluster, folder, *LONG, *resources)
     log = folder / f"scdask-infer-{job}.log"
-    end = time.monotonic() + 120
-    while not log.exists() or "Dask dashboard" not in log.read_text():
-        assert time.monotonic() < end, state_of(job)
-        time.sleep(0.2)
-    time.sleep(3)
-    assert state_of(job)[0] == "RUNNING"
-    assert len(family(mark)) > 4
+    wait_until(lambda: list(folder.glob("results/results.json")))
+    assert {line[:2] for line in cluster.processes() if "--scheduler mpi" in line} == {"h1", "h2", "h3"}
     return job, log
 
 
-def nothing_is_left(mark):
-    _, alive = psutil.wait_procs(family(mark), timeout=15)
-    return not alive
-
-
 def only_a_part_is_written(folder):
-    """Whether a job has left no results, or those of its first settings, as far as it came."""
-    files = list(folder.glob("results/*"))
-    return all(file.name == "results.json" and json.loads(file.read_text())["settings_left"] for file in files)
+    """Whether a job has left the results of its first settings, as far as it came."""
+    (file,) = folder.glob("results/*")
+    return file.name == "results.json" and json.loads(file.read_text())["settings_left"]
 
 
 @on_slurm
-def test_cancel(tmp_path):
-    mark = f"cancel-{os.getpid()}"
-    job, log = start_long_job(tmp_path, "mpiexec", mark)
-    subprocess.run(["scancel", job], check=True)
-    assert wait_for_end(job)[0] == "CANCELLED"
-    assert nothing_is_left(mark)
-    assert {path.name for path in tmp_path.iterdir()} - {"results"} == {"infer.sbatch", log.name}
+def test_cancel(slurm, tmp_path):
+    job, log = start_long_job(slurm, tmp_path, "mpiexec")
+    done_on(slurm, "h0", "scancel", job)
+    assert end_of(slurm, job)[0] == "CANCELLED"
+    assert {path.name for path in tmp_path.iterdir()} == {"infer.sbatch", log.name, "results"}
     assert only_a_part_is_written(tmp_path)
 
 
 @on_slurm
-def test_the_signal_before_the_time_limit(tmp_path):
+def test_the_signal_before_the_time_limit(slurm, tmp_path):
     """What --signal=TERM@60 has Slurm do."""
-    mark = f"term-{os.getpid()}"
-    job, log = start_long_job(tmp_path, "srun", mark)
-    subprocess.run(["scancel", "--signal=TERM", job], check=True)
-    assert wait_for_end(job) == ("FAILED", "143:0")
-    assert nothing_is_left(mark)
+    job, log = start_long_job(slurm, tmp_path, "srun")
+    done_on(slurm, "h0", "scancel", "--signal=TERM", job)
+    assert end_of(slurm, job) == ("FAILED", "143:0")
     assert "Stopped by SIGTERM." in log.read_text()
     assert only_a_part_is_written(tmp_path)
 
 
 @on_slurm
+def test_an_array_of_which_a_job_is_requeued(slurm, tmp_path):
+    """It goes on from what it has, and the parts give what one job does."""
+    job = ["infer", "digits", "--sng", "sobol", "--length", "2048,64", "--repeat", 16, "--quiet"]
+    ids = submitted(slurm, tmp_path, *job, "--ntasks", 1, "--time", 5, "--array", 2, "--requeue", "--mpi", "pmi2")
+    first = tmp_path / "results" / "part-1-of-2" / "results.json"
+    wait_until(first.exists)
+    done_on(slurm, "h0", "scontrol", "requeue", f"{ids}_1")
+    before = json.loads(first.read_text())
+    for part in (1, 2):
+        assert end_of(slurm, f"{ids}_{part}") == ("COMPLETED", "0:0")
+    after = json.loads(first.read_text())
+    assert 0 < len(before["results"]) < len(after["results"]) == 16
+    kept = [result for result in after["results"] if result in before["results"]]
+    assert len(kept) == len(before["results"])  # with their seconds
+    for args in (["--resume"], ["--out", "whole"]):
+        command = ["scdask", *map(str, job), "--scheduler", "threads", *args]
+        subprocess.run(command, cwd=tmp_path, env=environment(), check=True)
+    assert results(tmp_path / "results") == results(tmp_path / "whole")
+    assert (tmp_path / "results" / "accuracy.png").is_file()
+
+
+@on_slurm
+def test_a_folder_that_a_node_lacks(slurm, tmp_path):
+    slurm.do("own", "h2", tmp_path)
+    try:
+        job = submitted(slurm, tmp_path, *INFER, *NODES, "--ntasks", 6, "--time", 5)
+        assert end_of(slurm, job)[0] == "FAILED"
+        log = (tmp_path / f"scdask-infer-{job}.log").read_text()
+        assert f"h2 does not share the folder {tmp_path}, or lacks the environment of " in log
+        assert log.count("does not share") == 1
+        assert not list(tmp_path.glob(".scdask-*"))
+        slurm.do("own", "h1", tmp_path)
+        command = slurm.on("h0", "scdask", *INFER, "--scheduler", "slurm", "--workers", "2", "--threads", "4")
+        done = launch(*command, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "no worker has come of jobs that have ended" in done.stderr
+        assert "FAILED on h1" in done.stderr
+        assert f"and the folder {tmp_path}, in which the workers find their credentials" in done.stderr
+    finally:
+        for host in ("h1", "h2"):
+            subprocess.run(slurm.on(host, "umount", tmp_path), check=False)
+
+
+@on_slurm
 @pytest.mark.parametrize("program", ["driver.py", "session.py"])
-def test_srun(program):
-    done = launch("srun", "-n", 3, "--mpi=pmi2", sys.executable, PROGRAMS / program)
+def test_srun(slurm, program):
+    done = launch(*slurm.on("h0", "srun", "-n", 3, "--mpi=pmi2", sys.executable, PROGRAMS / program))
     assert done.returncode == 0
     assert done.stdout.count("fine") == 3
 
@@ -268,46 +382,76 @@ def test_srun(program):
     ("what", "culprit"),
     [("raise", 1), ("kill", 0)],
 )
-def test_failures_under_srun(what, culprit):
+def test_failures_under_srun(slurm, what, culprit):
     """Without --kill-on-bad-exit; the exit code of srun is the highest of all ranks."""
-    done = launch("srun", "-n", 3, "--mpi=pmi2", sys.executable, PROGRAMS / "failures.py", what, culprit)
+    program = [sys.executable, PROGRAMS / "failures.py", what, culprit]
+    done = launch(*slurm.on("h0", "srun", "-n", 3, "--mpi=pmi2", *program))
     assert "done" not in done.stdout
     assert done.returncode != 0
 
 
 @on_slurm
-def test_a_script_that_dies_under_srun():
+def test_a_script_that_dies_under_srun(slurm):
     import mpirun
 
     command = ["srun", "-n", 4, "--mpi=pmi2", "scdask", "mpi-run", PROGRAMS / "script.py", "wait"]
-    with mpirun.started(*command) as job:
+    with mpirun.started(*slurm.on("h0", *command)) as job:
         assert "up" in job.stdout.readline()
         mpirun.rank_processes(job.mark)[1].kill()
         assert mpirun.finish(job, 100).returncode != 0
 
 
 @on_slurm
-def test_ranks_that_do_not_know_each_other_under_srun():
-    done = launch("srun", "-n", 2, "--mpi=none", sys.executable, "-c", "import scdask; scdask.MPIDriver()")
+def test_ranks_that_do_not_know_each_other_under_srun(slurm):
+    program = [sys.executable, "-c", "import scdask; scdask.MPIDriver()"]
+    done = launch(*slurm.on("h0", "srun", "-n", 2, "--mpi=none", *program))
     assert done.returncode == 1
     assert "one of 2 that were launched together" in done.stderr
 
 
 @on_slurm
-def test_a_batch_script_is_no_rank():
+def test_a_batch_script_is_no_rank(slurm):
     """Slurm says the number of tasks there too."""
     command = f"{sys.executable} -c 'import scdask; print(scdask.MPIDriver().size)'"
-    done = launch("sbatch", "-n", 4, "--wait", "--output=/dev/null", f"--wrap={command}")
-    assert done.returncode == 0
+    done_on(slurm, "h0", "sbatch", "-n", 4, "--wait", "--output=/dev/null", f"--wrap={command}")
+
+
+WORKERS = ["--scheduler", "slurm", "--workers", "3", "--threads", "4", "--interface", "ib0"]  # one a node
 
 
 @on_slurm
-def test_workers_that_are_jobs(tmp_path, local_accuracies):
-    where = ["--scheduler", "slurm", "--workers", 2, "--interface", "lo"]
-    assert launch("scdask", *INFER, "--out", "slurm", *where, cwd=tmp_path).returncode == 0
-    assert accuracies(tmp_path / "slurm") == local_accuracies
-    assert not [path for path in tmp_path.rglob("*") if ".pem" in path.name or ".crt" in path.name]
-    end = time.monotonic() + 20
-    while subprocess.run(["squeue", "--noheader"], capture_output=True, check=True).stdout:
-        assert time.monotonic() < end
-        time.sleep(0.2)
+def test_workers_that_are_jobs(slurm, tmp_path, local_results):
+    done = launch(*slurm.on("h0", "scdask", *INFER, "--out", "slurm", *WORKERS), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert results(tmp_path / "slurm") == local_results
+    no_job_is_left(slurm, tmp_path)
+
+
+@on_slurm
+def test_ctrl_c_cancels_the_jobs_of_workers(slurm, tmp_path):
+    with started(*slurm.on("h0", "scdask", *LONG, *WORKERS), cwd=tmp_path) as job:
+        said = ""
+        while "Dask dashboard" not in said:
+            said = job.stderr.readline()
+            assert said, job.communicate()
+        wait_until(lambda: list(tmp_path.glob("results/results.json")))
+        assert "http://127.0.0.1:" in said
+        assert "@h0)" in said  # the line for ssh
+        for host in ("h1", "h2", "h3"):
+            heard = done_on(slurm, host, "ss", "--no-header", "--tcp", "--listening", "--numeric", "--processes")
+            ours = [line.split()[3] for line in heard.splitlines() if "python" in line]
+            assert ours
+            assert all(address.startswith("10.78.") for address in ours)
+        (program,) = psutil.Process(job.pid).children()  # of nsenter
+        program.send_signal(signal.SIGINT)
+        done = finish(job)
+        assert done.returncode == 130
+        assert "Stopped by SIGINT." in done.stderr
+        assert only_a_part_is_written(tmp_path)
+    no_job_is_left(slurm, tmp_path)
+
+
+def no_job_is_left(cluster, folder):
+    assert not [path for path in folder.rglob("*") if ".pem" in path.name or ".crt" in path.name]
+    wait_until(lambda: not done_on(cluster, "h0", "squeue", "--noheader"), 20)
+    wait_until(lambda: not [line for line in cluster.processes() if "python" in line], 15)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..progress import stderr_console
-from .infer import infer, require_inputs
+from .infer import folder_of, infer, refuse_predictions, require_inputs, settings_of
 from .options import FilePath, Matching
 from .run import run
 from .running import plain_errors, plain_os_errors, say, stoppable
@@ -20,6 +20,7 @@ SLURM_MEMORY = Matching("memory", r"\d+[KMGT]?")
 SLURM_GRES = Matching("list of resources", r"[\w.:,=/+-]+")
 SLURM_DIRECTIVE = Matching("option of sbatch", r"--?[^\s=-].*")
 SLURM_NAME = Matching("name", r"[\w.,@+-]+")
+SLURM_ARRAY = Matching("number of jobs, such as 8 or 8%2", r"[1-9]\d*(%[1-9]\d*)?")
 
 
 @click.command("mpi-run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -32,7 +33,7 @@ def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: 
 
     \b
     mpiexec -n 4 scdask mpi-run script.py --its options
-    srun -n 4 scdask mpi-run script.py --its options
+    srun -n 4 --kill-on-bad-exit=1 scdask mpi-run script.py --its options
 
     One rank runs SCRIPT with its ARGS, and finds the other ranks as the cluster of its `Client()`. Of three ranks or
     more, rank 0 is the scheduler, rank 1 runs the script, and the others are workers; of one or two, all are workers,
@@ -68,13 +69,34 @@ def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: 
 @click.option("-A", "--account", type=SLURM_NAME, help="Account that pays.")
 @click.option("-q", "--qos", type=SLURM_NAME, help="Quality of service.")
 @click.option("--gres", type=SLURM_GRES, help="Resources of each node, such as gpu:2.")
+@click.option("--exclusive", is_flag=True, help="Share the nodes with no other job.")
+@click.option(
+    "--array",
+    type=SLURM_ARRAY,
+    metavar="JOBS[%AT_ONCE]",
+    help="Deal the settings of infer to so many jobs, such as 8, or 8%2 to run two at a time; see below.",
+)
+@click.option(
+    "--signal",
+    "grace",
+    type=click.IntRange(1, 65535),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long before the time limit the job is to stop in order.",
+)
+@click.option(
+    "--requeue",
+    is_flag=True,
+    help="Let Slurm run infer or train again if it is preempted or a node is lost; see below.",
+)
 @click.option(
     "--directive",
     "directives",
     type=SLURM_DIRECTIVE,
     multiple=True,
     metavar="OPTION",
-    help="Any other option of sbatch, such as --directive=--exclusive; again for more.",
+    help="Any other option of sbatch, such as --directive=--reservation=mine; again for more.",
 )
 @click.option(
     "--launcher",
@@ -94,18 +116,39 @@ def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: 
 @click.option("--script", type=FilePath(dir_okay=False, path_type=Path), help="File to write; by default JOB.sbatch.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 @click.option("--submit", is_flag=True, help="Submit it too.")
-def sbatch(job: str, args: tuple[str, ...], script: Path | None, overwrite: bool, submit: bool, **options: Any) -> None:
+def sbatch(
+    job: str,
+    args: tuple[str, ...],
+    script: Path | None,
+    overwrite: bool,
+    submit: bool,
+    requeue: bool,
+    **options: Any,
+) -> None:
     """Write, and submit, a Slurm script that runs a job of scdask in MPI.
 
     \b
     scdask sbatch infer digits --repeat 3 -N 2 -n 8 -t 0:30:00 --submit
+    scdask sbatch infer digits --repeat 100 -n 4 -t 30 --array 8 --submit
 
     The job is infer, train or run, ARGS what it takes, without --scheduler and --workers. The script, infer.sbatch
     here, runs it with --scheduler mpi, in the environment of this command and the folder from which it is submitted.
     What is no option of sbatch goes to the job, whose options are tried at once.
 
-    A minute before the time limit Slurm sends the signal on which a job stops in order; a training leaves a checkpoint,
-    and --resume goes on from it.
+    All nodes must share that folder and the environment; a script for several nodes looks first, and names the node
+    that lacks one of them. The ranks are spread over the nodes evenly. Where srun cannot start the ranks of your MPI,
+    take --launcher mpiexec.
+
+    A minute before the time limit, or the seconds of --signal, Slurm sends the signal on which a job stops in order,
+    up to a minute earlier still; a training leaves a checkpoint, an inference the results it has, and --resume goes on
+    from it.
+
+    Without --requeue Slurm is told not to run a job again. With it a job that was preempted or lost a node begins
+    anew, goes on from what its folder holds, and appends to its log; so give each job an --out of its own.
+
+    With --array each job of infer does a part of the settings, dealt so that all take about as long, and writes to
+    a folder of its own, such as results/part-3-of-8. The same infer with --resume, and without --part, then puts them
+    together, and does what they have left.
     """
     with plain_errors():
         from .._files import write_whole
@@ -125,8 +168,11 @@ def sbatch(job: str, args: tuple[str, ...], script: Path | None, overwrite: bool
             )
         if job == "infer":
             require_inputs(given["dataset"], given["model"], given["data"], given["network"])
+        if options["array"]:
+            _check_array(job, given, int(options["array"].partition("%")[0]))
         path = script or Path(f"{job}.sbatch")
-        text = slurm.batch_script([job, *args], **options)
+        begun = _begun(job, given) if requeue else None
+        text = slurm.batch_script([job, *args], resume_from=begun, **options)
         with plain_os_errors(path.parent):
             if not overwrite and path.exists() and path.read_bytes() != text.encode():
                 raise click.UsageError(f"{path} is there already, and is another script: --overwrite replaces it")
@@ -134,3 +180,25 @@ def sbatch(job: str, args: tuple[str, ...], script: Path | None, overwrite: bool
         say(stderr_console(), f"Written: {path}")
         if submit:
             click.echo(f"Submitted: job {slurm.submit(path)}")
+
+
+def _check_array(job: str, given: dict[str, Any], parts: int) -> None:
+    """Raise a UsageError unless there is a setting for each job of an array."""
+    if job != "infer":
+        raise click.UsageError(f"--array deals the settings of infer, and {job} has none")
+    if given["part"] or given["resume"]:
+        raise click.UsageError("with --array the script says which --part a job does: leave out --part and --resume")
+    refuse_predictions(given["predictions"], (1, parts), resume=False)
+    settings_of(given, (1, parts))
+
+
+def _begun(job: str, given: dict[str, Any]) -> str:
+    """The file that shows that a job has begun."""
+    if job == "run":
+        raise click.UsageError("--requeue is for infer and train: run has nothing to go on from")
+    if given["resume"]:
+        raise click.UsageError("with --requeue the script itself adds --resume, once there is something to go on from")
+    if job == "infer":
+        refuse_predictions(given["predictions"], None, resume=True)
+        return str(folder_of(given["out"], given["part"]) / "results.json")
+    return str(given["out"] / ("fine-tuned.npz" if given["model"] else "checkpoint.npz"))

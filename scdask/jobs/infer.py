@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 import warnings
 from collections import defaultdict
@@ -49,6 +50,7 @@ __all__ = [
     "generators",
     "infer",
     "infer_early",
+    "part_of",
     "run",
     "score_name",
     "settings",
@@ -83,6 +85,16 @@ def early_settings(settings: Iterable[Setting], stops: Sequence[str]) -> list[Ea
     for rule in {s.stop: stop_rule(s) for s in early}.values():
         rule.points(most)  # Of too many cycles it is told at once.
     return early
+
+
+def part_of(settings: Sequence[Setting], number: int, parts: int) -> list[Setting]:
+    """Those of the settings that one of several jobs does, from 1 on, in their order: each has about as many cycles."""
+    dealt: dict[int, int] = {}
+    loads = [(0, job) for job in range(1, parts + 1)]
+    for index in sorted(range(len(settings)), key=lambda index: -most_cycles(settings[index].length)):
+        cycles, dealt[index] = loads[0]
+        heapq.heapreplace(loads, (cycles + most_cycles(settings[index].length), dealt[index]))
+    return [setting for index, setting in enumerate(settings) if dealt[index] == number]
 
 
 def generators(name: str, seed: int, n_layers: int) -> list[tuple[SNG, SNG]]:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import accumulate
+from math import isclose
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from .. import _html
+from .._files import refused_as
+from ..errors import BitstreamError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -226,6 +231,58 @@ def length_text(length: Length) -> str:
 def most_cycles(length: Length) -> int:
     """The length of the longest streams."""
     return max(length) if isinstance(length, tuple) else length
+
+
+def read_results(folder: Path, asked: Iterable[Setting], about: Mapping[str, Any]) -> dict[Setting, Any]:
+    """What results.json of a folder, and those of the parts in it, say of the settings that are asked for.
+
+    Parameters
+    ----------
+    folder : Path
+    asked : iterable of Setting
+    about : dict
+        What a results.json says first, such as the version of scdask and the name of the job.
+
+    Returns
+    -------
+    dict of Setting to Result or EarlyResult
+
+    Raises
+    ------
+    BitstreamError
+        If there is no such file, one is of another job, or has a setting that is not asked for.
+    """
+    settings, found = set(asked), {}
+    files = [folder / "results.json", *sorted(folder.glob("part-*-of-*/results.json"))]
+    files = [file for file in files if file.is_file()]
+    if not files:
+        raise BitstreamError(f"there is no {folder / 'results.json'} to resume from, nor one of a part")
+    for file in files:
+        with refused_as(f"{file} is no results.json of scdask infer"):
+            report = json.loads(file.read_text())
+            theirs = {name: report[name] for name in about}
+            results = [_read(Setting, Result, result) for result in report["results"]]
+            results += [_read(Early, EarlyResult, result) for result in report["early_exit"]]
+            for name, value in about.items():
+                same = isclose(value, theirs[name], rel_tol=1e-6) if name == "float_accuracy" else value == theirs[name]
+                if not same:
+                    raise BitstreamError(f"{file} is of another job: its {name} is {theirs[name]}, not {value}")
+            for setting, result in results:
+                if setting not in settings:
+                    of = f"{setting.sng}, {length_text(setting.length)} cycles, seed {setting.seed}, {setting.mode}"
+                    raise BitstreamError(f"{file} is of another job: it has {of}, which is not asked for")
+                found[setting] = result
+    return found
+
+
+def _read(setting: type[Setting], result: type[Any], told: dict[str, Any]) -> tuple[Setting, Any]:
+    """A setting and its result, as results.json tells them."""
+    values = {field.name: told[field.name] for field in fields(result)}
+    if isinstance(values["length"], list):
+        values["length"] = tuple(values["length"])
+    if "cycles_histogram" in values:
+        values["cycles_histogram"] = tuple(map(tuple, values["cycles_histogram"]))
+    return setting(**{field.name: values[field.name] for field in fields(setting)}), result(**values)
 
 
 def save_predictions(
