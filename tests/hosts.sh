@@ -91,7 +91,7 @@ ps_all() {
     for pid in "$dir"/h[1-9]*.pid; do
         local name; name=$(basename "$pid" .pid)
         [ -e "/proc/$(cat "$pid")" ] || { echo "$name: off"; continue; }
-        "$self" exec "$name" ps -e -o pid=,ppid=,stat=,etimes=,args= | grep -vE "sleep infinity|ps -e -o" | sed "s/^/$name: /" || true
+        "$self" exec "$name" ps -ww -e -o pid=,ppid=,stat=,etimes=,args= | grep -vE "sleep infinity|ps -ww -e -o" | sed "s/^/$name: /" || true
     done
 }
 

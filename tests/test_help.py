@@ -53,7 +53,7 @@ PAGES = {
     "scdask.machines": ("class Machine", "run(", "map_time(", "begin anew", "fewer rows of chunks than threads"),
     "scdask.layers": ("matmul(", "class SCSequential", "class SCMLP", "weights_0", "calibration inputs"),
     "scdask.manipulation": ("stack(", "concatenate(", "where(", "-1 is the last of them", "stream.bits[start:stop]"),
-    "scdask.mpi_driver": ("class MPIDriver", "mpi_session(", "mpiexec -n 4", "TLS", "Several hosts have never"),
+    "scdask.mpi_driver": ("class MPIDriver", "mpi_session(", "mpiexec -n 4", "TLS", "three hosts"),
     "scdask.plotting": ("plot_scc(", "plot_raster(", "Okabe"),
     "scdask.progress": ("track(", "30 seconds"),
     "scdask.snn": ("train(", "predict(", "to_scmlp(", "class Settings", "0.976"),

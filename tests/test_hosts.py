@@ -1,10 +1,12 @@
 """MPI jobs over three hosts of two ranks each."""
 
+import json
 import time
 
 import hosts
+import numpy as np
 import pytest
-from mpirun import PROGRAMS, finish, launch, rank_processes, started
+from mpirun import PROGRAMS, finish, forked, launch, started
 from test_mpi_driver import wait_for
 
 pytestmark = [pytest.mark.component("hosts"), pytest.mark.slow]
@@ -20,6 +22,34 @@ def test_driver_and_session(three):
     done = launch(*three.mpiexec(6, "python", PROGRAMS / "hosts.py"))
     assert done.returncode == 0
     assert done.stdout.count("fine") == 6
+
+
+INFER = "infer digits --sng sobol,lfsr --length 64 --quiet"
+TRAIN = "train digits --epochs 1 --hidden 20 --quiet"
+
+
+def commands(folder, scheduler):
+    both = f"{INFER} --out {folder}/i --scheduler {scheduler} then {TRAIN} --out {folder}/t --scheduler {scheduler}"
+    return PROGRAMS / "commands.py", *both.split()
+
+
+def found(folder):
+    """The accuracies of an inference, and the weights of a training."""
+    accuracies = [each["accuracy"] for each in json.loads((folder / "i" / "results.json").read_text())["results"]]
+    with np.load(folder / "t" / "weights.npz") as weights:
+        return accuracies, {name: weights[name].tobytes() for name in weights.files}
+
+
+@pytest.mark.component("jax")
+def test_infer_train_and_a_script(three, tmp_path):
+    """The jobs are the local ones, bit for bit."""
+    local = forked(1, *commands(tmp_path / "local", "threads"))
+    script = "then", "mpi-run", PROGRAMS / "script.py", "--its", "option"
+    done = launch(*three.mpiexec(6, "python", *commands(tmp_path / "mpi", "mpi"), *script))
+    assert (local.returncode, done.returncode, done.stderr) == (0, 0, "")
+    assert "up 4" in done.stdout
+    assert "done ['--its', 'option']" in done.stdout
+    assert found(tmp_path / "mpi") == found(tmp_path / "local")
 
 
 def job_on(three, lost_seconds, *arguments):
@@ -54,12 +84,3 @@ def test_a_cable_that_is_out_for_a_short_time_ends_nothing(three):
         done = finish(job)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("done") == 6
-
-
-def test_a_stopped_rank_ends_a_session(three):
-    with job_on(three, 6, "wait", -1) as job:
-        wait_for(job, "up", 6)
-        rank_processes(job.mark)[2].suspend()
-        done = finish(job)
-    assert done.returncode == 1
-    assert "scdask: rank 3 on h2 has not heard rank 2 on h2 for 6 seconds" in done.stderr

@@ -226,7 +226,7 @@ def test_mpi_that_does_not_start():
     done = launch(sys.executable, "-c", SILENT_LAUNCHER, "scdask", "mpi-check", "--timeout", 1)
     assert done.returncode == 1
     assert "rank 1 on" in done.stderr
-    assert "is after 1 seconds still at the start of MPI" in done.stderr
+    assert "waited 1 seconds for the start of MPI on all ranks" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -219,8 +219,6 @@ def slurm(cluster, tmp_path_factory):
 
 needs_slurm = [pytest.mark.slow, *(pytest.mark.component(name) for name in ("slurm", "hosts", "mpi", "apps"))]
 NODES = ["--nodes", "3"]
-# MPICH's lines get too long for the PMI of Slurm 22.05 with its other network module.
-NETWORK = {"MPIR_CVAR_CH4_NETMOD": "ofi"}
 
 
 def on_slurm(test):
@@ -239,7 +237,7 @@ def done_on(cluster, host, *command, **options):
 
 def submitted(cluster, folder, *args, **env):
     """The id of a job of `scdask sbatch`. The job has its environment, and outlives it."""
-    said = done_on(cluster, "h0", "scdask", "sbatch", *args, "--submit", cwd=folder, env=environment() | NETWORK | env)
+    said = done_on(cluster, "h0", "scdask", "sbatch", *args, "--submit", cwd=folder, env=environment() | env)
     return re.search(r"Submitted: job (\d+)", said)[1]
 
 
@@ -248,7 +246,7 @@ def state_of(cluster, job):
     return re.search(r"JobState=(\S+)", shown)[1], re.search(r"ExitCode=(\S+)", shown)[1]
 
 
-def wait_until(condition, limit=LIMIT, every=0.2):
+def wait_until(condition, limit=3 * LIMIT, every=0.2):
     end = time.monotonic() + limit
     while not (found := condition()):
         assert time.monotonic() < end
@@ -281,7 +279,7 @@ def local_results(tmp_path_factory):
 
 
 @on_slurm
-@pytest.mark.parametrize(("launcher", "ntasks"), [("srun", 6), ("mpiexec", 4)])
+@pytest.mark.parametrize(("launcher", "ntasks"), [("srun", 4), ("mpiexec", 3)])
 def test_submit_and_read_the_results(slurm, tmp_path, local_results, launcher, ntasks):
     resources = [*NODES, "--ntasks", ntasks, "--time", 15, "--launcher", launcher, "--mpi", "pmi2"]
     job = submitted(slurm, tmp_path, *INFER, *resources, "--out", "batch")

@@ -41,9 +41,9 @@ one with a certificate of its own, get no further than the handshake. They talk 
 ciphers of Python's OpenSSL: TLS_AES_256_GCM_SHA384 as a rule. The options of Dask `distributed.comm.tls.min-version`
 and `distributed.comm.tls.ciphers` demand others. Names of hosts are not compared: who has the key belongs to the job.
 
-Credentials are made for each job or block: a key of the curve P-256 (that of ``slurm`` is Dask's, RSA of 2048 bits),
-and a certificate that it signs itself. The certificate is dated for a year, but the key is gone with the job. Where the
-key is meanwhile:
+Credentials are made for each job or block: a key of the curve P-256, and a certificate that it signs itself. The
+certificate is dated for a year, and from a day ago, for hosts whose clocks are late; the key is gone with the job.
+Where the key is meanwhile:
 
 - ``local``, ``mpi``: in files in memory (``memfd``) of the processes of the job, which only the same user and root can
   open, under ``/proc``. It is on no disk, in no environment and on no command line. Where there are no such files, as

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
-from distributed import Client, Security, Status
+from distributed import Client, Status
 
 from .._extras import require
 from ..dashboard import preloaded
 from ..errors import SchedulerError
+from ..mpi_driver.credentials import new_security
 from ..mpi_driver.ranks import RankWorker, dashboard_of
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def slurm_cluster(workers: int | None, threads: int | None, interface: str | Non
                 processes=1,
                 memory=options["memory"] or "2 GiB",
                 interface=interface or options["interface"],
-                security=Security.temporary(),
+                security=new_security(),
                 shared_temp_directory=folder,
                 scheduler_options={"dashboard_address": "127.0.0.1:0"},
                 worker_extra_args=[

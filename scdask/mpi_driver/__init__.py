@@ -1,7 +1,7 @@
 """MPI jobs: Dask programs in their ranks, sessions that make ranks Dask workers, and plain scatter and gather.
 
-Several hosts have never been tested. The tests run MPICH on one host, under `mpiexec` and the `srun` of a Slurm of one
-node; Open MPI 5 was tried there by hand.
+The tests run MPICH on three hosts, which are namespaces of one machine, under `mpiexec` and the `srun` of a Slurm of
+three nodes. Machines that are really apart have not been tried; Open MPI 5 was tried by hand.
 
 `pip install "scdask[mpi]"` brings mpi4py, dask-mpi and cryptography. They use the MPI of your cluster; on a machine
 without one, `pip install mpich` puts a complete one, with `mpiexec`, into the environment.
@@ -89,8 +89,10 @@ TLS, and where a session listens
 The ranks of a session, and of a Dask program in MPI, talk TLS. The credentials are made for the job, travel sealed, and
 are on no disk, so nobody else can connect. If all ranks are on one host, scdask listens on its loopback device alone.
 On several hosts a rank listens on the network interface that `interface="ib0"` names, or at the address `host=`, and
-without them on all addresses of its host. The dashboard is on the loopback device of the scheduler's host; its address
-is printed, with the line for ssh to reach it from elsewhere. What a driver sends goes over MPI, as it is.
+without them at the address that its host has to the outside. If a rank cannot reach rank 0 there, that is a WorldError
+on every rank, which names it. MPI itself opens ports of its own. The dashboard is on the loopback device of the scheduler's host; its address
+is printed, with the line for ssh to reach it from elsewhere. What a driver sends goes over MPI, as it is. For
+administrators, `help(scdask.cluster.security)` says what listens where, and who can get in.
 
 Attributes
 ----------

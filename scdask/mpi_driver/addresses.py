@@ -33,17 +33,18 @@ def address_here(
     """
 
     def choose() -> str:
-        if host is None and interface is None and one_host:
-            return "127.0.0.1"
-        address = host or (_of_interface(group, interface) if interface else str(get_ip()))
+        try:
+            address = choose_address(host, interface, one_host)
+        except WorldError as error:
+            raise WorldError(f"{group}: {error}") from error
         loopback = False
         with suppress(ValueError):  # A name is looked up by who connects.
             loopback = ip_address(address).is_loopback
         if loopback and not one_host:
-            way = (
-                "choose a network with interface= or host=" if host is None and interface is None else "choose another"
+            raise WorldError(
+                f"{group} has the address {address}, which other hosts cannot reach: choose a network with interface= "
+                "or host="
             )
-            raise WorldError(f"{group} has the address {address}, which other hosts cannot reach: {way}")
         return address
 
     address: str = group.make("a look at the addresses", choose)
@@ -51,16 +52,26 @@ def address_here(
     return address
 
 
-def _of_interface(group: Group, interface: str) -> str:
-    """The IPv4 address of a network interface of this host."""
+def choose_address(host: str | None, interface: str | None, one_host: bool) -> str:
+    """The address of this host that is given by itself or by its network interface, or else the one to take.
+
+    Raises
+    ------
+    WorldError
+        If there is no such interface, or it has no IPv4 address.
+    """
     import psutil
 
-    there = psutil.net_if_addrs()
+    if host is not None:
+        return host
+    if interface is None:
+        return "127.0.0.1" if one_host else str(get_ip())
+    there = [name for _, name in socket.if_nameindex()]
     if interface not in there:
-        raise WorldError(f"{group} has no network interface {interface}, only {', '.join(there)}")
-    found = [each.address for each in there[interface] if each.family == socket.AF_INET]
+        raise WorldError(f"there is no network interface {interface}, only {', '.join(there)}")
+    found = [each.address for each in psutil.net_if_addrs().get(interface, ()) if each.family == socket.AF_INET]
     if not found:
-        raise WorldError(f"the network interface {interface} has no IPv4 address at {group}")
+        raise WorldError(f"the network interface {interface} has no IPv4 address")
     return str(found[0])
 
 

@@ -62,6 +62,15 @@ def load_mpi() -> Any:
     return mpi
 
 
+def rank_here() -> str:
+    """The rank of this process and its host, as its launcher knows them, before MPI does."""
+    return f"rank {_rank_of_launcher() or '?'} on {socket.gethostname()}"
+
+
+def _rank_of_launcher() -> str:
+    return next((os.environ[name] for name in (*RANKS, "SLURM_PROCID") if name in os.environ), "")
+
+
 def start_seconds() -> float:
     """The seconds in which all ranks of a job must be there: Dask's option scdask.start-seconds."""
     return float(dask.config.get("scdask.start-seconds", 120))
@@ -104,12 +113,11 @@ def _limited_start(n_launched: int) -> Iterator[None]:
         yield
         return
     limit = start_seconds()
-    rank = next((os.environ[name] for name in (*RANKS, "SLURM_PROCID") if name in os.environ), "")
-    name = f"rank {rank or '?'} on {socket.gethostname()}"
     sentence = (
-        f"scdask: {name} waited {limit:g} seconds for the start of MPI on all ranks: one has not come, or the network "
-        "is lost\n"
+        f"scdask: {rank_here()} waited {limit:g} seconds for the start of MPI on all ranks: one has not come, the "
+        "launcher is of another MPI, or a host does not reach the others\n"
     )
+    rank = _rank_of_launcher()
     turn = turn_of(int(rank)) if rank.isdigit() else 0
     ours, theirs = os.pipe()
     parent = os.getpid()

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import faulthandler
-import os
-import socket
-import subprocess
-import sys
 import tempfile
+import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import dask
+
 from ...errors import WorldError
+from ..addresses import choose_address, interface_of
+from ..ending import end_job
 from ..group import group_of
-from ..launch import RANKS
+from ..launch import rank_here, turn_of
 from .links import over_mpi, over_tls
-from .look import listening_address, look
+from .look import look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,47 +25,31 @@ if TYPE_CHECKING:
     from ..group import Group
     from .report import Report
 
-# The process that a Watch starts
-WATCHER = """
-import os, select, sys, time
-start, step = time.monotonic(), "its start"
-who, seconds = sys.argv[1], float(sys.argv[2])
-while select.select([0], [], [], max(0, start + seconds - time.monotonic()))[0]:
-    read = os.read(0, 4096).decode()
-    if not read:
-        sys.exit()
-    step = read.splitlines()[-1]
-print(f"scdask: {who} is after {seconds:g} seconds still at {step}", file=sys.stderr)
-"""
-
 
 class Watch:
-    """Ends this process with code 1 if it is not done after some seconds, and says where it is.
+    """Ends the job if it is not done after some seconds, and says where this rank is."""
 
-    This also works where MPI hangs without letting any Python run, as in its start.
-    """
-
-    def __init__(self, seconds: float, who: str) -> None:
+    def __init__(self, group: Group, seconds: float) -> None:
+        self.group = group
+        self.seconds = seconds
         self.end = time.monotonic() + seconds
         self.patience = seconds / 4  # for a connection
-        self._teller = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", WATCHER, who, str(seconds)], stdin=subprocess.PIPE, bufsize=0
-        )
-        self._nothing = os.open(os.devnull, os.O_WRONLY)
-        faulthandler.dump_traceback_later(seconds + 1, exit=True, file=self._nothing)
+        self.now_at = "its start"
+        self._timer = threading.Timer(seconds + turn_of(group.rank), self._tell)
+        self._timer.daemon = True
+        self._timer.start()
 
     def step(self, what: str) -> float:
         """Note what begins; gives the seconds that are left for it."""
-        assert self._teller.stdin
-        with suppress(OSError):  # It has told already.
-            self._teller.stdin.write(f"{what}\n".encode())
+        self.now_at = what
         return max(1.0, self.end - time.monotonic() - 1)
 
     def close(self) -> None:
         """Watch no more."""
-        faulthandler.cancel_dump_traceback_later()
-        os.close(self._nothing)
-        self._teller.communicate()
+        self._timer.cancel()
+
+    def _tell(self) -> None:
+        end_job(1, f"{self.group} is after {self.seconds:g} seconds still at {self.now_at}")
 
 
 def check(interface: str | None, timeout: float) -> tuple[int, list[Report]]:
@@ -92,15 +76,13 @@ def check(interface: str | None, timeout: float) -> tuple[int, list[Report]]:
     MissingBackendError
         If mpi4py is not installed.
     """
-    rank = next((os.environ[name] for name in (*RANKS, "SLURM_PROCID") if name in os.environ), "0")
-    who = f"rank {rank} on {socket.gethostname()}"
-    watch = Watch(timeout, who)
-    try:
-        watch.step("the start of MPI: its launcher is of another MPI or version, or a host does not reach the others")
+    with dask.config.set({"scdask.start-seconds": timeout}):
         try:
             group = group_of()
         except WorldError as error:
-            raise WorldError(f"{who}: {error}") from error
+            raise WorldError(f"{rank_here()}: {error}") from error
+    watch = Watch(group, timeout)
+    try:
         return group.rank, _check(group, interface, watch)
     finally:
         watch.close()
@@ -111,7 +93,8 @@ def _check(group: Group, interface: str | None, watch: Watch) -> list[Report]:
     share = group.share_of_host(timeout=watch.step("a look at the hosts"))
     mine.threads, mine.memory = share.threads, share.memory
     try:
-        mine.interface, mine.address = listening_address(interface, share.one_host)
+        mine.address = choose_address(None, interface, share.one_host)
+        mine.interface = interface or interface_of(mine.address)
     except (WorldError, OSError) as error:  # The name of this host may lead nowhere.
         mine.no_address = str(error)
     with _file_here(group.rank == 0) as name:

@@ -13,11 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-from distributed.utils import get_ip
-
 from ... import __version__
-from ...errors import WorldError
 from .report import Report
 
 if TYPE_CHECKING:
@@ -114,26 +110,3 @@ def _folder() -> str:
         return str(Path.cwd())
     except OSError:
         return "that was removed"
-
-
-def listening_address(interface: str | None, one_host: bool) -> tuple[str, str]:
-    """The name of the interface, and the IPv4 address, at which this rank listens.
-
-    Raises
-    ------
-    WorldError
-        If this host has no such interface, or the interface no such address.
-    """
-    addresses = {
-        name: [address.address for address in of_it if address.family == socket.AF_INET]
-        for name, of_it in psutil.net_if_addrs().items()
-    }
-    if interface is None:
-        address = "127.0.0.1" if one_host else get_ip()
-        return next((name for name, of_it in addresses.items() if address in of_it), "?"), address
-    names = [name for _, name in socket.if_nameindex()]
-    if interface not in names:
-        raise WorldError(f"there is no network interface {interface}, only {', '.join(names)}")
-    if not addresses.get(interface):
-        raise WorldError(f"the network interface {interface} has no IPv4 address")
-    return interface, addresses[interface][0]
