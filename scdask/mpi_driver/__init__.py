@@ -90,9 +90,9 @@ The ranks of a session, and of a Dask program in MPI, talk TLS. The credentials 
 are on no disk, so nobody else can connect. If all ranks are on one host, scdask listens on its loopback device alone.
 On several hosts a rank listens on the network interface that `interface="ib0"` names, or at the address `host=`, and
 without them at the address that its host has to the outside. If a rank cannot reach rank 0 there, that is a WorldError
-on every rank, which names it. MPI itself opens ports of its own. The dashboard is on the loopback device of the scheduler's host; its address
-is printed, with the line for ssh to reach it from elsewhere. What a driver sends goes over MPI, as it is. For
-administrators, `help(scdask.cluster.security)` says what listens where, and who can get in.
+on every rank, which names it. MPI itself opens ports of its own, and what a driver sends goes over it, as it is. The
+dashboard is on the loopback device of the scheduler's host; its address is printed, with the line for ssh to reach it
+from elsewhere. For administrators, `help(scdask.cluster.security)` says what listens where, and who can get in.
 
 Attributes
 ----------
