@@ -220,7 +220,9 @@ STEPS = {
 def scale(ranks, rounds):
     """What ranks cost that share the cores of this machine, forked from a process that has imported everything."""
     counts = [int(count) for count in ranks.split(",")]
-    found = [least_of(count, rounds) for count in counts]
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SCDASK_TEMPORARY"] = folder
+        found = [least_of(count, rounds) for count in counts]
     rows = []
     for name, what in [
         *STEPS.items(),
@@ -235,12 +237,11 @@ def scale(ranks, rounds):
 
 
 def least_of(ranks, rounds):
+    """The least of some rounds of each figure, on ranks that are forked as those of the tests are."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["SCDASK_TEMPORARY"] = os.environ.get("SCDASK_TEMPORARY", folder)
-        import mpirun
+    import mpirun
 
-        runs = [mpirun.forked(ranks, Path(__file__).resolve(), "scale-once", limit=900) for _ in range(rounds)]
+    runs = [mpirun.forked(ranks, Path(__file__).resolve(), "scale-once", limit=900) for _ in range(rounds)]
     found = [json.loads(run.stdout) for run in runs]
     return {name: min(each[name] for each in found) for name in found[0]}
 
