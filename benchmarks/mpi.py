@@ -337,8 +337,8 @@ def large_once(gibibytes):
         return back
 
     ways = {
-        "plain mpi4py": (plain_scatter, plain_gather),
         "MPIDriver": (lambda: driver.scatter_workload(whole), driver.gather_results),
+        "plain mpi4py": (plain_scatter, plain_gather),
     }
     seconds = {way: [np.inf, np.inf, 0, 0] for way in ways}
     for _ in range(2):
@@ -357,7 +357,8 @@ def large_once(gibibytes):
             peaks = driver.gather_results([peak])
             if comm.rank == 0:
                 least = [min(*pair) for pair in zip(seconds[way], times, strict=False)]
-                seconds[way] = [*least, peaks[0], peaks[1:].max()]
+                memory = seconds[way][2:] if seconds[way][2] else [peaks[0], peaks[1:].max()]  # A peak stays.
+                seconds[way] = [*least, *memory]
     if comm.rank == 0:
         first = seconds["plain mpi4py"]
         print(json.dumps([(way, *s[:2], s[0] / first[0], s[1] / first[1], *s[2:]) for way, s in seconds.items()]))
