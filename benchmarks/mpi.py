@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
@@ -183,8 +183,6 @@ def barrier(seconds):
 @click.argument("way")
 @click.argument("seconds", type=float)
 def barrier_once(way, seconds):
-    from contextlib import ExitStack
-
     from mpi4py import MPI
 
     from scdask import MPIDriver
@@ -226,6 +224,7 @@ def scale(ranks, rounds):
     rows = []
     for name, what in [
         *STEPS.items(),
+        *((f"root {name}", f"CPU s of rank 0: {what}") for name, what in STEPS.items()),
         ("idle", "CPU s a second, all idle"),
         ("root", "MiB of rank 0"),
         ("other", "MiB of another"),
@@ -261,17 +260,19 @@ def scale_once():
     @contextmanager
     def timed(name):
         driver.barrier()
-        begin = time.perf_counter()
+        begin, burnt = time.perf_counter(), time.process_time()
         yield
+        burnt = time.process_time() - burnt  # A rank that waits would burn more.
         driver.barrier()
-        seconds[name] = min(seconds.get(name, np.inf), time.perf_counter() - begin)
+        for key, value in ((name, time.perf_counter() - begin), (f"root {name}", burnt)):
+            seconds[key] = min(seconds.get(key, np.inf), value)
 
     def cpu():
         return driver.gather_results([sum(process.cpu_times()[:2])]).sum()
 
-    begin = time.perf_counter()
-    with mpi_session(quiet=True, threads=1) as mpi:
-        seconds["start"] = time.perf_counter() - begin
+    with ExitStack() as stack:
+        with timed("start"):
+            mpi = stack.enter_context(mpi_session(quiet=True, threads=1))
         whole = np.arange(mpi.size * 2**13).reshape(-1, 2**10) if mpi.rank == 0 else None
         for _ in range(3):
             with timed("barrier"):
