@@ -89,8 +89,8 @@ How many ranks
 Tried were up to 64 ranks, on one machine, and six on three hosts. Meetings of the ranks are reductions, credentials go
 down a tree, heartbeats go from rank to rank, and Dask's thin out to 200 a second. What grows with the ranks is at rank
 0: 0.6 MiB and 3 open files each (it raises `ulimit -n` as far as it may), and up to a millisecond of the scheduler for
-each task, of which `from_blocks`, `gather` and `local` have one or two a rank. So on paper, 1,000 ranks take 0.6 GiB and
-3,000 open files at rank 0, and a second or two for each of these calls; 10,000 ranks take ten times that. From some
+each task, of which `from_blocks`, `gather` and `local` have one or two a rank. So on paper, 1,000 ranks take 0.6 GiB
+and 3,000 open files at rank 0, and a second or two for each of these calls; 10,000 ranks take ten times that. From some
 hundreds of ranks on, or where tasks are short, open a session for each part of them:
 `mpi_session(MPI.COMM_WORLD.Split(rank // 256))`. An `MPIDriver` has no scheduler, and no such limit.
 
