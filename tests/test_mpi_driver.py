@@ -251,6 +251,13 @@ def test_a_rank_that_is_stopped_ends_the_job():
     assert sentence.startswith(f"scdask: rank 2 on {HERE} has not heard rank 1 on {HERE} for 2 seconds: it is stopped")
 
 
+def test_a_rank_that_has_ended_is_not_lost():
+    """Those of its row wait for a late rank of another, also where the program ends MPI itself."""
+    done = forked(4, "leaving.py", patient=True, DASK_SCDASK__LOST_SECONDS=2)
+    assert done.returncode == 0
+    assert done.stdout.count("done") == 4
+
+
 def test_a_job_that_is_suspended_as_a_whole_goes_on():
     with started(*fork(2, "waiting.py", patient=True), DASK_SCDASK__LOST_SECONDS=4) as job:
         wait_for(job, "waiting", 1)

@@ -267,7 +267,7 @@ def group_of(comm: Any = None) -> Group:
         if group.size > 1:
             if not _GROUPS:
                 watch_errors()
-                atexit.register(_end_together, os.getpid())
+                _end_in_time()
             _GROUPS.append(group)
             group.heart = Heart(comm.Dup())
             group.heart.start()
@@ -326,6 +326,15 @@ def _foreign(error: Exception, rank: int) -> Exception:
     return error
 
 
+def _end_in_time() -> None:
+    """Have the groups end together before MPI does, which a program may end itself: it first frees COMM_SELF."""
+    from mpi4py import MPI
+
+    pid = os.getpid()
+    atexit.register(_end_together, pid)
+    MPI.COMM_SELF.Set_attr(MPI.Comm.Create_keyval(delete_fn=lambda *_: _end_together(pid)), pid)
+
+
 def _end_together(pid: int) -> None:
     """Wait for the others at the end of the program; if they wait for this rank elsewhere, end the job."""
     from mpi4py import MPI
@@ -338,15 +347,16 @@ def _end_together(pid: int) -> None:
         found = array("q", State())
         mine = array("q", State(ended=group.size - group.rank))
         meetings.append((group, group.comm.Iallreduce(mine, found, MPI.MAX), found, mine))
+    _GROUPS.clear()
 
     def all_ended() -> bool:
-        for group, request, found, _ in meetings:
-            if not request.Test():
-                return False
-            if waiting := State(*found).waiting:
-                end_job(1, f"{group} has ended its program, but rank {group.size - waiting} waits for it")
-        return True
+        for meeting in list(meetings):
+            group, request, found, _ = meeting
+            if request.Test():
+                if waiting := State(*found).waiting:
+                    end_job(1, f"{group} has ended its program, but rank {group.size - waiting} waits for it")
+                group.heart.stop()  # The others stop now too: one of them may be in no other group, and go.
+                meetings.remove(meeting)
+        return not meetings
 
     poll(all_ended)
-    for group in _GROUPS:
-        group.heart.stop()

@@ -38,7 +38,6 @@ class Heart:
         self.lost = lost_seconds()
         self.ending = threading.Event()
         self.thread = threading.Thread(target=self._beat, name="scdask-heart", daemon=True)
-        self._stop_before_mpi()
 
     def start(self) -> None:
         """Begin to beat, if MPI lets threads talk."""
@@ -59,12 +58,6 @@ class Heart:
         self.ending.set()
         if self.thread.is_alive() and self.thread is not threading.current_thread():
             self.thread.join()
-
-    def _stop_before_mpi(self) -> None:
-        """A program may end MPI itself, which first deletes what its COMM_SELF has."""
-        from mpi4py import MPI
-
-        MPI.COMM_SELF.Set_attr(MPI.Comm.Create_keyval(delete_fn=lambda *_: self.stop()), self)
 
     def _beat(self) -> None:
         try:
