@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 
+import dask
 import numpy as np
 import psutil
 import pytest
@@ -125,6 +126,18 @@ def test_no_mpi_library(tmp_path):
     done = alone(tmp_path, "import scdask; scdask.MPIDriver()", MPI4PY_LIBMPI="/nowhere/libmpi.so")
     assert done.returncode == 1
     assert "WorldError: mpi4py finds no MPI library (" in done.stderr
+
+
+@pytest.mark.parametrize("seconds", ["soon", "nan", -5, 0, float("inf")])
+def test_a_start_that_has_no_seconds(seconds):
+    with dask.config.set({"scdask.start-seconds": seconds}), pytest.raises(WorldError, match="start-seconds is"):
+        mpi_session(quiet=True).__enter__()
+
+
+def test_a_program_that_has_ended_mpi(tmp_path):
+    done = alone(tmp_path, "from mpi4py import MPI\nimport scdask\nMPI.Finalize()\nscdask.MPIDriver()")
+    assert done.returncode == 1
+    assert "WorldError: the program has ended MPI" in done.stderr
 
 
 def test_a_session_that_is_closed():

@@ -196,7 +196,7 @@ class Group:
         self.meet("a look at the hosts", timeout=timeout)
         here = self._of_this_host()
         neighbours = here.meet("a look at a host", lambda: (self.rank, mine), timeout)
-        if here.size > 1:
+        if here is not self:
             here.comm.Free()
         cores = set().union(*(theirs for _, theirs in neighbours))
         workers = max(1, sum(rank >= first_worker for rank, _ in neighbours))
@@ -263,14 +263,14 @@ def group_of(comm: Any = None) -> Group:
     group: Group | None = comm.Get_attr(_attribute())
     if group is None:
         group = Group(_duplicate(comm))
-        comm.Set_attr(_attribute(), group)
         if group.size > 1:
             if not _GROUPS:
                 watch_errors()
                 _end_in_time()
-            _GROUPS.append(group)
             group.heart = Heart(comm.Dup())
             group.heart.start()
+            _GROUPS.append(group)
+        comm.Set_attr(_attribute(), group)
     return group
 
 

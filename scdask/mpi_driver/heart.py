@@ -8,9 +8,8 @@ import time
 import warnings
 from typing import Any
 
-import dask
-
 from .ending import end_job
+from .launch import seconds_of
 
 BEAT = 1.0  # seconds between two beats
 NAME = 64  # bytes of a beat: the name of the host
@@ -18,7 +17,7 @@ NAME = 64  # bytes of a beat: the name of the host
 
 def lost_seconds() -> float:
     """The seconds of silence after which a rank is lost: Dask's option scdask.lost-seconds; 0 is never."""
-    return float(dask.config.get("scdask.lost-seconds", 30))
+    return seconds_of("scdask.lost-seconds", 30)
 
 
 class Heart:
