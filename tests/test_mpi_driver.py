@@ -134,6 +134,14 @@ def test_a_start_that_has_no_seconds(seconds):
         mpi_session(quiet=True).__enter__()
 
 
+def test_hosts_to_listen_at():
+    with pytest.raises(WorldError, match=r"rank 0 on .*: nothing can listen at a\.\.b"):
+        mpi_session(host="a..b", quiet=True).__enter__()
+    if "::1" in [each.address for each in psutil.net_if_addrs().get("lo", ())]:
+        with mpi_session(host="::1", quiet=True) as mpi:
+            assert mpi.gather(mpi.scatter(np.arange(3)).sum()) == 3
+
+
 def test_a_program_that_has_ended_mpi(tmp_path):
     done = alone(tmp_path, "from mpi4py import MPI\nimport scdask\nMPI.Finalize()\nscdask.MPIDriver()")
     assert done.returncode == 1
