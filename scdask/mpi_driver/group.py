@@ -279,8 +279,8 @@ _GROUPS: list[Group] = []
 
 def _duplicate(comm: Any) -> Any:
     """A duplicate of a communicator; until the first has a heart, a limit of time stands for it."""
-    duplicate, request = comm.Idup()
     limit = None if _GROUPS else start_seconds()
+    duplicate, request = comm.Idup()
     Group(comm).wait(request, limit, "the first meeting of all ranks")
     return duplicate
 
