@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 
+import dask
 import numpy as np
 import psutil
 import pytest
@@ -125,6 +126,26 @@ def test_no_mpi_library(tmp_path):
     done = alone(tmp_path, "import scdask; scdask.MPIDriver()", MPI4PY_LIBMPI="/nowhere/libmpi.so")
     assert done.returncode == 1
     assert "WorldError: mpi4py finds no MPI library (" in done.stderr
+
+
+@pytest.mark.parametrize("seconds", ["soon", "nan", -5, 0, float("inf")])
+def test_a_start_that_has_no_seconds(seconds):
+    with dask.config.set({"scdask.start-seconds": seconds}), pytest.raises(WorldError, match="start-seconds is"):
+        mpi_session(quiet=True).__enter__()
+
+
+def test_hosts_to_listen_at():
+    with pytest.raises(WorldError, match=r"rank 0 on .*: nothing can listen at a\.\.b"):
+        mpi_session(host="a..b", quiet=True).__enter__()
+    if "::1" in [each.address for each in psutil.net_if_addrs().get("lo", ())]:
+        with mpi_session(host="::1", quiet=True) as mpi:
+            assert mpi.gather(mpi.scatter(np.arange(3)).sum()) == 3
+
+
+def test_a_program_that_has_ended_mpi(tmp_path):
+    done = alone(tmp_path, "from mpi4py import MPI\nimport scdask\nMPI.Finalize()\nscdask.MPIDriver()")
+    assert done.returncode == 1
+    assert "WorldError: the program has ended MPI" in done.stderr
 
 
 def test_a_session_that_is_closed():
@@ -249,6 +270,13 @@ def test_a_rank_that_is_stopped_ends_the_job():
     assert done.returncode == 1
     (sentence,) = [line for line in done.stderr.splitlines() if not line.startswith("Abort(")]
     assert sentence.startswith(f"scdask: rank 2 on {HERE} has not heard rank 1 on {HERE} for 2 seconds: it is stopped")
+
+
+def test_a_rank_that_has_ended_is_not_lost():
+    """Those of its row wait for a late rank of another, also where the program ends MPI itself."""
+    done = forked(4, "leaving.py", patient=True, DASK_SCDASK__LOST_SECONDS=2)
+    assert done.returncode == 0
+    assert done.stdout.count("done") == 4
 
 
 def test_a_job_that_is_suspended_as_a_whole_goes_on():

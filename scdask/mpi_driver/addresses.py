@@ -21,7 +21,7 @@ BACKLOG = 4096  # ranks that connect at the same time
 def address_here(
     group: Group, host: str | None, interface: str | None, one_host: bool, timeout: float | None = None
 ) -> str:
-    """The address at which this rank is to listen; call it on all ranks.
+    """The address at which this rank is to listen, that of IPv6 in brackets; call it on all ranks.
 
     It is that of `host` or of the network interface, or else 127.0.0.1 where all ranks are on one host, and the
     address of the host to the outside where they are on several.
@@ -49,7 +49,7 @@ def address_here(
 
     address: str = group.make("a look at the addresses", choose)
     _check_that_all_reach(group, address, timeout)
-    return address
+    return f"[{address}]" if ":" in address else address
 
 
 def choose_address(host: str | None, interface: str | None, one_host: bool) -> str:
@@ -92,8 +92,8 @@ def _check_that_all_reach(group: Group, address: str, timeout: float | None) -> 
         try:
             family, *_, place = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
             server = socket.create_server(place[:2], family=family, backlog=BACKLOG)
-        except OSError as error:
-            raise WorldError(f"nothing can listen at {address}: {error}") from error
+        except (OSError, UnicodeError) as error:  # The latter is for names that are none.
+            raise WorldError(f"{group}: nothing can listen at {address}: {error}") from error
         servers.append(server)
         return address, server.getsockname()[1], socket.gethostname()
 

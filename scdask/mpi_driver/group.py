@@ -196,7 +196,7 @@ class Group:
         self.meet("a look at the hosts", timeout=timeout)
         here = self._of_this_host()
         neighbours = here.meet("a look at a host", lambda: (self.rank, mine), timeout)
-        if here.size > 1:
+        if here is not self:
             here.comm.Free()
         cores = set().union(*(theirs for _, theirs in neighbours))
         workers = max(1, sum(rank >= first_worker for rank, _ in neighbours))
@@ -263,14 +263,14 @@ def group_of(comm: Any = None) -> Group:
     group: Group | None = comm.Get_attr(_attribute())
     if group is None:
         group = Group(_duplicate(comm))
-        comm.Set_attr(_attribute(), group)
         if group.size > 1:
             if not _GROUPS:
                 watch_errors()
-                atexit.register(_end_together, os.getpid())
-            _GROUPS.append(group)
+                _end_in_time()
             group.heart = Heart(comm.Dup())
             group.heart.start()
+            _GROUPS.append(group)
+        comm.Set_attr(_attribute(), group)
     return group
 
 
@@ -279,8 +279,8 @@ _GROUPS: list[Group] = []
 
 def _duplicate(comm: Any) -> Any:
     """A duplicate of a communicator; until the first has a heart, a limit of time stands for it."""
-    duplicate, request = comm.Idup()
     limit = None if _GROUPS else start_seconds()
+    duplicate, request = comm.Idup()
     Group(comm).wait(request, limit, "the first meeting of all ranks")
     return duplicate
 
@@ -326,6 +326,15 @@ def _foreign(error: Exception, rank: int) -> Exception:
     return error
 
 
+def _end_in_time() -> None:
+    """Have the groups end together before MPI does, which a program may end itself: it first frees COMM_SELF."""
+    from mpi4py import MPI
+
+    pid = os.getpid()
+    atexit.register(_end_together, pid)
+    MPI.COMM_SELF.Set_attr(MPI.Comm.Create_keyval(delete_fn=lambda *_: _end_together(pid)), pid)
+
+
 def _end_together(pid: int) -> None:
     """Wait for the others at the end of the program; if they wait for this rank elsewhere, end the job."""
     from mpi4py import MPI
@@ -338,15 +347,16 @@ def _end_together(pid: int) -> None:
         found = array("q", State())
         mine = array("q", State(ended=group.size - group.rank))
         meetings.append((group, group.comm.Iallreduce(mine, found, MPI.MAX), found, mine))
+    _GROUPS.clear()
 
     def all_ended() -> bool:
-        for group, request, found, _ in meetings:
-            if not request.Test():
-                return False
-            if waiting := State(*found).waiting:
-                end_job(1, f"{group} has ended its program, but rank {group.size - waiting} waits for it")
-        return True
+        for meeting in list(meetings):
+            group, request, found, _ = meeting
+            if request.Test():
+                if waiting := State(*found).waiting:
+                    end_job(1, f"{group} has ended its program, but rank {group.size - waiting} waits for it")
+                group.heart.stop()  # The others stop now too: one of them may be in no other group, and go.
+                meetings.remove(meeting)
+        return not meetings
 
     poll(all_ended)
-    for group in _GROUPS:
-        group.heart.stop()

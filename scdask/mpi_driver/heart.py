@@ -8,9 +8,8 @@ import time
 import warnings
 from typing import Any
 
-import dask
-
 from .ending import end_job
+from .launch import seconds_of
 
 BEAT = 1.0  # seconds between two beats
 NAME = 64  # bytes of a beat: the name of the host
@@ -18,7 +17,7 @@ NAME = 64  # bytes of a beat: the name of the host
 
 def lost_seconds() -> float:
     """The seconds of silence after which a rank is lost: Dask's option scdask.lost-seconds; 0 is never."""
-    return float(dask.config.get("scdask.lost-seconds", 30))
+    return seconds_of("scdask.lost-seconds", 30)
 
 
 class Heart:
@@ -38,7 +37,6 @@ class Heart:
         self.lost = lost_seconds()
         self.ending = threading.Event()
         self.thread = threading.Thread(target=self._beat, name="scdask-heart", daemon=True)
-        self._stop_before_mpi()
 
     def start(self) -> None:
         """Begin to beat, if MPI lets threads talk."""
@@ -59,12 +57,6 @@ class Heart:
         self.ending.set()
         if self.thread.is_alive() and self.thread is not threading.current_thread():
             self.thread.join()
-
-    def _stop_before_mpi(self) -> None:
-        """A program may end MPI itself, which first deletes what its COMM_SELF has."""
-        from mpi4py import MPI
-
-        MPI.COMM_SELF.Set_attr(MPI.Comm.Create_keyval(delete_fn=lambda *_: self.stop()), self)
 
     def _beat(self) -> None:
         try:

@@ -7,11 +7,13 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from math import isnan, nan
 from multiprocessing import current_process, parent_process
 from typing import TYPE_CHECKING, Any
 
@@ -42,16 +44,18 @@ def load_mpi() -> Any:
     n_launched = launched()
     if n_launched > 1 and "mpi4py.MPI" not in sys.modules:
         _settle_network()
-    try:
-        with _limited_start(n_launched):
+    with _limited_start(n_launched):
+        try:
             mpi: Any = require("mpi4py.MPI", "mpi")
-    except MissingBackendError:
-        if n_launched > 1:
-            raise
-        return None
-    except (ImportError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise WorldError(f"mpi4py finds no MPI library ({reason}); pip install mpich brings one") from error
+        except MissingBackendError:
+            if n_launched > 1:
+                raise
+            return None
+        except (ImportError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise WorldError(f"mpi4py finds no MPI library ({reason}); pip install mpich brings one") from error
+    if not mpi.Is_initialized() or mpi.Is_finalized():
+        raise WorldError(f"the program {'has ended MPI' if mpi.Is_finalized() else 'is to start MPI first'}")
     if mpi.COMM_WORLD.size < n_launched:
         library = " ".join(mpi.Get_library_version().partition("\n")[0].strip("\0").split())
         raise WorldError(
@@ -73,7 +77,31 @@ def _rank_of_launcher() -> str:
 
 def start_seconds() -> float:
     """The seconds in which all ranks of a job must be there: Dask's option scdask.start-seconds."""
-    return float(dask.config.get("scdask.start-seconds", 120))
+    seconds = seconds_of("scdask.start-seconds", 120)
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise WorldError(
+            f"Dask's option scdask.start-seconds is more than 0 and at most {threading.TIMEOUT_MAX:g} seconds, not "
+            f"{seconds:g}"
+        )
+    return seconds
+
+
+def seconds_of(option: str, default: float) -> float:
+    """The seconds that an option of Dask says.
+
+    Raises
+    ------
+    WorldError
+        If it says something else.
+    """
+    given = dask.config.get(option, default)
+    try:
+        seconds = float(given)
+    except (TypeError, ValueError):
+        seconds = nan
+    if isnan(seconds):
+        raise WorldError(f"Dask's option {option} is a number of seconds, not {given!r}")
+    return seconds
 
 
 def turn_of(rank: int) -> int:
@@ -125,13 +153,15 @@ def _limited_start(n_launched: int) -> Iterator[None]:
         warnings.simplefilter("ignore", DeprecationWarning)  # The child does nothing that other threads could disturb.
         child = os.fork()
     if child == 0:
-        os.close(theirs)
-        ready, _, _ = select.select([ours], [], [], limit + turn)
-        if not ready and os.getppid() == parent:
-            os.write(2, sentence.encode())
-            time.sleep(0.2)  # A launcher does not forward what it has not read before the end.
-            os.kill(parent, signal.SIGKILL)
-        os._exit(0)
+        try:
+            os.close(theirs)
+            ready, _, _ = select.select([ours], [], [], limit + turn)
+            if not ready and os.getppid() == parent:
+                os.write(2, sentence.encode())
+                time.sleep(0.2)  # A launcher does not forward what it has not read before the end.
+                os.kill(parent, signal.SIGKILL)
+        finally:
+            os._exit(0)
     os.close(ours)
     try:
         yield

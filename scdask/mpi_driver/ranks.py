@@ -196,7 +196,7 @@ def mpi_session(
 def _check(threads: Any, host: Any, interface: Any, memory_limit: Any, timeout: Any) -> None:
     if threads is not None and (not hasattr(threads, "__index__") or threads < 1):
         raise WorldError(f"a worker has at least one thread, not {threads!r}")
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= threading.TIMEOUT_MAX:
         raise WorldError(f"the timeout is a number of seconds, not {timeout!r}")
     for what, given in (("a host is an address", host), ("a network interface is a name", interface)):
         if not isinstance(given, str | None):
