@@ -43,8 +43,8 @@ def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: 
     data already takes `scdask.mpi_session` instead, one that only scatters and gathers `scdask.MPIDriver`.
 
     An error that nobody catches, on any rank, ends the whole job with its exit code. The ranks talk TLS, with
-    credentials that are made for the job and are on no disk. The dashboard is on the loopback device of its host; its
-    address is printed, with the line for ssh to reach it.
+    credentials that are made for the job and are on no disk. The dashboard is on the loopback device of the host of
+    the scheduler, at `Client().dashboard_link`.
 
     It needs pip install "scdask[mpi]" and the MPI of your cluster; on a machine without one, pip install mpich.
     """
@@ -74,7 +74,7 @@ def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: 
     "--array",
     type=SLURM_ARRAY,
     metavar="JOBS[%AT_ONCE]",
-    help="Deal the settings of infer to so many jobs, such as 8, or 8%2 to run two at a time; see below.",
+    help="Deal the settings of infer to so many jobs, such as 8, or 8%2 to run two at a time; see above.",
 )
 @click.option(
     "--signal",
@@ -88,7 +88,7 @@ def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: 
 @click.option(
     "--requeue",
     is_flag=True,
-    help="Let Slurm run infer or train again if it is preempted or a node is lost; see below.",
+    help="Let Slurm run infer or train again if it is preempted or a node is lost; see above.",
 )
 @click.option(
     "--directive",
@@ -141,10 +141,15 @@ def sbatch(
 
     A minute before the time limit, or the seconds of --signal, Slurm sends the signal on which a job stops in order,
     up to a minute earlier still; a training leaves a checkpoint, an inference the results it has, and --resume goes on
-    from it.
+    from it. Such a job is FAILED with exit code 143. An mpiexec that starts its ranks without srun does not hand the
+    signal on.
 
-    Without --requeue Slurm is told not to run a job again. With it a job that was preempted or lost a node begins
-    anew, goes on from what its folder holds, and appends to its log; so give each job an --out of its own.
+    Without --requeue Slurm is told not to run a job again. With it a job that lost a node, or was preempted, begins
+    anew, goes on from what its folder holds, and appends to its log; so give each job an --out of its own. Where a
+    preempted job is given time (GraceTime), it stops in order, as above: submit the same script again.
+
+    Other options of sbatch go through --directive, such as --directive=--mail-type=END. Of three ranks or more one is
+    the scheduler and one the client; the others are workers.
 
     With --array each job of infer does a part of the settings, dealt so that all take about as long, and writes to
     a folder of its own, such as results/part-3-of-8. The same infer with --resume, and without --part, then puts them

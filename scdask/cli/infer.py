@@ -194,12 +194,12 @@ class Part(click.ParamType):  # type: ignore[type-arg]
     "--predictions",
     type=FilePath(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write the labels that were predicted too, to a .csv or .npz file; see below.",
+    help="Write the labels that were predicted too, to a .csv or .npz file; see above.",
 )
 @click.option(
     "--part",
     type=Part(),
-    help="Do the Kth of N parts of the settings, in a folder of its own, as in the jobs of an array; see below.",
+    help="Do the Kth of N parts of the settings, in a folder of its own, as in the jobs of an array; see above.",
 )
 @click.option(
     "--resume",

@@ -127,7 +127,11 @@ def batch_script(
     lines += ["#SBATCH --exclusive"] if exclusive else []
     lines += [f"#SBATCH --{'requeue' if resume_from else 'no-requeue'}"]
     lines += [f"#SBATCH {directive}" for directive in directives]
-    commands = [f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH", *setup]
+    commands = [
+        "# The environment of scdask",
+        f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH",
+        *setup,
+    ]
     if nodes > 1:
         look = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--mpi=none", "--chdir=/"]
         look += ["sh", "-c", LOOK]
@@ -140,7 +144,9 @@ def batch_script(
         launch = ["srun", "--kill-on-bad-exit=1", f"--cpus-per-task={cpus_per_task}"]
         launch += [f"--mpi={mpi_type}"] if mpi_type else []
     if nodes > 1 and (launcher == "mpiexec" or ntasks % nodes):
-        commands += ["unset SLURM_NTASKS_PER_NODE  # srun, which mpiexec calls too, warns if it divides otherwise"]
+        commands += [
+            "unset SLURM_NTASKS_PER_NODE  # Otherwise srun, which mpiexec calls too, warns that ranks do not divide"
+        ]
     command = shlex.join([*launch, sys.executable, "-m", "scdask", *job, "--scheduler", "mpi"])
     if parts:
         command += f' --part "$SLURM_ARRAY_TASK_ID/{parts}"'
@@ -148,7 +154,11 @@ def batch_script(
         file = Path(resume_from)
         part = f'/part-"$SLURM_ARRAY_TASK_ID"-of-{parts}' if parts else ""
         begun = f"{shlex.quote(str(file.parent))}{part}/{shlex.quote(file.name)}"
-        commands += ["", f"resume=; [ ! -e {begun} ] || resume=--resume"]
+        commands += [
+            "",
+            "# After a requeue it goes on from what is there.",
+            f"resume=; [ ! -e {begun} ] || resume=--resume",
+        ]
         command += " $resume"
     return "\n".join(["#!/bin/bash", *lines, "", "set -eo pipefail", *commands, "", f"exec {command}", ""])
 

@@ -10,6 +10,8 @@ On a cluster, begin with `mpiexec -n 4 scdask mpi-check`: in a few seconds it sa
 
 Which one to take
 -----------------
+`help(scdask.mpi_session)` and `help(scdask.MPIDriver)` say what their parameters are.
+
 - `--scheduler mpi` of `scdask infer` and `scdask train`, `open_scheduler("mpi")`, or `scdask mpi-run` for any Dask
   script: for a program that knows nothing of MPI.
 - `mpi_session`: for an MPI program, whose ranks have their data already, or whose tasks talk MPI.
@@ -70,8 +72,8 @@ What holds in both
 ------------------
 - All ranks call the same methods in the same order. A rank that is elsewhere is named in a WorldError.
 - What one rank raises in a call, every rank raises. An error that nobody catches, on any rank of several, ends the
-  whole job with its exit code, and so does a rank that is killed, or that leaves while others wait for it. In a session
-  that holds for all threads of a rank. (Under `srun`, whose exit code is the highest of all ranks, it may be 137.)
+  whole job with its exit code. In a session that holds for all threads of a rank, and for `sys.exit(n)`. A rank that
+  leaves while others wait for it ends the job with 1, one that is killed with the code of the launcher, 9 or 137.
 - A rank that falls silent ends the job with exit code 1, and a sentence that names it and its host. It is lost when the
   next rank has not heard it for `scdask.lost-seconds`, an option of Dask, 30 by default: it is stopped, its host or a
   cable is off, or a call of it holds Python's lock all that time. Ranks on a host that is cut off end as well, the last
@@ -101,8 +103,9 @@ are on no disk, so nobody else can connect. If all ranks are on one host, scdask
 On several hosts a rank listens on the network interface that `interface="ib0"` names, or at the address `host=`, and
 without them at the address that its host has to the outside. If a rank cannot reach rank 0 there, that is a WorldError
 on every rank, which names it. MPI itself opens ports of its own, and what a driver sends goes over it, as it is. The
-dashboard is on the loopback device of the scheduler's host; its address is printed, with the line for ssh to reach it
-from elsewhere. For administrators, `help(scdask.cluster.security)` says what listens where, and who can get in.
+dashboard is on the loopback device of the scheduler's host; its address is printed, but by mpi-run, with the line for
+ssh to reach it from elsewhere. For administrators, `help(scdask.cluster.security)` says what listens where, and who can
+get in.
 
 Attributes
 ----------

@@ -73,7 +73,11 @@ def mpi_cluster(threads: int | None = None, interface: str | None = None) -> Ite
         start = _on_dask_mpi if group.size > 2 else _on_session
         try:
             with start(group, threads, interface) as client:
-                yield client, "{} (from elsewhere: {})".format(*dashboard_of(client))
+                dashboard, tunnel = dashboard_of(client)
+                with dask.config.set(
+                    {"distributed.dashboard.link": dashboard}
+                ):  # It is on loopback, wherever ranks listen.
+                    yield client, f"{dashboard} (from elsewhere: {tunnel})"
         finally:
             hush()
 

@@ -169,7 +169,9 @@ class Group:
         self.wait(self.comm.Iallgather(operation.encode()[:NAME].ljust(NAME), names), timeout, operation)
         there = [names[start : start + NAME].decode(errors="replace").strip() for start in range(0, len(names), NAME)]
         rank = next(rank for rank, name in enumerate(there) if name != there[0])
-        raise WorldError(f"all ranks do the same, but rank 0 is at {there[0]} and rank {rank} at {there[rank]}")
+        raise WorldError(
+            f"all ranks are to call the same, but rank 0 is at {there[0]} and rank {rank} at {there[rank]}"
+        )
 
     def wait(self, request: Any, timeout: float | None = None, what: str = "") -> None:
         """Wait for a request of MPI without burning a core; end the job after `timeout` seconds."""

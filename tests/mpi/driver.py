@@ -105,7 +105,7 @@ def errors(driver):
         for odd in (np.zeros((2, 3)), np.zeros(2), np.zeros((2, 2), "f4"), sc.encode(np.full((2, 2), 0.5), 64)):
             with pytest.raises(BitstreamError, match="do not fit"):
                 driver.gather_results(odd if driver.rank == 1 else np.zeros((2, 2)))
-        with pytest.raises(WorldError, match="all ranks do the same"):
+        with pytest.raises(WorldError, match="all ranks are to call the same"):
             driver.barrier() if driver.rank == 1 else driver.gather_results(np.zeros(2))
         with pytest.raises(WorldError, match="the same for all"):
             MPIDriver(root=driver.rank)

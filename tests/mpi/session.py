@@ -161,11 +161,11 @@ def errors(mpi):
     if mpi.size > 1:
         with pytest.raises(BitstreamError, match="do not fit"):
             mpi.from_blocks(np.zeros((2, mpi.rank)))
-        with pytest.raises(WorldError, match="all ranks do the same"):
+        with pytest.raises(WorldError, match="all ranks are to call the same"):
             mpi.barrier() if first else mpi.gather()
-        with pytest.raises(WorldError, match="all ranks do the same"):
+        with pytest.raises(WorldError, match="all ranks are to call the same"):
             mpi.barrier() if first else mpi.from_blocks(np.zeros(2))
-        with pytest.raises(WorldError, match="all ranks do the same"):
+        with pytest.raises(WorldError, match="all ranks are to call the same"):
             sc.MPIDriver().scatter_workload(np.zeros(2)) if first else mpi.scatter()
 
 

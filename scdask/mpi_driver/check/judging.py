@@ -280,4 +280,4 @@ def _doubts(reports: Sequence[Report]) -> Iterator[str]:
         if len(host) > len(cores := set().union(*(report.cores for report in host))) == _cores_of(host)
     ]
     for what, ranks in _merged(crowded):
-        yield f"{_who(ranks)}: {what}, so that they wait for each other"
+        yield f"{_who(ranks)}: {what}, so that they wait for each other: start fewer, or ask for more cores"
