@@ -84,6 +84,7 @@ What holds in both
   for all ranks for `scdask.start-seconds`, 120 by default: give it more where some ranks read their data before.
 - N processes whose MPI does not know their launcher would each be alone, and do everything. They are told apart from a
   world of one, and refused.
+- A process that a rank forks ends with `os._exit`: at another end it would talk to MPI as if it were the rank.
 - A rank that waits leaves its core to others, where one in `MPI_Barrier` burns it.
 
 How many ranks
