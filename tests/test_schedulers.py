@@ -17,7 +17,7 @@ import scdask as sc
 from scdask import SchedulerError, WorldError
 from scdask.cluster import as_place, open_scheduler
 from scdask.computing import Place
-from scdask.mpi_driver import group
+from scdask.mpi_driver import group, launch
 
 
 @contextmanager
@@ -223,10 +223,10 @@ def test_an_adaptive_cluster_starts_a_worker_for_a_job(empty):
 def test_a_child_of_a_rank_is_no_rank(monkeypatch, capsys, in_a_pool):
     stopped = []
     monkeypatch.setenv("PMI_RANK", "3")
-    monkeypatch.setattr(group.os, "kill", lambda *args: stopped.append(args))
-    monkeypatch.setattr(group, "parent_process", lambda: None if in_a_pool else object())
+    monkeypatch.setattr(launch.os, "kill", lambda *args: stopped.append(args))
+    monkeypatch.setattr(launch, "parent_process", lambda: None if in_a_pool else object())
     child = type("Child", (), {"name": "SpawnPoolWorker-1", **({"_inheriting": True} if in_a_pool else {})})
-    monkeypatch.setattr(group, "current_process", child)
+    monkeypatch.setattr(launch, "current_process", child)
     with pytest.raises(WorldError, match="by multiprocessing in rank 3 of an MPI job"):
         sc.MPIDriver()
     # A pool would start other children for ever, unless the rank ends.
@@ -234,10 +234,10 @@ def test_a_child_of_a_rank_is_no_rank(monkeypatch, capsys, in_a_pool):
 
 
 def test_a_process_that_is_no_child_of_a_rank(monkeypatch):
-    monkeypatch.setattr(group, "parent_process", lambda: object())
-    for name in group.RANKS:
+    monkeypatch.setattr(launch, "parent_process", lambda: object())
+    for name in launch.RANKS:
         monkeypatch.delenv(name, raising=False)
-    group._refuse_children()
+    launch._refuse_children()
 
 
 def test_a_forked_child_of_a_rank_is_no_rank(monkeypatch):
