@@ -97,12 +97,12 @@ class Watch(SchedulerPlugin):  # type: ignore[misc]
             end_job(1, message)
 
 
-class _Loop:
+class LoopThread:
     """An event loop in a thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self._go_on, name="scdask-session", daemon=True)
+        self.thread = threading.Thread(target=self._go_on, name=name, daemon=True)
         self.thread.start()
 
     def _go_on(self) -> None:
@@ -112,9 +112,11 @@ class _Loop:
             end_job(exit_code(error) or 1, "a task has ended its worker", error)
 
     def run(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+        """The result of a coroutine that runs in the loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout)
 
     def close(self) -> None:
+        """End the loop and its thread."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(timeout=5)
 
@@ -225,7 +227,7 @@ def open_session(
         stack.enter_context(silence_logging_cmgr(logging.WARNING))
         for logger in map(logging.getLogger, ("distributed", "distributed.client")):
             stack.callback(logger.setLevel, logger.level)
-        loop = _Loop()
+        loop = LoopThread("scdask-session")
         stack.callback(loop.close)
         session = MPISession(group)
         cluster = _Cluster(session, loop, timeout)
@@ -255,7 +257,7 @@ def _together(group: Group) -> Iterator[None]:
 class _Cluster:
     """The scheduler, worker and client of a rank."""
 
-    def __init__(self, session: MPISession, loop: _Loop, timeout: float) -> None:
+    def __init__(self, session: MPISession, loop: LoopThread, timeout: float) -> None:
         self.session = session
         self.group = session._group
         self.loop = loop

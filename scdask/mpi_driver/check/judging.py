@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ..._files import some
+from ..ranks import OPEN_FILES, OPEN_FILES_A_RANK
 from .look import SHARED_MEMORY
 
 if TYPE_CHECKING:
@@ -15,11 +16,10 @@ if TYPE_CHECKING:
 
     from .report import Link, Report
 
-FILES, FILES_OF_A_RANK = 50, 3.2  # that rank 0 opens, as counted with 2 to 16 ranks
 SHARED_MEMORY_OF_A_RANK = 16 * 2**20  # bytes
 FULL = 2**20  # bytes of it that are nothing
 SLOW = 8  # times the median is no more noise
-CLOCK_SECONDS = 1.0
+CLOCK_SECONDS = 60.0
 NEEDED = ("mpi4py", "dask-mpi", "cryptography")
 
 
@@ -156,10 +156,10 @@ def _mpi(reports: Sequence[Report]) -> Iterator[str]:
 
 
 def _open_files(reports: Sequence[Report]) -> Iterator[str]:
-    root, needed = reports[0], round(FILES + FILES_OF_A_RANK * len(reports))
+    root, needed = reports[0], OPEN_FILES + OPEN_FILES_A_RANK * len(reports)
     if root.open_files is not None and root.open_files < needed:
         yield (
-            f"rank 0 on {root.host} may open {root.open_files:,} files, but with {len(reports):,} ranks needs about "
+            f"rank 0 on {root.host} may open {root.open_files:,} files, but with {len(reports):,} ranks needs "
             f"{needed:,}: put `ulimit -n {needed}` before the command, or ask the administrator for more"
         )
 
@@ -240,7 +240,7 @@ def _clocks(reports: Sequence[Report]) -> Iterator[str]:
         if wrong := [report for report in reports if sign * report.clock > CLOCK_SECONDS]:
             yield (
                 f"{_who(wrong)}: the clock is {max(abs(report.clock) for report in wrong):,.0f} s {way} that of rank 0 "
-                f"on {reports[0].host}; TLS refuses credentials that are not valid yet by the clock of a host"
+                f"on {reports[0].host}; logs and the times of files do not fit, and from a day on TLS refuses it"
             )
 
 

@@ -6,9 +6,8 @@ import asyncio
 import logging
 import math
 import ssl
-import threading
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +20,10 @@ from distributed.utils import silence_logging_cmgr
 from ..credentials import shared_credentials
 from ..ending import end_job
 from ..group import yield_core
+from ..ranks import LoopThread
 from .report import Link
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ..group import Group
     from .job import Watch
     from .report import Report
@@ -45,38 +43,24 @@ def over_tls(group: Group, mine: Report, watch: Watch) -> None:
         stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
         credentials = stack.enter_context(shared_credentials(group, watch.step("the handing out of credentials")))
         security = Security(require_encryption=True, **credentials)
-        loop = stack.enter_context(_loop())
+        loop = LoopThread("scdask-check")
+        stack.callback(loop.close)
         listener = _Listener(mine.rank, security)
 
         def start() -> str:
             if not mine.address:
                 return ""
             try:
-                return asyncio.run_coroutine_threadsafe(listener.start(mine.address), loop).result()
+                return str(loop.run(listener.start(mine.address)))
             except (OSError, RuntimeError) as error:
                 mine.no_address = f"nothing can listen at {mine.address} ({mine.interface}): {error}"
                 return ""
 
         addresses = group.meet("the listeners", start, watch.step("the listeners"))
-        measured = asyncio.run_coroutine_threadsafe(_connect_all(mine.rank, addresses, security, watch.patience), loop)
         watch.step("the connections to rank 0 and to the next rank")
-        mine.to_root, mine.to_next = measured.result()
+        mine.to_root, mine.to_next = loop.run(_connect_all(mine.rank, addresses, security, watch.patience))
         group.meet("the connections", timeout=watch.step("the connections of the other ranks"))
-        asyncio.run_coroutine_threadsafe(listener.stop(), loop).result()
-
-
-@contextmanager
-def _loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop in a thread."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="scdask-check", daemon=True)
-    thread.start()
-    try:
-        yield loop
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        loop.run(listener.stop())
 
 
 async def _connect_all(

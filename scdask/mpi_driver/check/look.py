@@ -86,8 +86,8 @@ def _open_files() -> int | None:
         import resource
     except ImportError:  # on Windows
         return None
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return None if soft == resource.RLIM_INFINITY else soft
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # A session raises the soft limit itself.
+    return None if hard == resource.RLIM_INFINITY else hard
 
 
 def _numba_caches(source: Path) -> Iterator[Path]:
