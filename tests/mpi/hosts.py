@@ -8,6 +8,9 @@ import pytest
 
 import scdask as sc
 from scdask import MPIDriver, WorldError, mpi_session
+from scdask.mpi_driver import driver as driver_module
+
+driver_module.PIECE = 2**20  # Each rank gets more than one message of the largest array.
 
 NETWORKS = {"eth0": "10.77.0.1", "ib0": "10.78.0.1"}
 
