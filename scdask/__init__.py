@@ -23,6 +23,7 @@ precision      `progressive_error`, `stability`
 layers         `matmul`, `SCDense`, `SCConv2d`, `SCMLP`, `SCSequential`: networks
 training       training of these networks, with streams in the loop
 snn            spiking networks and their training
+sweeps         `sweep`: tables over many settings, with intervals, resumable
 computing      `compute`: Dask's, with a name, retries and progress
 cluster        schedulers, Slurm, and how to choose chunks
 mpi_driver     `mpi_session`, `MPIDriver`: MPI jobs
@@ -50,7 +51,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=[
         "arithmetic", "bitstream", "chunked", "cluster", "computing", "correlation", "dashboard", "encoding", "errors",
         "faults", "generators", "gpu_backend", "jax_backend", "jit_kernels", "layers", "machines", "manipulation",
-        "mpi_driver", "plotting", "precision", "progress", "snn", "training", "vector_ops",
+        "mpi_driver", "plotting", "precision", "progress", "snn", "sweeps", "training", "vector_ops",
     ],
     submod_attrs={
         "bitstream": ["Bitstream", "multiply", "mux", "open_zarr", "xnor"],
@@ -59,12 +60,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "encoding": ["decode", "encode"],
         "errors": [
             "BitstreamError", "CorrelationWarning", "MissingBackendError", "MixedArrayError", "ScdaskError",
-            "ScdaskWarning", "SchedulerError", "UnsupportedArrayError", "WorldError",
+            "ScdaskWarning", "SchedulerError", "SweepError", "UnsupportedArrayError", "WorldError",
         ],
         "generators": ["LFSR", "SNG", "Bernoulli", "Halton", "Sobol", "Thermometer", "VanDerCorput", "independent"],
         "layers": ["SCMLP", "SCConv2d", "SCDense", "SCSequential", "matmul"],
         "machines": ["Machine", "map_time", "run"],
         "manipulation": ["broadcast_to", "concatenate", "reshape", "stack", "where"],
         "mpi_driver": ["MPIDriver", "mpi_session"],
+        "sweeps": ["sweep"],
     },
 )  # fmt: skip

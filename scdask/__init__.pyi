@@ -20,6 +20,7 @@ from . import plotting as plotting
 from . import precision as precision
 from . import progress as progress
 from . import snn as snn
+from . import sweeps as sweeps
 from . import training as training
 from . import vector_ops as vector_ops
 from .bitstream import Bitstream as Bitstream
@@ -40,6 +41,7 @@ from .errors import MixedArrayError as MixedArrayError
 from .errors import ScdaskError as ScdaskError
 from .errors import ScdaskWarning as ScdaskWarning
 from .errors import SchedulerError as SchedulerError
+from .errors import SweepError as SweepError
 from .errors import UnsupportedArrayError as UnsupportedArrayError
 from .errors import WorldError as WorldError
 from .generators import LFSR as LFSR
@@ -65,5 +67,6 @@ from .manipulation import stack as stack
 from .manipulation import where as where
 from .mpi_driver import MPIDriver as MPIDriver
 from .mpi_driver import mpi_session as mpi_session
+from .sweeps import sweep as sweep
 
 __version__: str

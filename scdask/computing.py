@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["Place", "as_place", "compute"]
 
 TRAINING = "scdask-training"  # the topic of the events that a training logs after each epoch
+SWEEP = "scdask-sweep"  # the topic of the events of a campaign: how far it is
 EARLY_EXIT = "scdask-early-exit"  # the topic of the events of a chunk of samples that is done
 CONNECT_SECONDS = 30  # time to wait for a scheduler, or for workers that were there and have left
 POLL_SECONDS = 2
@@ -110,7 +111,7 @@ class Place:
         """
         if self.client is None:
             return lazy.compute()
-        with _span(operation_of(lazy)):
+        with span(operation_of(lazy)):
             future = self.client.compute(lazy)
         return self._result(future)
 
@@ -167,9 +168,7 @@ class Place:
         from distributed.comm import CommClosedError
 
         assert self.client is not None
-        if self.threads:
-            self._had_workers.set()
-        alone_since = None
+        patience = Patience(self)
         try:
             while True:
                 try:
@@ -180,27 +179,49 @@ class Place:
                     if future.done():  # It ended just after the wait, or with a TimeoutError of its own.
                         self._had_workers.set()
                         return future.result()
-                if self.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.running)):
-                    self._had_workers.set()
-                    alone_since = None
-                    if pinned and self.client.run_on_scheduler(_fits_no_worker(future.key)):
-                        return None
-                    continue
-                to_come = not self._had_workers.is_set() or _is_adaptive(self.client.cluster)
-                limit = _worker_timeout(to_come)
-                if alone_since is None:
-                    alone_since = time.monotonic() - POLL_SECONDS
-                    if to_come:
-                        logging.getLogger("scdask").warning("%s has no worker: waiting for one to come", self.name)
-                if time.monotonic() - alone_since > limit:
-                    raise SchedulerError(
-                        f"no worker of {self.name} has run for {limit:g} seconds: are they alive, not out of memory, "
-                        "and is scdask installed there? (the Dask option scdask.worker-timeout is the limit)"
-                    )
+                if patience.look() and pinned and self.client.run_on_scheduler(_fits_no_worker(future.key)):
+                    return None
         except KilledWorker as error:
             raise SchedulerError(f"the workers that a task ran on died, each time it was tried: {error}") from error
         except (CancelledError, CommClosedError) as error:
             raise SchedulerError(f"the connection to the scheduler {self.name} is lost: {error}") from error
+
+
+class Patience:
+    """How long to wait for the workers of a place, while nothing comes from them."""
+
+    SECONDS = POLL_SECONDS  # from one look to the next
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._alone_since: float | None = None
+        if place.threads:
+            place._had_workers.set()
+
+    def look(self) -> bool:
+        """Tell whether there are workers that run; raise a SchedulerError if there have been none for too long."""
+        place = self._place
+        assert place.client is not None
+        if place.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.running)):
+            self.forget()
+            return True
+        to_come = not place._had_workers.is_set() or _is_adaptive(place.client.cluster)
+        limit = _worker_timeout(to_come)
+        if self._alone_since is None:
+            self._alone_since = time.monotonic() - POLL_SECONDS
+            if to_come:
+                logging.getLogger("scdask").warning("%s has no worker: waiting for one to come", place.name)
+        if time.monotonic() - self._alone_since > limit:
+            raise SchedulerError(
+                f"no worker of {place.name} has run for {limit:g} seconds: are they alive, not out of memory, "
+                "and is scdask installed there? (the Dask option scdask.worker-timeout is the limit)"
+            )
+        return False
+
+    def forget(self) -> None:
+        """Begin anew, as there are workers."""
+        self._place._had_workers.set()
+        self._alone_since = None
 
 
 def log_event_of_task(topic: str, event: dict[str, Any]) -> None:
@@ -318,7 +339,7 @@ def compute(
     if lazy and "distributed" in sys.modules:
         _refuse_asynchronous(_client_of(kwargs.get("scheduler")))
     name = name or ", ".join(dict.fromkeys(operation_of(c) for c in lazy))
-    with _span(name), dask.annotate(retries=again):
+    with span(name), dask.annotate(retries=again):
         if not progress:
             return dask.compute(*collections, **kwargs)  # type: ignore[no-any-return]
         return follow(collections, name, kwargs)
@@ -345,7 +366,7 @@ def operation_of(collection: Any) -> str:
 
 
 @contextmanager
-def _span(name: str) -> Iterator[None]:
+def span(name: str) -> Iterator[None]:
     """Open a span of distributed, if that is in use, for what is computed in the block."""
     distributed = sys.modules.get("distributed")
     if distributed is None or not name:

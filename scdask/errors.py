@@ -33,6 +33,10 @@ class SchedulerError(ScdaskError, RuntimeError):
     """The Dask scheduler that a job was sent to cannot be reached."""
 
 
+class SweepError(ScdaskError, ValueError):
+    """What a campaign is asked for, or its store, is not what it takes."""
+
+
 class WorldError(ScdaskError, RuntimeError):
     """The ranks of an MPI job are not what a call needs, or do not do the same."""
 

@@ -1,0 +1,494 @@
+"""`sweep`: a function over all combinations of settings."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+import os
+import platform
+import sys
+import textwrap
+import time
+import warnings
+from collections import Counter, deque
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+
+from .. import __version__
+from .._extras import require
+from ..cluster import available_cores, open_scheduler
+from ..computing import SWEEP, Place, as_place
+from ..errors import ScdaskWarning, SweepError
+from ..progress import bar
+from .cells import LAZY, Given
+from .dataset import dataset_of
+from .grid import DONE, FAILED
+from .intervals import KINDS
+from .plan import MOST, Plan
+from .runners import Cluster, Threads
+from .store import Ledger, Store, path_of
+from .waves import wave_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from .grid import Cell, Found, Grid, Setting
+    from .intervals import Kind
+    from .runners import Ended
+
+UNIT_SECONDS = 0.1  # of a task, while there are few threads
+UNITS_A_SECOND = 150  # tasks that a scheduler does beside its other work
+MOST_CELLS = 1000  # of a task
+AHEAD_SECONDS = 4  # for so long the cells suffice that a job has claimed
+FLUSH_SHARE = 20  # a store is written for a twentieth of the time
+FLUSH_SECONDS = 0.5
+TELL_SECONDS = 1
+FORGET = 0.98  # what the time of a cell counts after that of the next one: the first ones load kernels
+WAVE = 8  # cells of a wave for each thread
+
+
+def sweep(
+    function: Callable[..., Any],
+    *,
+    over: Mapping[str, Iterable[Any]],
+    data: Any = None,
+    scheduler: Any = None,
+    store: str | os.PathLike[str] | None = None,
+    until: float | Mapping[str, float] | None = None,
+    repeats: str | None = "seed",
+    most_repeats: int = MOST,
+    where: Callable[[Setting], bool] | None = None,
+    cost: Callable[[Setting], float] | None = None,
+    interval: Kind = "t",
+    units: Mapping[str, str] | None = None,
+    about: Mapping[str, Any] | None = None,
+    retry: bool = False,
+    progress: bool = False,
+) -> Any:
+    """Compute a function for all combinations of settings; return a table of the results, with intervals.
+
+    Parameters
+    ----------
+    function : callable
+        Is called with the values of one setting as keywords, `function(length=64, sng="sobol", seed=0)`, and with
+        `data` before them if that is given. It gives numbers or arrays, of NumPy or lazy ones of Dask, or a dict of
+        them by name; a result without a name is called "value". An array of truth values is what became of some
+        samples: the share of True is kept, and how many there were. Other arrays are kept as they are.
+    over : mapping of str to iterable
+        The values of each axis: numbers, texts, truth values, or objects with a repr that is the same in every run. A
+        tuple is one value, such as the lengths of layers.
+    data : object, optional
+        What all cells need. It travels once.
+    scheduler : str, Place or distributed.Client, optional
+        Where to compute: a name as for `scdask.cluster.open_scheduler`, such as "local", or what runs already. By
+        default the Client that is open, or the threads of this process.
+    store : path, optional
+        A Zarr store on a file system of this machine, in which cells land as they are done. What is there already is
+        not done again, and of several jobs with one store each does cells of its own.
+    until : float or mapping of str to float, optional
+        Add repeats to each row until half of the width of its 95 % interval is no more than this: of the only metric,
+        or of those that are named.
+    repeats : str, optional
+        The axis over which means are taken, and on which `until` goes on with the next integers. None, or one that is
+        not there: every cell stands for itself.
+    most_repeats : int
+        Where `until` ends in any case.
+    where : callable, optional
+        Is called with a setting as a dict, and tells whether there is such a cell.
+    cost : callable, optional
+        Is called with a setting as a dict, and tells how much work it is, in any unit. Cheap cells come first. By
+        default it is the value of an axis `length`.
+    interval : {"t", "bootstrap"}
+        How the interval of a mean over repeats is found.
+    units : mapping of str to str, optional
+        Units of metrics and axes, which become attributes.
+    about : mapping of str to JSON values, optional
+        What else tells this campaign from others: a store of one with other values is refused. By default a digest of
+        the function's code and of the data.
+    retry : bool
+        Whether cells that failed are done again.
+    progress : bool
+        Whether to show how many cells are done.
+
+    Returns
+    -------
+    xarray.Dataset
+        A coordinate for each axis, and the variables
+
+        - metric (all axes, and its own): what a cell gave; nan where it failed or was not asked for;
+        - metric_mean, metric_low, metric_high (all axes but that of repeats): the mean over repeats, and the ends of
+          its 95 % interval: Wilson's of all samples for shares, else Student's t or the bootstrap;
+        - metric_samples (same axes): the number of samples, or of repeats;
+        - seconds (all axes): the time that a cell took; nan for lazy ones;
+        - error (all axes): the error of a cell that failed, or "".
+
+        Attributes say what ran where, and how many tasks it took: `tasks`, and `tasks_alone`, if each cell had been
+        computed alone.
+
+    Raises
+    ------
+    SweepError
+        If the axes, the store or another argument is not what it must be, or the function takes no such keywords.
+    SchedulerError
+        If the scheduler cannot be reached, or has no worker left.
+    MissingBackendError
+        If xarray or Zarr is not installed.
+
+    Warns
+    -----
+    ScdaskWarning
+        If cells failed.
+
+    Examples
+    --------
+    >>> import scdask as sc
+    >>> def product(length, seed):
+    ...     a, b = (sc.encode([0.3, 0.6, 0.9], length, sng=sc.Bernoulli(2 * seed + i)) for i in range(2))
+    ...     return {"rmse": (((a & b).decode() - a.decode() * b.decode()) ** 2).mean() ** 0.5}
+    >>> found = sc.sweep(product, over={"length": [64, 1024], "seed": range(20)})
+    >>> found.rmse.shape, found.rmse_mean.round(3).values, bool((found.rmse_low < found.rmse_mean).all())
+    ((2, 20), array([0.023, 0.005]), True)
+    """
+    require("xarray", "sweeps")
+    if interval not in KINDS:
+        raise SweepError(f"the interval of a mean is by {' or '.join(KINDS)}, not {interval!r}")
+    repeats = repeats if repeats in over else None
+    plan = Plan(over, repeats, where, cost, until, most_repeats, interval)
+    given = Given(function, *(() if data is None else (data,)))
+    _check_signature(given, plan)
+    with _place_of(scheduler) as place:
+        ledger = Ledger(plan.axes)
+        if store is not None:
+            show = {"repeats": plan.repeats, "interval": interval, "units": dict(units or {})}
+            ledger = Store(path_of(store), plan.axes, _identity(given, about), show)
+        campaign = Campaign(plan, given, ledger, place, retry=retry)
+        try:
+            with bar(plan.total, "sweep", "cells", quiet=not progress) as update:
+                campaign.run(update)
+        finally:
+            ledger.close()
+        found = campaign.dataset(interval, units or {})
+    errors = [error for error in found.error.values.ravel() if error]
+    if errors:
+        message = f"{len(errors)} of {plan.total} cells failed, the first with {errors[0]}"
+        warnings.warn(message, ScdaskWarning, stacklevel=2)
+    return found
+
+
+@dataclass
+class Campaign:
+    """A campaign that runs.
+
+    Parameters
+    ----------
+    plan : Plan
+    given : Given
+    ledger : Ledger
+    place : Place
+    retry : bool
+        Whether to do cells again that failed, in this or another run.
+    """
+
+    plan: Plan
+    given: Given
+    ledger: Ledger
+    place: Place
+    retry: bool = False
+    tasks: int = 0
+    tasks_alone: int = 0
+    done_here: int = 0
+    _lazy: bool | None = None
+    _waiting: deque[Cell] = field(default_factory=deque)
+    _found: list[Found] = field(default_factory=list)
+    _unit_of: dict[Cell, int] = field(default_factory=dict)  # of the cells that run
+    _units: Counter[int] = field(default_factory=Counter)  # the cells that run, of each unit
+    _number: int = 0
+    _tried: set[Cell] = field(default_factory=set)
+    _suspects: set[Cell] = field(default_factory=set)  # a worker died that had one of them
+    _lately: tuple[float, float, float] = (0.0, 0.0, 0.0)  # cells, seconds that they took, and costs
+    _run_id: str = field(default_factory=lambda: uuid4().hex)
+
+    def run(self, update: Callable[..., None]) -> None:
+        """Do all cells; write what is done also if it is stopped or fails."""
+        self.place.wait_until_ready()
+        runner: Any = (Threads if self.place.client is None else Cluster)(self.place, self.given)
+        try:
+            self._run(runner, update)
+        finally:
+            runner.close()
+            self.ledger.exchange(self._found)
+            self._found = []
+            with suppress(Exception):  # The scheduler may be gone.
+                self._tell(update)
+
+    def dataset(self, interval: Kind, units: Mapping[str, str]) -> Any:
+        """The result so far."""
+        attributes = {
+            "function": _name_of(self.given.function),
+            "scdask": __version__,
+            "numpy": np.__version__,
+            "dask": version("dask"),
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "host": platform.node(),
+            "scheduler": self.place.name,
+            "threads": self.place.threads,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "tasks": self.tasks,
+            "tasks_alone": self.tasks_alone,
+        }
+        plan = self.plan
+        return dataset_of(self.ledger.grid, plan.labels, plan.repeats, plan.asked, interval, units, attributes)
+
+    def _run(self, runner: Any, update: Callable[..., None]) -> None:
+        exchanged = told = -math.inf
+        pause, exhausted = 0.0, False
+        while True:
+            now = time.monotonic()
+            due = now - exchanged > max(pause, FLUSH_SECONDS)
+            idle = not (self._waiting or self._unit_of)
+            more = not exhausted or (bool(self.plan.until) and bool(self._found))
+            few = len(self._waiting) < 2 * runner.threads
+            if (few and more) or (due and self._found) or (idle and (due or self._found)):
+                chosen = self.ledger.exchange(self._found, partial(self._choose, runner.threads))
+                self._found = []
+                self._waiting += chosen
+                self._tried.update(chosen)
+                exchanged = time.monotonic()
+                pause, exhausted = FLUSH_SHARE * (exchanged - now), not chosen
+                if idle and exhausted and not self._left():
+                    return
+            self._submit(runner)
+            if now - told > TELL_SECONDS:
+                self._tell(update)
+                told = now
+            if not self._unit_of:
+                if not self._waiting and not self._found:  # The others have the rest.
+                    time.sleep(FLUSH_SECONDS / 5)
+                continue
+            for ended in runner.wait(FLUSH_SECONDS):
+                self._take(ended)
+
+    def _left(self) -> bool:
+        """Whether cells are to be done, by whomever."""
+        return bool((self.plan.states(self.ledger.grid) <= 0).any())
+
+    def _choose(self, threads: int, grid: Grid, jobs: int) -> list[Cell]:
+        """What to claim: enough for some seconds, but not all that is left if there are other jobs."""
+        while self.plan.extend(grid):
+            pass
+        count = self._ahead(threads) - len(self._waiting)
+        if count <= 0:
+            return []
+        if jobs > 1:
+            left = int((self.plan.states(grid) == 0).sum())
+            count = min(count, max(threads, left // (2 * jobs)))
+        if not self.retry:
+            return self.plan.choose(grid, count)
+        chosen = self.plan.choose(grid, count + len(self._tried), retry=True)
+        return [cell for cell in chosen if cell not in self._tried][:count]
+
+    def _ahead(self, threads: int) -> int:
+        """How many cells are to wait."""
+        if self._lazy:
+            return 2 * WAVE * threads
+        cells, seconds, _ = self._lately
+        return int(max(4 * threads, AHEAD_SECONDS * threads * cells / seconds)) if seconds else 2 * threads
+
+    def _submit(self, runner: Any) -> None:
+        if self._lazy:
+            size = WAVE * runner.threads
+            while self._waiting and len(self._unit_of) < size:
+                self._submit_wave(runner, [self._waiting.popleft() for _ in range(min(len(self._waiting), size))])
+            return
+        probe = self._lazy is None
+        units: list[list[tuple[Cell, Setting]]] = []
+        while self._waiting and len(self._units) < (1 if probe else 2) * runner.threads:
+            size = 1 if probe else self._size(runner.threads)
+            cells = [self._waiting.popleft() for _ in range(size)]
+            self._begin(cells)
+            units.append(self._with_settings(cells))
+        if units:
+            self.tasks += len(units)
+            runner.submit(units, probe=probe)
+
+    def _submit_wave(self, runner: Any, cells: list[Cell]) -> None:
+        wave = wave_of(self.given, self._with_settings(cells), f"sweep-cell-{self._run_id}")
+        self._begin(list(wave.keys))
+        self.tasks += len(wave.graph)
+        self.tasks_alone += wave.tasks_alone
+        self._note(wave.found)
+        runner.submit_wave(wave)
+
+    def _begin(self, cells: Sequence[Cell]) -> None:
+        self._number += 1
+        for cell in cells:
+            self._unit_of[cell] = self._number
+        self._units[self._number] = len(cells)
+
+    def _size(self, threads: int) -> int:
+        """How many of the next cells are one task."""
+        _, taken, costs_taken = self._lately
+        if not taken or self._waiting[0] in self._suspects:
+            return 1
+        enough = max(UNIT_SECONDS, threads / UNITS_A_SECOND) * costs_taken / taken
+        most = min(MOST_CELLS, max(1, len(self._waiting) // (2 * threads)))
+        size, costs = 0, 0.0
+        for cell in islice(self._waiting, most):
+            costs += self.plan.cost(self.ledger.grid, cell)
+            if size and (costs > enough or cell in self._suspects):
+                break
+            size += 1
+        return size
+
+    def _with_settings(self, cells: Sequence[Cell]) -> list[tuple[Cell, Setting]]:
+        return [(cell, self.plan.setting(self.ledger.grid, cell)) for cell in cells]
+
+    def _take(self, ended: Ended) -> None:
+        """Note what came back."""
+        again = [cell for cell, _ in ended.again]
+        for cell in [found.cell for found in ended.found] + again:
+            unit = self._unit_of.pop(cell)
+            self._units[unit] -= 1
+            if not self._units[unit]:
+                del self._units[unit]
+        self._suspects.update(again)
+        self._waiting.extendleft(again)
+        lazy = [found.cell for found in ended.found if found.error == LAZY]
+        if lazy:
+            self._lazy = True
+            self._waiting.extendleft(lazy)
+            self.tasks -= len(lazy)
+        self._note([found for found in ended.found if found.error != LAZY])
+
+    def _note(self, found: Sequence[Found]) -> None:
+        if self._lazy is None and any(not each.error for each in found):
+            self._lazy = False
+        self._found += found
+        self.done_here += len(found)
+        for each in found:
+            if not math.isnan(each.seconds):
+                new = 1.0, each.seconds, self.plan.cost(self.ledger.grid, each.cell)
+                cells, seconds, costs = (FORGET * old + more for old, more in zip(self._lately, new, strict=True))
+                self._lately = cells, seconds, costs
+                self.tasks_alone += 1
+
+    def _tell(self, update: Callable[..., None]) -> None:
+        """Say how far it is."""
+        states = self.plan.states(self.ledger.grid)
+        done, failed = int((states == DONE).sum()), int((states == FAILED).sum())
+        update(done + failed, f"sweep, {failed} failed" if failed else "sweep", total=len(states))
+        event = {
+            "run": self._run_id,
+            "name": _name_of(self.given.function),
+            "total": len(states),
+            "done": done,
+            "failed": failed,
+            "running": len(self._unit_of),
+            "done_here": self.done_here,
+        }
+        self.place.log_event(SWEEP, event)
+
+
+@contextmanager
+def _place_of(scheduler: Any) -> Iterator[Place]:
+    """Where to compute: what is given, or what runs, or a scheduler that is opened for the block."""
+    if scheduler is None:
+        yield _default_place()
+    elif isinstance(scheduler, str | os.PathLike):
+        with open_scheduler(scheduler) as place:  # type: ignore[arg-type]
+            yield place
+    else:
+        yield as_place(scheduler)
+
+
+def _default_place() -> Place:
+    import dask
+    from dask.base import get_scheduler
+
+    client = getattr(get_scheduler(), "__self__", None) if "distributed" in sys.modules else None
+    if client is not None and hasattr(client, "scheduler_info"):
+        return as_place(client)
+    asked = dask.config.get("scheduler", None)
+    if asked in ("sync", "synchronous", "single-threaded"):
+        return Place("threads", 1)
+    return Place("threads", dask.config.get("num_workers", None) or available_cores())
+
+
+def _check_signature(given: Given, plan: Plan) -> None:
+    """Raise unless the function takes the axes as keywords, and the data before them."""
+    if not callable(given.function):
+        raise SweepError(f"a campaign is one of a function, not of {given.function!r}")
+    try:
+        signature = inspect.signature(given.function)
+    except (TypeError, ValueError):  # of a builtin
+        return
+    try:
+        signature.bind(*given.data, **dict.fromkeys(plan.names))
+    except TypeError as error:
+        data = "data, " if given.data else ""
+        raise SweepError(
+            f"the function is called with ({data}{', '.join(f'{n}=' for n in plan.names)}): {error}"
+        ) from None
+
+
+def _identity(given: Given, about: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a store says of its campaign."""
+    name = {"function": _name_of(given.function)}
+    if about is not None:
+        try:
+            return name | json.loads(json.dumps(dict(about)))  # type: ignore[no-any-return]
+        except (TypeError, ValueError) as error:
+            raise SweepError(f"about holds what JSON can: {error}") from error
+    return name | {"code": _digest(given.function), "data": _token(given.data) if given.data else ""}
+
+
+def _name_of(function: Any) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def _digest(function: Any) -> str:
+    """What changes if the text of a function does, or what it was made with."""
+    if isinstance(function, partial):
+        return _short(_digest(function.func), _token((function.args, sorted(function.keywords.items()))))
+    function = inspect.unwrap(function)
+    if not inspect.isroutine(function):
+        return _short(_digest(type(function).__call__), _token(vars(function)))
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return _short(_name_of(function))
+    try:
+        text = textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError):
+        text = repr((code.co_code, code.co_names, [c for c in code.co_consts if not inspect.iscode(c)]))
+    made_with = inspect.getclosurevars(function).nonlocals, getattr(function, "__defaults__", None)
+    return _short(text, _token(made_with))
+
+
+def _token(values: Any) -> str:
+    from dask.base import tokenize
+    from dask.tokenize import TokenizationError
+
+    try:
+        return str(tokenize(values, ensure_deterministic=True))
+    except (TokenizationError, RuntimeError) as error:
+        raise SweepError(
+            "the data, or what the function was made with, have no digest that is the same in every run: say with "
+            "about= which campaign this is"
+        ) from error
+
+
+def _short(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]

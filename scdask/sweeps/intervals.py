@@ -1,0 +1,140 @@
+"""Intervals that hold the true value in 95 of 100 campaigns: of shares, and of means over repeats."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from scipy.special import ndtri, stdtrit
+
+from ..errors import SweepError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Kind = Literal["t", "bootstrap"]
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+KINDS: tuple[Kind, ...] = ("t", "bootstrap")
+
+
+def wilson(right: ArrayLike, samples: ArrayLike, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
+    """The interval of a share by Wilson's score.
+
+    Parameters
+    ----------
+    right, samples : array_like of int
+        How many samples there were, and how many of them were right. Without samples the interval is nan.
+    confidence : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    low, high : ndarray of float
+
+    Raises
+    ------
+    SweepError
+        If more are right than there are, or fewer than none, or the confidence is none.
+
+    Notes
+    -----
+    With the share p of n and the quantile z it is (p + z² / 2n ± z sqrt(p (1 - p) / n + z² / 4n²)) / (1 + z² / n):
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", J. Am. Stat. Assoc. 22 (1927).
+
+    Examples
+    --------
+    >>> low, high = wilson(525, 540)
+    >>> round(float(low), 3), round(float(high), 3)
+    (0.955, 0.983)
+    """
+    k, n = np.asarray(right, np.float64), np.asarray(samples, np.float64)
+    if ((k < 0) | (k > n)).any():
+        raise SweepError("of some samples, from 0 to all can be right")
+    z = ndtri((1 + _checked(confidence)) / 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = k / n
+        middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    # At the ends the exact bound is 0 or 1, which rounding misses.
+    return np.where(k == 0, np.where(n > 0, 0.0, np.nan), middle - half), np.where(
+        k == n, np.where(n > 0, 1.0, np.nan), middle + half
+    )
+
+
+def of_mean(values: ArrayLike, kind: Kind = "t", confidence: float = CONFIDENCE) -> tuple[Any, Any]:
+    """The interval of a mean over the last axis.
+
+    Parameters
+    ----------
+    values : array_like of float, shape (..., repeats)
+        Independent of each other; nan is none.
+    kind : {"t", "bootstrap"}
+        Student's t, for values that are about normal; or the percentiles of 2,000 resamples, which are the same in each
+        call.
+    confidence : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    low, high : ndarray of float, shape (...)
+        nan where there are fewer than two values.
+
+    Raises
+    ------
+    SweepError
+        If the kind or the confidence is none.
+
+    Notes
+    -----
+    mean ± t s / sqrt(n), with the sample's standard deviation s and n - 1 degrees of freedom: "Student", "The probable
+    error of a mean", Biometrika 6 (1908). The bootstrap is B. Efron's: Ann. Statist. 7 (1979).
+
+    Examples
+    --------
+    >>> low, high = of_mean([1.0, 2.0, 3.0])
+    >>> round(float(low), 2), round(float(high), 2)
+    (-0.48, 4.48)
+    """
+    confidence = _checked(confidence)
+    if kind not in KINDS:
+        raise SweepError(f"the interval of a mean is by {' or '.join(KINDS)}, not {kind!r}")
+    x = np.asarray(values, np.float64)
+    there = ~np.isnan(x)
+    n = there.sum(axis=-1)
+    if kind == "bootstrap":
+        return _bootstrap(x, n, confidence)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(there, x, 0).sum(axis=-1) / n
+        deviations = np.where(there, x - mean[..., None], 0)
+        error = np.sqrt((deviations**2).sum(axis=-1) / ((n - 1) * n))
+        half = np.where(n > 1, stdtrit(np.maximum(n - 1, 1), (1 + confidence) / 2) * error, np.nan)
+    return mean - half, mean + half
+
+
+def _bootstrap(x: NDArray[np.float64], n: NDArray[np.intp], confidence: float) -> tuple[Any, Any]:
+    from scipy.stats import bootstrap
+
+    low, high = (np.full(x.shape[:-1], np.nan) for _ in range(2))
+    for index in np.ndindex(x.shape[:-1]):
+        row = x[index]
+        row = row[~np.isnan(row)]
+        if n[index] > 1:
+            with np.errstate(invalid="ignore"):
+                found = bootstrap(
+                    (row,),
+                    np.mean,
+                    confidence_level=confidence,
+                    n_resamples=RESAMPLES,
+                    method="percentile",
+                    rng=np.random.default_rng(0),
+                )
+            low[index], high[index] = found.confidence_interval
+    return low, high
+
+
+def _checked(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise SweepError(f"a confidence is between 0 and 1, not {confidence!r}")
+    return confidence

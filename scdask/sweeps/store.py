@@ -1,0 +1,430 @@
+"""Where the cells of a campaign land: in memory, or in a Zarr store that several jobs may share.
+
+A store is a Zarr group of arrays over the axes of the campaign, which `xarray.open_zarr` opens at any time. Whether a
+cell is there, `state` says, which is written last. All writing is done by the job that holds the lock of the store; a
+job claims cells before it computes them, and holds a lock of its own as long as it lives, by which the others tell
+whether its claims still count. Locks are those of the kernel (flock), which end with a process, however it dies.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import warnings
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import __version__
+from .._extras import require
+from .._files import reason
+from ..errors import ScdaskWarning, SweepError
+from .grid import DONE, FAILED, TO_DO, Axis, Grid, Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from .grid import Cell, Found
+
+    Choose = Callable[[Grid, int], Sequence[Cell]]
+
+FORMAT = 1
+CHUNK = 2**15  # cells of a chunk at most
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
+
+
+class Ledger:
+    """The cells of a campaign in the memory of its only job.
+
+    Parameters
+    ----------
+    axes : sequence of Axis
+        Those that are asked for.
+    """
+
+    def __init__(self, axes: Sequence[Axis]) -> None:
+        self.grid = Grid([Axis(axis.name, list(axis.labels)) for axis in axes])
+        self.job = 1
+
+    def exchange(self, found: Sequence[Found], choose: Choose | None = None, others: int = 1) -> list[Cell]:
+        """Note what was found, and claim the cells that are chosen.
+
+        Parameters
+        ----------
+        found : sequence of Found
+        choose : callable, optional
+            Is called with the grid, which then knows what all jobs have done and claimed, and the number of jobs, and
+            chooses cells to do. Without it the job gives back what it has claimed and not done.
+        others : int
+            Not used here.
+
+        Returns
+        -------
+        list of Cell
+            Those that were chosen, which no other job does.
+        """
+        for each in found:
+            self.grid.put(each)
+        if choose is None:
+            self.grid.state[self.grid.state < 0] = TO_DO
+            return []
+        claimed = list(choose(self.grid, 1))
+        for cell in claimed:
+            self.grid.state[cell] = -self.job
+        return claimed
+
+    def grow(self, labels: Mapping[str, Sequence[Any]]) -> None:
+        """Add labels to the axes."""
+        self.grid.grow(labels)
+
+    def close(self) -> None:
+        """End the job."""
+
+
+class Store(Ledger):
+    """The cells of a campaign in a Zarr store.
+
+    Parameters
+    ----------
+    path : Path
+    axes : sequence of Axis
+        Those that are asked for. The store may have more labels, but no other axes.
+    about : dict
+        What the campaign is: a store of another one is refused.
+    show : dict
+        How its results are shown: `repeats`, `interval` and `units`, as for `sweep`. The last job's count.
+
+    Raises
+    ------
+    SweepError
+        If there is something else at the path, or another campaign.
+    """
+
+    def __init__(self, path: Path, axes: Sequence[Axis], about: dict[str, Any], show: dict[str, Any]) -> None:
+        super().__init__(axes)
+        self.path, self.about = path, about
+        self._lock_file = path.with_name(f".{path.name}.lock")
+        self._jobs_alive = 1
+        self._own_lock: int | None = None
+        self._had_errors = False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_what_is_no_store(path)
+        with self._locked() as locks:
+            group = require("zarr", "sweeps").open_group(path, mode="a")
+            known = group.attrs.get("scdask")
+            if known is None:
+                known = {"format": FORMAT, "about": about, "axes": {}, "jobs": []}
+            else:
+                _check_same(path, known, about, [axis.name for axis in axes])
+                self.grid = read_grid(group, known)
+                self.grid.grow({axis.name: axis.labels for axis in axes})
+                self._had_errors = bool(self.grid.errors)
+            self.job = 1 + len(known["jobs"])
+            if locks:
+                self._own_lock = _hold(self._lock_of(self.job))
+            started = datetime.now(UTC).isoformat(timespec="seconds")
+            known["show"] = show
+            known["jobs"].append(
+                {
+                    "host": platform.node(),
+                    "pid": os.getpid(),
+                    "started": started,
+                    "scdask": __version__,
+                    "numpy": np.__version__,
+                    "python": platform.python_version(),
+                    "machine": platform.machine(),
+                }
+            )
+            self._void_the_dead()
+            self._write_axes(group, known)
+
+    def exchange(self, found: Sequence[Found], choose: Choose | None = None, others: int = 1) -> list[Cell]:
+        """As in memory, and write it; also learn what other jobs have found."""
+        with self._locked():
+            group = require("zarr", "sweeps").open_group(self.path, mode="r+")
+            known = group.attrs["scdask"]
+            self._learn(group, known)
+            before = self.grid.state.copy()
+            for each in found:
+                self.grid.put(each)
+            claimed: list[Cell] = []
+            self._void_the_dead()
+            if choose is None:
+                self.grid.state[self.grid.state == -self.job] = TO_DO
+            else:
+                claimed = list(choose(self.grid, self._jobs_alive))
+                if self.grid.shape != before.shape:  # The choice has added repeats.
+                    self._write_axes(group, known)
+                    before = self.grid.state.copy()
+                for cell in claimed:
+                    self.grid.state[cell] = -self.job
+            self._write(group, known, [each.cell for each in found], before)
+        return claimed
+
+    def close(self) -> None:
+        """End the job, whose claims count no more."""
+        if self._own_lock is not None:
+            os.close(self._own_lock)
+            self._own_lock = None
+            self._lock_of(self.job).unlink(missing_ok=True)
+
+    def _lock_of(self, job: int) -> Path:
+        return self.path.with_name(f".{self.path.name}.job-{job}.lock")
+
+    @contextmanager
+    def _locked(self) -> Iterator[bool]:
+        """Hold the lock of the store; yield whether the file system has locks."""
+        while True:
+            try:
+                lock = _hold(self._lock_file, wait=True)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                warnings.warn(
+                    f"the file system of {self.path} has no locks: let no other job use this store meanwhile",
+                    ScdaskWarning,
+                    stacklevel=2,
+                )
+                yield False
+                return
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), self._lock_file.stat()):
+                    break
+            os.close(lock)  # The one that had it before has removed the file.
+        try:
+            yield True
+        finally:
+            self._lock_file.unlink(missing_ok=True)
+            os.close(lock)
+
+    def _void_the_dead(self) -> None:
+        """Give back what jobs have claimed that are no more, and count those that are."""
+        alive = {self.job}
+        for job in {-int(claim) for claim in np.unique(self.grid.state) if claim < 0} - alive:
+            lock = self._lock_of(job)
+            try:
+                os.close(_hold(lock, make=False))
+            except FileNotFoundError:
+                pass
+            except BlockingIOError:
+                alive.add(job)
+                continue
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+            lock.unlink(missing_ok=True)
+            self.grid.state[self.grid.state == -job] = TO_DO
+        self._jobs_alive = len(alive)
+
+    def _learn(self, group: Any, known: dict[str, Any]) -> None:
+        """Take over what other jobs have written since."""
+        self.grid.grow(known["axes"])
+        state = _in_shape(group["state"][...], self.grid.shape, 0)
+        if ((state > 0) & (state != self.grid.state)).any():
+            theirs = read_grid(group, known)
+            theirs.grow({axis.name: axis.labels for axis in self.grid.axes})
+            self.grid = theirs
+        self.grid.state = state
+
+    def _write_axes(self, group: Any, known: dict[str, Any]) -> None:
+        """Let the arrays be as large as the grid, and write its axes."""
+        names = {axis.name for axis in self.grid.axes}
+        for name, array in group.arrays():
+            if name not in names:
+                shape = (*self.grid.shape, *array.shape[len(self.grid.axes) :])
+                if array.shape != shape:
+                    array.resize(shape)
+        axes = {axis.name: axis.labels for axis in self.grid.axes}
+        if known["axes"] != axes:
+            for axis in self.grid.axes:
+                if known["axes"].get(axis.name) == axis.labels:
+                    continue
+                values = axis.coordinate()
+                values = values.astype(np.dtypes.StringDType()) if values.dtype.kind == "U" else values
+                array = group.create_array(
+                    axis.name, data=values, dimension_names=(axis.name,), overwrite=True, compressors=None
+                )
+                array.attrs.update(UNITS.get(axis.name, {}))
+        for name, dtype in (("state", np.int32), ("seconds", np.float64), ("error", np.dtypes.StringDType())):
+            if name not in group:
+                self._create(group, name, dtype, ())
+        group.attrs["scdask"] = known | {"axes": axes}
+        self._write_state(group, np.full(self.grid.shape, np.iinfo(np.int32).min))
+
+    def _write(self, group: Any, known: dict[str, Any], cells: Sequence[Cell], before: NDArray[np.int32]) -> None:
+        for region in self._regions(cells):
+            for name, metric in self.grid.metrics.items():
+                self._array_of(group, name, metric)[region] = metric.values[region]
+                if metric.samples is not None:
+                    self._array_of(group, f"{name}_samples", metric)[region] = metric.samples[region]
+            group["seconds"][region] = self.grid.seconds[region]
+        if self.grid.errors or self._had_errors:
+            self._had_errors = True
+            errors = self.grid.error_array()
+            for region in self._regions(cells):
+                group["error"][region] = errors[region]
+        metrics = {
+            name: {"share": metric.samples is not None, "shape": list(metric.own_shape(len(self.grid.axes)))}
+            for name, metric in self.grid.metrics.items()
+        }
+        if known.get("metrics", {}) != metrics:
+            group.attrs["scdask"] = group.attrs["scdask"] | {"metrics": metrics}
+        self._write_state(group, before)
+
+    def _write_state(self, group: Any, before: NDArray[np.int32]) -> None:
+        for region in self._regions(np.argwhere(self.grid.state != before)):
+            group["state"][region] = self.grid.state[region]
+
+    def _array_of(self, group: Any, name: str, metric: Metric) -> Any:
+        if name not in group:
+            dtype = np.int64 if name.endswith("_samples") else np.float64
+            own = metric.own_shape(len(self.grid.axes)) if dtype == np.float64 else ()
+            self._create(group, name, dtype, own)
+        return group[name]
+
+    def _create(self, group: Any, name: str, dtype: Any, own: tuple[int, ...]) -> None:
+        axes = [axis.name for axis in self.grid.axes]
+        array = group.create_array(
+            name,
+            shape=(*self.grid.shape, *own),
+            chunks=(*self._chunks(prod(own)), *own),
+            dtype=dtype,
+            fill_value=np.nan if dtype == np.float64 else "" if name == "error" else 0,
+            dimension_names=(*axes, *(f"{name}_{i}" for i in range(len(own)))),
+            compressors=None,
+        )
+        array.attrs.update(UNITS.get(name, {}))
+
+    def _chunks(self, own: int = 1) -> tuple[int, ...]:
+        """The shape of chunks: whole axes from the last on, as far as that goes."""
+        left, chunks = max(1, CHUNK // max(1, own)), []
+        for n in reversed(self.grid.shape):
+            chunks.append(min(n, left))
+            left = max(1, left // n)
+        return tuple(reversed(chunks))
+
+    def _regions(self, cells: Any) -> list[tuple[slice, ...]]:
+        """Boxes that hold the cells, one for each block of the size of a chunk."""
+        if not len(cells):
+            return []
+        places = np.asarray(cells)
+        chunks = np.array(self._chunks())
+        _, block = np.unique(places // chunks, axis=0, return_inverse=True)
+        boxes = []
+        for number in range(block.max() + 1):
+            within = places[block.reshape(-1) == number]
+            low, high = within.min(axis=0), within.max(axis=0) + 1
+            boxes.append(tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True)))
+        return boxes
+
+
+UNITS: dict[str, dict[str, str]] = {
+    "length": {"units": "bit", "long_name": "stream length"},
+    "seconds": {"units": "s", "long_name": "time that a cell took"},
+    "accuracy": {"units": "1", "long_name": "accuracy"},
+    "rmse": {"units": "1", "long_name": "root mean square error"},
+    "bias": {"units": "1", "long_name": "mean error"},
+    "psnr": {"units": "dB", "long_name": "peak signal-to-noise ratio"},
+    "cycles": {"units": "cycle", "long_name": "cycles of a sample"},
+    "fault": {"units": "1", "long_name": "share of the bits that are flipped"},
+    "sng": {"long_name": "number generator"},
+}
+"""Attributes of variables that have these names."""
+
+
+def path_of(store: Any) -> Path:
+    """The path of a store."""
+    text = os.fspath(store) if isinstance(store, str | os.PathLike) else None
+    if not isinstance(text, str) or not text or "://" in text or "::" in text:
+        raise SweepError(f"a store is at a path of a file system, which has locks, not {store!r}")
+    return Path(text).expanduser().resolve()
+
+
+def refuse_what_is_no_store(path: Path) -> None:
+    """Raise unless there is a store at the path, or nothing."""
+    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / "zarr.json").is_file())):
+        raise SweepError(f"{path} is there already, and is no store of a campaign")
+
+
+def _check_same(path: Path, known: dict[str, Any], about: dict[str, Any], axes: list[str]) -> None:
+    if known.get("format") != FORMAT:
+        raise SweepError(f"{path} has the format {known.get('format')} of a campaign, this version reads {FORMAT}")
+    for name, value in about.items():
+        theirs = known["about"].get(name)
+        if theirs != value:
+            raise SweepError(
+                f"{path} is of another campaign, whose {name} is {theirs}, not {value}: give this one another store"
+            )
+    if known["axes"] and known["axes"].keys() != set(axes):
+        raise SweepError(f"{path} has the axes {', '.join(known['axes'])}, not {', '.join(axes)}")
+
+
+def read_store(path: Path) -> tuple[Grid, dict[str, Any]]:
+    """The grid of a store, which jobs may be writing to, and what it says of itself."""
+    group, _ = _open_group(path)
+    state = group["state"][...]  # The metrics of what it says is done are there by now.
+    group, known = _open_group(path)
+    return read_grid(group, known, state), known
+
+
+def read_grid(group: Any, known: dict[str, Any], state: NDArray[np.int32] | None = None) -> Grid:
+    """The grid of a store."""
+    grid = Grid([Axis(name, list(labels)) for name, labels in known["axes"].items()])
+    shape = grid.shape
+    grid.state = _in_shape(group["state"][...] if state is None else state, shape, 0)
+    grid.seconds = _in_shape(group["seconds"][...], shape, np.nan)
+    for name, kind in known.get("metrics", {}).items():
+        values = _in_shape(group[name][...], shape, np.nan)
+        samples = _in_shape(group[f"{name}_samples"][...], shape, 0) if kind["share"] else None
+        grid.metrics[name] = Metric(values, samples)
+    if (grid.state == FAILED).any():
+        errors = group["error"]
+        grid.errors = {tuple(map(int, cell)): str(errors[tuple(cell)]) for cell in np.argwhere(grid.state == FAILED)}
+    for metric in grid.metrics.values():  # What a killed job has begun to write is no result.
+        metric.values[grid.state != DONE] = np.nan
+        if metric.samples is not None:
+            metric.samples[grid.state != DONE] = 0
+    return grid
+
+
+def _open_group(path: Path) -> tuple[Any, dict[str, Any]]:
+    """The group of a store, and what it says of itself."""
+    zarr = require("zarr", "sweeps")
+    try:
+        group = zarr.open_group(path, mode="r")
+        known = group.attrs["scdask"]
+        if not isinstance(known, dict) or "axes" not in known:
+            raise KeyError("axes")
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise SweepError(f"{path} is no store of a campaign: {reason(error)}") from error
+    if known.get("format") != FORMAT:
+        raise SweepError(f"{path} has the format {known.get('format')} of a campaign, this version reads {FORMAT}")
+    return group, known
+
+
+def _in_shape(array: NDArray[Any], shape: tuple[int, ...], value: Any) -> NDArray[Any]:
+    """The array in the shape that the axes have: one that another job makes longer may be so already, or not yet."""
+    whole = np.full((*shape, *array.shape[len(shape) :]), value, array.dtype)
+    part = tuple(slice(min(n, m)) for n, m in zip(shape, array.shape, strict=False))
+    whole[part] = array[part]
+    return whole
+
+
+def _hold(path: Path, *, wait: bool = False, make: bool = True) -> int:
+    """Lock a file until the descriptor is closed, or raise BlockingIOError if another process has it."""
+    import fcntl
+
+    lock = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
