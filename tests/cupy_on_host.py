@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-__version__ = "0 (on the host)"
+__version__ = "0+on.the.host"
 GUARD = 256  # bytes around each array that kernels must leave alone
 SHIM = Path(__file__).with_name("cuda_on_host.hpp")
 

@@ -57,6 +57,7 @@ PAGES = {
     "scdask.plotting": ("plot_scc(", "plot_raster(", "Okabe"),
     "scdask.progress": ("track(", "30 seconds"),
     "scdask.snn": ("train(", "predict(", "to_scmlp(", "class Settings", "0.976"),
+    "scdask.sweeps": ("sweep(", "open_sweep(", "Wilson", "flock", "begin with five", "wilson("),
     "scdask.training": ("train(", "trained(", "clipped(", "class Settings", "straight-through", "0.969"),
     "scdask.vector_ops": ("pack_bitstream(", "vec_mac(", "Differences from `sc_neurocore.accel.vector_ops`"),
 }
