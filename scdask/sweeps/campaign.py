@@ -34,6 +34,7 @@ from .cells import LAZY, Given
 from .dataset import dataset_of
 from .grid import DONE, FAILED
 from .intervals import KINDS
+from .live import figure_of
 from .plan import MOST, Plan
 from .runners import Cluster, Threads
 from .store import Ledger, Store, path_of
@@ -42,17 +43,24 @@ from .waves import wave_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from .grid import Cell, Found, Grid, Setting
     from .intervals import Kind
     from .runners import Ended
 
 UNIT_SECONDS = 0.1  # of a task, while there are few threads
-UNITS_A_SECOND = 150  # tasks that a scheduler does beside its other work
+UNITS_A_SECOND = 100  # tasks that a scheduler does beside its other work
+LEAST_UNIT = 4  # the last tasks may be shorter by this factor
 MOST_CELLS = 1000  # of a task
+PROBES = 16  # cells that are tried first, while it is not known how long they take
+PROBE_SECONDS = 0.3  # after which each thread gets one
 AHEAD_SECONDS = 4  # for so long the cells suffice that a job has claimed
+AHEAD_UNITS = 4  # and for so many tasks of each thread
 FLUSH_SHARE = 20  # a store is written for a twentieth of the time
 FLUSH_SECONDS = 0.5
 TELL_SECONDS = 1
+RATE_TELLS = 10  # over so many the rate is taken
 FORGET = 0.98  # what the time of a cell counts after that of the next one: the first ones load kernels
 WAVE = 8  # cells of a wave for each thread
 
@@ -214,8 +222,13 @@ class Campaign:
     _units: Counter[int] = field(default_factory=Counter)  # the cells that run, of each unit
     _number: int = 0
     _tried: set[Cell] = field(default_factory=set)
-    _suspects: set[Cell] = field(default_factory=set)  # a worker died that had one of them
+    _suspects: deque[Cell] = field(default_factory=deque)  # workers died that had one of them: they wait to be tried
+    _alone: Cell | None = None  # the suspect that is tried, no other one beside it
     _lately: tuple[float, float, float] = (0.0, 0.0, 0.0)  # cells, seconds that they took, and costs
+    _exchange_seconds: float = 0.0  # that the last one took
+    _started: float = 0.0
+    _done_before: float | None = None  # the cost of what was done at the start
+    _told: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RATE_TELLS))  # cells done by then
     _run_id: str = field(default_factory=lambda: uuid4().hex)
 
     def run(self, update: Callable[..., None]) -> None:
@@ -252,20 +265,22 @@ class Campaign:
 
     def _run(self, runner: Any, update: Callable[..., None]) -> None:
         exchanged = told = -math.inf
-        pause, exhausted = 0.0, False
+        exhausted = measured = False
+        self._started = time.monotonic()
         while True:
             now = time.monotonic()
-            due = now - exchanged > max(pause, FLUSH_SECONDS)
-            idle = not (self._waiting or self._unit_of)
+            due = now - exchanged > max(FLUSH_SHARE * self._exchange_seconds, FLUSH_SECONDS)
+            idle = not (self._waiting or self._unit_of or self._suspects)
             more = not exhausted or (bool(self.plan.until) and bool(self._found))
-            few = len(self._waiting) < 2 * runner.threads
+            few = len(self._waiting) < 2 * runner.threads or (not measured and bool(self._lately[0]))
             if (few and more) or (due and self._found) or (idle and (due or self._found)):
+                measured = bool(self._lately[0])
                 chosen = self.ledger.exchange(self._found, partial(self._choose, runner.threads))
                 self._found = []
                 self._waiting += chosen
                 self._tried.update(chosen)
                 exchanged = time.monotonic()
-                pause, exhausted = FLUSH_SHARE * (exchanged - now), not chosen
+                self._exchange_seconds, exhausted = exchanged - now, not chosen
                 if idle and exhausted and not self._left():
                     return
             self._submit(runner)
@@ -273,10 +288,10 @@ class Campaign:
                 self._tell(update)
                 told = now
             if not self._unit_of:
-                if not self._waiting and not self._found:  # The others have the rest.
+                if not (self._waiting or self._suspects or self._found):  # The others have the rest.
                     time.sleep(FLUSH_SECONDS / 5)
                 continue
-            for ended in runner.wait(FLUSH_SECONDS):
+            for ended in runner.wait(PROBE_SECONDS if self._lazy is None else FLUSH_SECONDS):
                 self._take(ended)
 
     def _left(self) -> bool:
@@ -303,17 +318,38 @@ class Campaign:
         if self._lazy:
             return 2 * WAVE * threads
         cells, seconds, _ = self._lately
-        return int(max(4 * threads, AHEAD_SECONDS * threads * cells / seconds)) if seconds else 2 * threads
+        if not seconds:
+            return 2 * threads
+        ahead = max(AHEAD_SECONDS, AHEAD_UNITS * self._unit_seconds(threads), 2 * FLUSH_SHARE * self._exchange_seconds)
+        return int(max(4 * threads, ahead * threads * cells / seconds))
+
+    def _unit_seconds(self, threads: int) -> float:
+        """How long a task is to take: there may be too many a second, and threads are not to wait for an exchange."""
+        return max(UNIT_SECONDS, threads / UNITS_A_SECOND, self._exchange_seconds)
 
     def _submit(self, runner: Any) -> None:
+        if self._suspects and self._alone is None:
+            self._alone = self._suspects.popleft()
+            if self._lazy:
+                self._submit_wave(runner, [self._alone])
+            else:
+                self._begin([self._alone])
+                self.tasks += 1
+                runner.submit([self._with_settings([self._alone])], probe=self._lazy is None)
+            if self._alone not in self._unit_of:  # The function has failed.
+                self._alone = None
         if self._lazy:
             size = WAVE * runner.threads
             while self._waiting and len(self._unit_of) < size:
                 self._submit_wave(runner, [self._waiting.popleft() for _ in range(min(len(self._waiting), size))])
             return
         probe = self._lazy is None
+        most = 3 * runner.threads
+        if probe:
+            soon = time.monotonic() < self._started + PROBE_SECONDS
+            most = min(runner.threads, PROBES) if soon else runner.threads
         units: list[list[tuple[Cell, Setting]]] = []
-        while self._waiting and len(self._units) < (1 if probe else 2) * runner.threads:
+        while self._waiting and len(self._units) < most:
             size = 1 if probe else self._size(runner.threads)
             cells = [self._waiting.popleft() for _ in range(size)]
             self._begin(cells)
@@ -339,14 +375,15 @@ class Campaign:
     def _size(self, threads: int) -> int:
         """How many of the next cells are one task."""
         _, taken, costs_taken = self._lately
-        if not taken or self._waiting[0] in self._suspects:
+        if not taken:
             return 1
-        enough = max(UNIT_SECONDS, threads / UNITS_A_SECOND) * costs_taken / taken
-        most = min(MOST_CELLS, max(1, len(self._waiting) // (2 * threads)))
+        enough = self._unit_seconds(threads) * costs_taken / taken
+        share = len(self._waiting) // threads  # of a thread in what is left
         size, costs = 0, 0.0
-        for cell in islice(self._waiting, most):
+        for cell in islice(self._waiting, MOST_CELLS):
             costs += self.plan.cost(self.ledger.grid, cell)
-            if size and (costs > enough or cell in self._suspects):
+            most = enough if size < share else enough / LEAST_UNIT
+            if size and costs > most:
                 break
             size += 1
         return size
@@ -356,14 +393,17 @@ class Campaign:
 
     def _take(self, ended: Ended) -> None:
         """Note what came back."""
-        again = [cell for cell, _ in ended.again]
-        for cell in [found.cell for found in ended.found] + again:
-            unit = self._unit_of.pop(cell)
+        for found in ended.found:
+            unit = self._unit_of.pop(found.cell)
             self._units[unit] -= 1
             if not self._units[unit]:
                 del self._units[unit]
-        self._suspects.update(again)
-        self._waiting.extendleft(again)
+        cells = {found.cell for found in ended.found}
+        if ended.killed and self._alone not in cells:
+            self._suspects.extend(cells)
+            return
+        if self._alone in cells:
+            self._alone = None
         lazy = [found.cell for found in ended.found if found.error == LAZY]
         if lazy:
             self._lazy = True
@@ -388,6 +428,11 @@ class Campaign:
         states = self.plan.states(self.ledger.grid)
         done, failed = int((states == DONE).sum()), int((states == FAILED).sum())
         update(done + failed, f"sweep, {failed} failed" if failed else "sweep", total=len(states))
+        if self.place.client is None:
+            return
+        now = time.monotonic()
+        self._told.append((now, self.done_here))
+        (then, before), seconds = self._told[0], now - self._told[0][0]
         event = {
             "run": self._run_id,
             "name": _name_of(self.given.function),
@@ -395,9 +440,21 @@ class Campaign:
             "done": done,
             "failed": failed,
             "running": len(self._unit_of),
-            "done_here": self.done_here,
+            "rate": (self.done_here - before) / seconds if now > then else None,
+            "left": self._seconds_left(states, now),
+            "figure": figure_of(self.plan, self.ledger.grid),
         }
         self.place.log_event(SWEEP, event)
+
+    def _seconds_left(self, states: NDArray[np.int32], now: float) -> float | None:
+        """The time that is left, by the cost of what is done since the start: what is cheap comes first."""
+        costs = self.plan.costs
+        left = float(costs[states <= 0].sum())
+        done = float(costs.sum()) - left
+        if self._done_before is None:
+            self._done_before = done
+        new = done - self._done_before
+        return left * (now - self._started) / new if new > 0 else None
 
 
 @contextmanager

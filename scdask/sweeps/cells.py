@@ -80,7 +80,7 @@ def lazy(results: dict[str, Any]) -> bool:
 
 
 def value_of(name: str, result: Any) -> Any:
-    """A result as a `Share`, if it is truth values, and else as an array of float64."""
+    """A result as a `Share`, if it is truth values, and else as an array of float64 or one number."""
     if isinstance(result, Share):
         return result
     array = np.asarray(on_host(result) if hasattr(result, "shape") else result)
@@ -88,7 +88,7 @@ def value_of(name: str, result: Any) -> Any:
         return Share(int(np.count_nonzero(array)), array.size)
     if array.dtype.kind not in "iuf":
         raise SweepError(f"{name} is a number, an array of numbers or of truth values, not {_kind(result, array)}")
-    return array.astype(np.float64)
+    return array.astype(np.float64) if array.ndim else float(array)  # which travels with less ado
 
 
 def _kind(result: Any, array: Any) -> str:

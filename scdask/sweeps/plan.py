@@ -102,15 +102,27 @@ class Plan:
 
     def _places(self, grid: Grid, cell: Cell) -> list[int]:
         """Where a cell of a grid is among the values that are asked for."""
-        there = {axis.name: axis.labels[place] for axis, place in zip(grid.axes, cell, strict=True)}
-        return [self._place_of[name][there[name]] for name in self.names]
+        self._look_at(grid)
+        return [asked[cell[axis]] for axis, asked in self._asked]
 
     def cells(self, grid: Grid) -> NDArray[np.intp]:
         """The positions of all cells in a grid, (cells, axes), in the order in which they are done."""
-        columns = [
-            axis.places(self.labels[axis.name])[self._order[:, self.names.index(axis.name)]] for axis in grid.axes
-        ]
-        return np.stack(columns, axis=1)
+        self._look_at(grid)
+        return self._cells
+
+    def _look_at(self, grid: Grid) -> None:
+        """Note where the cells are in a grid, which is asked again and again, unless it has changed."""
+        if grid is self._grid and grid.shape == self._shape:
+            return
+        self._grid, self._shape = grid, grid.shape
+        columns: list[NDArray[np.intp]] = []
+        self._asked: list[tuple[int, list[int]]] = [(0, [])] * len(self.names)
+        for i, axis in enumerate(grid.axes):
+            name = self.names.index(axis.name)
+            columns.append(axis.places(self.labels[axis.name])[self._order[:, name]])
+            place_of = {label: place for place, label in enumerate(self.labels[axis.name])}
+            self._asked[name] = i, [place_of.get(label, -1) for label in axis.labels]
+        self._cells = np.stack(columns, axis=1)
 
     def states(self, grid: Grid) -> NDArray[np.int32]:
         """The states of all cells, in the same order."""
@@ -124,7 +136,7 @@ class Plan:
         free = states == TO_DO
         if retry:
             free |= states == FAILED
-        return [tuple(map(int, cell)) for cell in cells[free][:count]]
+        return [tuple(cell) for cell in cells[np.flatnonzero(free)[:count]].tolist()]
 
     def extend(self, grid: Grid) -> bool:
         """Ask for more repeats where all are done and the interval is too wide; tell whether any was added."""
@@ -208,7 +220,7 @@ class Plan:
 
     def _arrange(self) -> None:
         """Order the cells: the cheap ones first, and the repeats of a row one after the other."""
-        self._place_of = {n: {label: i for i, label in enumerate(labels)} for n, labels in self.labels.items()}
+        self._grid: Grid | None = None
         shape = tuple(len(self.values[name]) for name in self.names)
         keep = np.ones(shape, bool)
         if self.repeats:
@@ -223,7 +235,9 @@ class Plan:
         of_repeats = [i for i, name in enumerate(self.names) if name == self.repeats]
         of_rows = [i for i in range(len(shape)) if i not in of_repeats]
         keys = [cells[:, i] for i in of_repeats + of_rows[::-1]]
-        self._order = cells[np.lexsort([*keys, self._costs_of(cells, shape)])]
+        costs = self._costs_of(cells, shape)
+        order = np.lexsort([*keys, costs])
+        self._order, self.costs = cells[order], costs[order]
 
     def _costs_of(self, cells: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.float64]:
         if self._cost is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import queue
 import threading
 import time
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 
 
 class Ended(NamedTuple):
-    """What a unit, or a cell of a wave, gave, and how many seconds the unit took."""
+    """What a unit, or a cell of a wave, gave."""
 
     found: list[Found]
-    again: Unit  # cells to try alone, as a worker died while it had them
+    killed: bool = False  # whether workers died that had it: one of its cells may have done that, or one beside it
 
 
 class Threads:
@@ -55,7 +56,7 @@ class Threads:
             if self._stopped.is_set():
                 return
             found.append(run_cell(self.given, cell, setting, probe=probe))
-        self._ended.put(Ended(found, []))
+        self._ended.put(Ended(found))
 
     def submit_wave(self, wave: Wave) -> None:
         """Begin a wave, when the one before it is done."""
@@ -73,15 +74,15 @@ class Threads:
         try:
             found, values = get(graph, [keys, kept], pool=self._pool)
             self._kept = dict(zip(kept, values, strict=True))
-            self._ended.put(Ended(list(found), []))
+            self._ended.put(Ended(list(found)))
         except Exception:  # Which cell it was is found by one after the other.
             for cell, key in zip(cells, keys, strict=True):
                 if self._stopped.is_set():
                     return
                 try:
-                    self._ended.put(Ended([get(cull(graph, [key])[0], key, pool=self._pool)], []))
+                    self._ended.put(Ended([get(cull(graph, [key])[0], key, pool=self._pool)]))
                 except Exception as error:
-                    self._ended.put(Ended([Found(cell, {}, told(error), nan)], []))
+                    self._ended.put(Ended([Found(cell, {}, told(error), nan)]))
 
     def wait(self, seconds: float) -> list[Ended]:
         """What ended, once something has, or the time is over."""
@@ -175,7 +176,7 @@ class Cluster:
         found = self._client.gather(done)
         for future in done:
             self._units.pop(future.key)
-        return [Ended(each if isinstance(each, list) else [each], []) for each in found]
+        return [Ended(pickle.loads(each) if isinstance(each, bytes) else [each]) for each in found]
 
     def _failed(self, future: Any) -> Ended:
         """What a unit that has no result leaves."""
@@ -186,9 +187,7 @@ class Cluster:
         if future.status != "error":
             raise SchedulerError(f"the connection to the scheduler {self._place.name} is lost")
         error = future.exception()
-        if isinstance(error, KilledWorker) and len(unit) > 1:
-            return Ended([], unit)
-        return Ended([Found(cell, {}, told(error), nan) for cell, _ in unit], [])
+        return Ended([Found(cell, {}, told(error), nan) for cell, _ in unit], isinstance(error, KilledWorker))
 
     def close(self) -> None:
         """Give up what is not done."""
@@ -201,5 +200,6 @@ def _same(given: Any) -> Any:
     return given
 
 
-def _run_unit(unit: Unit, given: Given, probe: bool) -> list[Found]:
-    return run_cells(given, unit, probe=probe)
+def _run_unit(unit: Unit, given: Given, probe: bool) -> bytes:
+    # Dask would send each number as a message of its own.
+    return pickle.dumps(run_cells(given, unit, probe=probe))
