@@ -1,7 +1,7 @@
 """What a campaign costs beside its cells, and how many threads one scheduler keeps busy.
 
 cells: 100,000 small cells, on threads and in a local cluster, with a store and without, beside plain loops.
-sleepers: 10,000 cells of 100 ms on workers that sleep: the share of their time in which they do, and the cost of a task.
+sleepers: 10,000 cells of 100 ms on workers that sleep: for which share of the time, and what a task costs.
 """
 
 import shutil

@@ -207,7 +207,7 @@ def _started(console: Console) -> Progress:
         def render(self, task: Any) -> Text:
             done = task.completed - task.fields["first"]
             spent = task.finished_time or task.elapsed or 1e-9
-            return Text(_rate(done / spent, task.fields["unit"]) if done > 0 else "")
+            return Text(rate_text(done / spent, task.fields["unit"]) if done > 0 else "")
 
     text = TextColumn("{task.description}", markup=False)
     progress = Progress(text, BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), console=console)
@@ -245,18 +245,20 @@ class _Line:
         count = f"{self.done}" if self.total is None else f"{self.done}/{self.total}"
         parts = [" ".join(filter(None, (self.description and f"{self.description}:", count, self.unit)))]
         if self.done > self.first:
-            parts.append(_rate(rate, self.unit))
+            parts.append(rate_text(rate, self.unit))
             if self.total is not None and self.done < self.total:
-                parts.append(f"{_duration((self.total - self.done) / rate)} left")
-        return ", ".join([*parts, f"{_duration(spent)} elapsed"])
+                parts.append(f"{duration_text((self.total - self.done) / rate)} left")
+        return ", ".join([*parts, f"{duration_text(spent)} elapsed"])
 
 
-def _rate(rate: float, unit: str) -> str:
+def rate_text(rate: float, unit: str) -> str:
+    """A rate with three digits, such as "12.5 cells/s"."""
     number = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
     return f"{number} {unit}/s" if unit else f"{number}/s"
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """A time in seconds, minutes or hours, such as "1:20 min"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.protocol.pickle import dumps
 
-from ..computing import EARLY_EXIT, TRAINING
+from ..computing import EARLY_EXIT, SWEEP, TRAINING
 from ..core.metering import METER
 from .meter import measure_limits
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 EPOCH = {"run", "epoch", "epochs", "loss", "train_accuracy", "test_accuracy"}  # keys of a training's event
 CHUNK = {"run", "name", "length", "of", "start", "samples", "right", "cycles"}  # keys of an early exit's event
-RUNS = 8  # inferences with early exit that are kept
+TOLD = {"run", "name", "total", "done", "failed", "running", "rate", "left", "figure"}  # keys of a campaign's event
+RUNS = 8  # inferences with early exit, and campaigns, that are kept
 SAMPLE_SECONDS = 1
 SPAN = 2  # least seconds of a worker's clock that a rate is taken over
 SILENT = 10  # seconds after which a worker that sends nothing is taken to do nothing
@@ -104,6 +105,25 @@ class Exits:
         return sum(n * count for n, count in self.cycles) / self.samples
 
 
+@dataclass(frozen=True)
+class Campaign:
+    """What a campaign told last: its event, and when that came, by `time.monotonic`."""
+
+    event: dict[str, Any]
+    time: float
+
+    @property
+    def over(self) -> bool:
+        """Whether no cell is left."""
+        return bool(self.event["done"] + self.event["failed"] >= self.event["total"])
+
+    @property
+    def silent(self) -> float:
+        """For how many seconds nothing has come of one that is not over; 0 if that is not long."""
+        seconds = time.monotonic() - self.time
+        return 0.0 if self.over or seconds < SILENT else seconds
+
+
 class Monitor(SchedulerPlugin):  # type: ignore[misc]
     """Gathers what workers count, for those who show it.
 
@@ -116,6 +136,8 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
         Time, by `time.monotonic`, and the rate of each worker then.
     exits : dict of str to Exits
         The last inferences with early exit that told of themselves, the oldest first.
+    campaigns : dict of str to Campaign
+        The last campaigns that told of themselves, that which told last at the end.
     has_page : bool
         Whether the dashboard of the scheduler has the page.
     at_close : contextlib.ExitStack
@@ -131,6 +153,7 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
         self.reports: dict[str, Report] = {}
         self.history: deque[tuple[float, dict[str, float]]] = deque(maxlen=HISTORY)
         self.exits: dict[str, Exits] = {}
+        self.campaigns: dict[str, Campaign] = {}
         self.has_page = has_page
         self._workers = dict(scheduler.workers)
         self._gone: Totals = {}
@@ -159,12 +182,17 @@ class Monitor(SchedulerPlugin):  # type: ignore[misc]
             _merge(self._gone, report.totals)
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Take in what a chunk of samples told."""
-        if topic != EARLY_EXIT or not isinstance(msg, dict) or not msg.keys() >= CHUNK:
+        """Take in what a chunk of samples told, or a campaign."""
+        if not isinstance(msg, dict):
             return
-        self.exits.setdefault(msg["run"], Exits(msg["name"], msg["length"], msg["of"])).add(msg)
-        while len(self.exits) > RUNS:
-            del self.exits[next(iter(self.exits))]
+        if topic == SWEEP and msg.keys() >= TOLD:
+            self.campaigns.pop(msg["run"], None)
+            self.campaigns[msg["run"]] = Campaign(msg, time.monotonic())
+        if topic == EARLY_EXIT and msg.keys() >= CHUNK:
+            self.exits.setdefault(msg["run"], Exits(msg["name"], msg["length"], msg["of"])).add(msg)
+        for kept in (self.exits, self.campaigns):
+            while len(kept) > RUNS:
+                del kept[next(iter(kept))]
 
     def sample(self) -> None:
         """Take in what the workers sent."""

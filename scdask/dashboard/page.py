@@ -24,7 +24,9 @@ from bokeh.plotting import figure
 from dask.utils import format_bytes
 from distributed.dashboard.components.scheduler import BOKEH_THEME, env
 
+from .campaigns import Campaigns
 from .monitor import Monitor
+from .parts import COLOURS, LINES, MUTED, scaled, table, title
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,12 +37,8 @@ if TYPE_CHECKING:
     from .monitor import Totals
 
 UPDATE_MILLISECONDS = 1000
-LINES = 7  # workers with a line of their own: as many as there are colours that everybody tells apart
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")  # the colours of Okabe and Ito
 GIGA = 1e9
 SHORTEST = 60  # least seconds that the axis of time shows
-MUTED = "#595959"
-TEXTS = ("operation", "worker", "backend", "SIMD", "rule")  # columns of tables that hold text
 
 
 def show(scheduler: Scheduler, extra: dict[str, Any], doc: Document) -> None:
@@ -73,7 +71,7 @@ class _Page:
         self.operation_table = Div(sizing_mode="stretch_width")
         self.worker_table = Div(sizing_mode="stretch_width")
         self.epochs = ColumnDataSource({name: [] for name in ("epoch", "loss", "train", "test")})
-        self.run = Div(text=_title("Training"))
+        self.run = Div(text=title("Training"))
         losses = _epochs(self.epochs, "Loss", "cross-entropy (nats)", [("loss", "training")], "log")
         lines = [("train", "training"), ("test", "test")]
         accuracies = _epochs(self.epochs, "Accuracy", "share of images that are right", lines, "linear")
@@ -82,17 +80,18 @@ class _Page:
         self.training = column(self.run, figures, sizing_mode="stretch_width")
         self.bins = ColumnDataSource({name: [] for name in ("left", "right", "share")})
         self.curve = ColumnDataSource({name: [] for name in ("cycles", "accuracy", "name", "size")})
-        self.exit = Div(text=_title("Early exit"))
+        self.exit = Div(text=title("Early exit"))
         self.exit_table = Div(sizing_mode="stretch_width")
         figures = row(_bins(self.bins), _curve(self.curve), sizing_mode="stretch_width")
         self.exits = column(self.exit, figures, self.exit_table, sizing_mode="stretch_width")
+        self.campaigns = Campaigns()
         self.root = column(
             self.empty,
             self.cards,
             row(self.rates, self.shares, sizing_mode="stretch_width"),
-            Div(text=_title("Operations", "since the page was added")),
+            Div(text=title("Operations", "since the page was added")),
             self.operation_table,
-            Div(text=_title("Workers")),
+            Div(text=title("Workers")),
             self.worker_table,
             sizing_mode="stretch_width",
             styles={"padding": "8px 12px", "box-sizing": "border-box"},
@@ -110,14 +109,19 @@ class _Page:
         self._update_workers()
         self._update_training()
         self._update_exits()
+        if (
+            self.campaigns.update(list(self.monitor.campaigns.values()))
+            and self.campaigns.root not in self.root.children
+        ):
+            self.root.children.insert(2, self.campaigns.root)
 
     def _update_cards(self, totals: Totals) -> None:
         reports = self.monitor.reports.values()
         encoded = [total for (operation, _), total in totals.items() if operation == "encode"]
         figures = {
-            "Speed now": _scaled(sum(report.rate for report in reports), "bitop/s"),
-            "Bit operations": _scaled(sum(total.bitops for total in totals.values()), "bitop"),
-            "Bits generated": _scaled(sum(total.bitops for total in encoded), "bit"),
+            "Speed now": scaled(sum(report.rate for report in reports), "bitop/s"),
+            "Bit operations": scaled(sum(total.bitops for total in totals.values()), "bitop"),
+            "Bits generated": scaled(sum(total.bitops for total in encoded), "bit"),
             "Streams encoded": f"{sum(total.streams for total in encoded):,}",
             "Packed words held": format_bytes(sum(report.held for report in reports)),
             "Workers": f"{len(self.scheduler.workers)}",
@@ -170,14 +174,14 @@ class _Page:
             {
                 "operation": key[0],
                 "backend": key[1],
-                "bits": _scaled(totals[key].bitops, "bit"),
+                "bits": scaled(totals[key].bitops, "bit"),
                 "time in kernels": f"{totals[key].seconds:,.2f} s",
-                "speed of a thread": _scaled(totals[key].bitops / max(totals[key].seconds, 1e-9), "bit/s"),
+                "speed of a thread": scaled(totals[key].bitops / max(totals[key].seconds, 1e-9), "bit/s"),
                 "share of the limit": text,
             }
             for key, text in zip(operations, texts, strict=True)
         ]
-        self.operation_table.text = _table("operations", rows)
+        self.operation_table.text = table("operations", rows)
 
     def _update_workers(self) -> None:
         rows = []
@@ -190,20 +194,20 @@ class _Page:
                     "backend": ", ".join(sorted({backend for _, backend in totals})) or "nothing yet",
                     "SIMD": report.simd[-1] if report and report.simd else "",
                     "threads": worker.nthreads,
-                    "speed now": _scaled(report.rate if report else 0, "bitop/s"),
-                    "bits so far": _scaled(sum(total.bitops for total in totals.values()), "bit"),
+                    "speed now": scaled(report.rate if report else 0, "bitop/s"),
+                    "bits so far": scaled(sum(total.bitops for total in totals.values()), "bit"),
                     "words held": format_bytes(report.held if report else 0),
                 }
             )
         rows.sort(key=lambda r: str(r["worker"]))
-        self.worker_table.text = _table("workers", rows)
+        self.worker_table.text = table("workers", rows)
 
     def _update_training(self) -> None:
         events = self.monitor.epochs()
         if events:
             last = events[-1]
             epochs = [event for event in events if event["run"] == last["run"]]
-            self.run.text = _title("Training", f"epoch {last['epoch']} of {last['epochs']}")
+            self.run.text = title("Training", f"epoch {last['epoch']} of {last['epochs']}")
             columns = {"epoch": "epoch", "loss": "loss", "train": "train_accuracy", "test": "test_accuracy"}
             self.epochs.data = {
                 name: [nan if event[key] is None else event[key] for event in epochs] for name, key in columns.items()
@@ -217,7 +221,7 @@ class _Page:
             return
         last = runs[-1]
         note = f"{last.name}: {last.samples:,} of {last.of:,} samples, up to {last.length:,} cycles"
-        self.exit.text = _title("Early exit", note)
+        self.exit.text = title("Early exit", note)
         cycles = [n for n, _ in last.cycles]
         self.bins.data = {
             "left": [cycles[0] / 2, *cycles[:-1]],
@@ -239,7 +243,7 @@ class _Page:
             }
             for run in reversed(runs)
         ]
-        self.exit_table.text = _table("early exit", rows)
+        self.exit_table.text = table("early exit", rows)
         if self.exits not in self.root.children:
             self.root.children.insert(3, self.exits)
 
@@ -247,20 +251,6 @@ class _Page:
         worker = self.scheduler.workers.get(address)
         host = address.rpartition("/")[2]
         return host if worker is None or worker.name == address else f"{worker.name} at {host}"
-
-
-def _table(name: str, rows: Sequence[dict[str, Any]]) -> str:
-    """An HTML table, whose columns are the keys of its rows: texts on the left, numbers on the right."""
-    head = "".join(_cell("th", title, "") for title in rows[0]) if rows else ""
-    body = "".join(f"<tr>{''.join(_cell('td', *item) for item in r.items())}</tr>" for r in rows)
-    return f"<table data-table='{name}' style='border-collapse: collapse; width: 100%'><tr>{head}</tr>{body}</table>"
-
-
-def _cell(tag: str, title: str, value: Any) -> str:
-    side = "left" if title in TEXTS else "right"
-    text = title if tag == "th" else value
-    style = f"text-align: {side}; padding: 3px 10px; border-bottom: 1px solid #ddd; font-size: 13px"
-    return f"<{tag} style='{style}'>{escape(str(text))}</{tag}>"
 
 
 def _rates(lines: Sequence[ColumnDataSource]) -> tuple[Any, Legend]:
@@ -376,22 +366,6 @@ def _plain_ticks(plot: Any) -> None:
     """Powers of 2 as numbers."""
     plot.xaxis.ticker = LogTicker(base=2)
     plot.xaxis.formatter = NumeralTickFormatter(format="0")
-
-
-def _title(text: str, note: str = "") -> str:
-    return f"<b>{text}</b> <span style='color: {MUTED}'>{escape(note)}</span>"
-
-
-def _scaled(number: float, unit: str) -> str:
-    """The number with three digits and an SI prefix."""
-    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return (
-                f"{number / size:.3g} {prefix}{unit}"
-                if number < 999.5 * size
-                else f"{number / size:,.0f} {prefix}{unit}"
-            )
-    return f"{number:.0f} {unit}"
 
 
 def _what_to_do(address: str) -> str:

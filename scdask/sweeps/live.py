@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 LINES = 7  # of the figure at most
 POINTS = 40  # of a line
+WIDE = 8  # the last number over the first, from which on an axis is logarithmic
 
 
 def figure_of(plan: Plan, grid: Grid) -> dict[str, Any] | None:
@@ -32,7 +34,8 @@ def figure_of(plan: Plan, grid: Grid) -> dict[str, Any] | None:
     dict, optional
         None if there is no number yet, or no axis but that of repeats. `metric` and `x` are names, `at` the values of
         the axes that are not shown, `ticks` the labels of the axis, and `lines` has a dict each: its `label`, and lists
-        over the axis, which are `x`, `mean`, `low` and `high`. The x of a label that is no number is its place.
+        over the axis, which are `x`, `mean`, `low` and `high`. The `x` are places on the paper: logarithms of numbers
+        that span far, and mere counts for texts.
     """
     names = [name for name in plan.names if name != plan.repeats and len(plan.labels[name]) > 1]
     metrics = [name for name, metric in grid.metrics.items() if not metric.own_shape(len(grid.axes))]
@@ -64,12 +67,12 @@ def figure_of(plan: Plan, grid: Grid) -> dict[str, Any] | None:
     return {
         "metric": metric,
         "x": over,
-        "ticks": None if over in numeric else list(map(str, labels[over])),
+        "ticks": list(map(str, labels[over])),
         "at": {name: labels[name][0] for name in names if name not in (over, each)},
         "lines": [
             {
                 "label": f"{each}={labels[each][i]}" if each is not None else metric,
-                "x": labels[over] if over in numeric else list(range(len(labels[over]))),
+                "x": _places(labels[over]) if over in numeric else list(range(len(labels[over]))),
                 **{end: found[end][i].tolist() for end in ("mean", "low", "high")},
             }
             for i in range(shape[0])
@@ -81,3 +84,10 @@ def _some(labels: list[Any]) -> list[Any]:
     """So many labels that a figure has room for, the first and the last among them."""
     places = np.unique(np.linspace(0, len(labels) - 1, min(POINTS, len(labels))).round().astype(int))
     return [labels[place] for place in places]
+
+
+def _places(numbers: list[float]) -> list[float]:
+    """Where numbers are on an axis, which is logarithmic if they span far."""
+    if numbers[0] > 0 and numbers[-1] >= WIDE * numbers[0]:
+        return [math.log2(number) for number in numbers]
+    return numbers

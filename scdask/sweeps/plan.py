@@ -72,6 +72,8 @@ class Plan:
         self.planned = np.full(shape, first, np.intp)  # repeats of each row
         self._narrow = np.zeros(shape, bool)
         self._order: NDArray[np.intp] = np.empty((0, len(self.names)), np.intp)
+        self._grid: Grid | None = None  # which `_look_at` has looked at, and how large it was
+        self._shape: tuple[int, ...] = ()
         self._arrange()
 
     @property
@@ -220,7 +222,7 @@ class Plan:
 
     def _arrange(self) -> None:
         """Order the cells: the cheap ones first, and the repeats of a row one after the other."""
-        self._grid: Grid | None = None
+        self._grid = None
         shape = tuple(len(self.values[name]) for name in self.names)
         keep = np.ones(shape, bool)
         if self.repeats:
