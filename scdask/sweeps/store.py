@@ -151,21 +151,22 @@ class Store(Ledger):
             group = require("zarr", "sweeps").open_group(self.path, mode="r+")
             known = group.attrs["scdask"]
             self._learn(group, known)
-            before = self.grid.state.copy()
+            before, shape = self.grid.state.copy(), self.grid.shape
             for each in found:
                 self.grid.put(each)
-            claimed: list[Cell] = []
+            known = self._write(group, known, [each.cell for each in found])
             self._void_the_dead()
+            claimed: list[Cell] = []
             if choose is None:
                 self.grid.state[self.grid.state == -self.job] = TO_DO
             else:
                 claimed = list(choose(self.grid, self._jobs_alive))
-                if self.grid.shape != before.shape:  # The choice has added repeats.
-                    self._write_axes(group, known)
-                    before = self.grid.state.copy()
                 for cell in claimed:
                     self.grid.state[cell] = -self.job
-            self._write(group, known, [each.cell for each in found], before)
+            if self.grid.shape != shape:  # The choice has added repeats.
+                self._write_axes(group, known)
+            else:
+                self._write_state(group, before)
         return claimed
 
     def close(self) -> None:
@@ -258,7 +259,8 @@ class Store(Ledger):
         group.attrs["scdask"] = known | {"axes": axes}
         self._write_state(group, np.full(self.grid.shape, np.iinfo(np.int32).min))
 
-    def _write(self, group: Any, known: dict[str, Any], cells: Sequence[Cell], before: NDArray[np.int32]) -> None:
+    def _write(self, group: Any, known: dict[str, Any], cells: Sequence[Cell]) -> dict[str, Any]:
+        """Write what cells gave; return what the store says of itself now."""
         for region in self._regions(cells):
             for name, metric in self.grid.metrics.items():
                 self._array_of(group, name, metric)[region] = metric.values[region]
@@ -275,8 +277,9 @@ class Store(Ledger):
             for name, metric in self.grid.metrics.items()
         }
         if known.get("metrics", {}) != metrics:
-            group.attrs["scdask"] = group.attrs["scdask"] | {"metrics": metrics}
-        self._write_state(group, before)
+            known = known | {"metrics": metrics}
+            group.attrs["scdask"] = known
+        return known
 
     def _write_state(self, group: Any, before: NDArray[np.int32]) -> None:
         for region in self._regions(np.argwhere(self.grid.state != before)):
