@@ -127,7 +127,7 @@ def test_a_training_is_shown():
                 page.get_by_text(f"epoch {epoch} of 9").wait_for()
 
 
-def test_early_exit_is_shown():
+def test_early_exits_and_campaigns_are_shown():
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
@@ -141,6 +141,14 @@ def test_early_exit_is_shown():
                 client.log_event("scdask-early-exit", event | {"samples": 50, "right": 40, "cycles": [[16, 50]]})
                 page.get_by_text(f"{start + 50} of 150 samples").wait_for()
             assert rows(page, "early exit") == [["sobol split, margin=0.9", "100 of 150", "16.0 of 256", "0.8000"]]
+            line = {"label": "gate=and", "x": [4, 8], "mean": [0.5, np.nan], "low": [np.nan] * 2, "high": [np.nan] * 2}
+            figure = {"metric": "rmse", "x": "length", "ticks": ["16", "256"], "at": {}, "lines": [line]}
+            event = {"run": "a", "name": "product", "total": 2000, "failed": 1, "running": 4, "left": 90, "rate": 12.5}
+            client.log_event("scdask-sweep", event | {"done": 8, "figure": None})
+            page.get_by_text("product: 9 of 2,000 cells, 1 failed, 4 running, 12.5 cells/s, 1:30 min left").wait_for()
+            client.log_event("scdask-sweep", event | {"done": 1999, "figure": figure})
+            page.get_by_text("product: 2,000 of 2,000 cells, 1 failed").wait_for()
+            assert rows(page, "campaigns") == [["product", "2,000", "1,999", "1", "", ""]]
 
 
 def test_the_bar_of_dasks_pages_leads_there():

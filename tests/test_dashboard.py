@@ -385,3 +385,59 @@ def test_events_of_others_are_no_epochs(client):
     for event in ("text", {"epoch": 1}):
         client.log_event("scdask-training", event)
     assert monitor_of(client).epochs() == []
+
+
+def campaign_cell(gate, length, seed):
+    if gate == "or" and seed == 2:
+        raise ValueError("no such gate")
+    return {"rmse": seed / length}
+
+
+def test_a_campaign_tells_how_far_it_is_and_its_figure(client):
+    dashboard.install(client)
+    over = {"seed": range(4), "gate": ["and", "or"], "fault": [0.0], "length": [256, 16]}
+    with pytest.warns(sc.ScdaskWarning, match="2 of 16 cells failed"):
+        found = sc.sweep(lambda fault, **rest: campaign_cell(**rest), over=over, scheduler=client)
+    deadline = time.monotonic() + 10
+    while not (campaigns := list(monitor_of(client).campaigns.values())) or not campaigns[0].over:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (told,) = (campaign.event for campaign in campaigns)
+    assert [told[key] for key in ("total", "done", "failed", "running", "left")] == [16, 14, 2, 0, 0]
+    figure = told["figure"]
+    assert (figure["metric"], figure["x"], figure["ticks"]) == ("rmse", "length", ["16", "256"])
+    for gate, line in zip(("and", "or"), figure["lines"], strict=True):
+        assert (line["label"], line["x"]) == (f"gate={gate}", [4, 8])
+        for end in ("mean", "low", "high"):
+            expected = found[f"rmse_{end}"].sel(gate=gate, fault=0, length=[16, 256])
+            np.testing.assert_allclose(line[end], expected)
+    for i in range(20):
+        client.log_event("scdask-sweep", told | {"run": f"c{i}", "done": 0})
+    for other in ("text", {"run": "b"}):
+        client.log_event("scdask-sweep", other)
+    while "c19" not in (campaigns := monitor_of(client).campaigns):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert len(campaigns) == 8
+    assert not campaigns["c19"].over
+
+
+def test_the_figure_of_a_campaign_is_small():
+    from scdask.sweeps.grid import Found, Grid
+    from scdask.sweeps.live import figure_of
+    from scdask.sweeps.plan import Plan
+
+    plan = Plan({"p": [i / 1000 for i in range(1000)], "sng": list("abcdefghi"), "seed": range(2)}, "seed")
+    grid = Grid(plan.axes)
+    assert figure_of(plan, grid) is None
+    grid.put(Found((0, 0, 0), {"image": np.zeros(3), "value": 3.0}, "", 0.1))
+    figure = figure_of(plan, grid)
+    assert (figure["metric"], figure["x"]) == ("value", "p")
+    assert len(figure["lines"]) == 7
+    assert {len(line["mean"]) for line in figure["lines"]} == {40}
+    assert figure["lines"][0]["mean"][0] == 3
+    words = Plan({"sng": ["sobol", "lfsr"]}, None)
+    grid = Grid(words.axes)
+    grid.put(Found((1,), {"value": 3.0}, "", 0.1))
+    (line,) = figure_of(words, grid)["lines"]
+    assert (line["label"], line["x"], line["mean"][1]) == ("value", [0, 1], 3)
