@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import queue
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from math import nan
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -115,7 +116,8 @@ class Cluster:
         self._units: dict[str, Unit] = {}
         self._futures: dict[str, Any] = {}
         self._kept: list[list[Any]] = []
-        self._looked = self._counted = time.monotonic()
+        self._lost: list[Any] = []
+        self._looked = time.monotonic()
         self._number = 0
 
     def submit(self, units: Sequence[Unit], *, probe: bool) -> None:
@@ -155,6 +157,10 @@ class Cluster:
             futures.append(self._ended.get(timeout=seconds))
             while True:
                 futures.append(self._ended.get_nowait())
+        # What is lost with its worker is computed again, of which there is no second callback.
+        futures += self._lost
+        self._lost = [future for future in futures if future.status in ("lost", "pending")]
+        futures = [future for future in futures if future not in self._lost]
         if not futures:
             if time.monotonic() - self._looked > Patience.SECONDS:
                 self._patience.look()
@@ -173,10 +179,23 @@ class Cluster:
         done = [future for future in futures if future.status == "finished"]
         for future in done:
             self._futures.pop(future.key, None)
-        found = self._client.gather(done)
+        found = self._data_of(done)
         for future in done:
             self._units.pop(future.key)
         return [Ended(pickle.loads(each) if isinstance(each, bytes) else [each]) for each in found]
+
+    def _data_of(self, futures: Sequence[Any]) -> list[Any]:
+        """What futures hold, as long as there are workers, which may have to compute it again."""
+        gathering = asyncio.run_coroutine_threadsafe(
+            self._client.gather(futures, asynchronous=True), self._client.loop.asyncio_loop
+        )
+        while True:
+            try:
+                return list(gathering.result(Patience.SECONDS))
+            except TimeoutError:
+                self._patience.look()
+            except CancelledError as error:
+                raise SchedulerError(f"the connection to the scheduler {self._place.name} is lost") from error
 
     def _failed(self, future: Any) -> Ended:
         """What a unit that has no result leaves."""
@@ -194,6 +213,7 @@ class Cluster:
         with suppress(Exception):  # The scheduler may be gone.
             self._client.cancel([*self._futures.values(), self._given], force=True)
         self._futures.clear()
+        self._lost.clear()
 
 
 def _same(given: Any) -> Any:
