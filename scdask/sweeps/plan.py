@@ -114,9 +114,9 @@ class Plan:
 
     def _look_at(self, grid: Grid) -> None:
         """Note where the cells are in a grid, which is asked again and again, unless it has changed."""
-        if grid is self._grid and grid.shape == self._shape:
+        if grid is self._grid and grid.state.shape == self._shape:
             return
-        self._grid, self._shape = grid, grid.shape
+        self._grid, self._shape = grid, grid.state.shape
         columns: list[NDArray[np.intp]] = []
         self._asked: list[tuple[int, list[int]]] = [(0, [])] * len(self.names)
         for i, axis in enumerate(grid.axes):
