@@ -91,6 +91,20 @@ def test_an_array_that_may_be_requeued(tmp_path, monkeypatch):
         begun.touch()
 
 
+def test_jobs_that_share_the_store_of_a_campaign(tmp_path, monkeypatch):
+    """They need no parts, and nothing to go on from: the store says what is left."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text('job = "product"\n[over]\nlength = [16]\n')
+    asked = ["sweep", "mine.toml", "--over", "length=16,64", "-n", 2, "-t", 5]
+    write(*asked, "--array", 8, "--requeue")
+    text = (tmp_path / "sweep.sbatch").read_text()
+    assert {"#SBATCH --array=1-8", "#SBATCH --requeue", "#SBATCH --open-mode=append"} <= {*text.splitlines()}
+    assert text.endswith("-m scdask sweep mine.toml --over length=16,64 --scheduler mpi\n")
+    assert "resume" not in text
+    write(*asked, "--overwrite")
+    assert "#SBATCH --no-requeue\n" in (tmp_path / "sweep.sbatch").read_text()
+
+
 def test_what_shows_that_a_training_has_begun(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("train", "digits", "-n", 2, "-t", 5, "--requeue")
@@ -165,9 +179,14 @@ def test_scripts_that_slurm_would_not_understand(given, message):
             ["infer", "digits", "-n", 4, "-t", 5, "--requeue", "--predictions", "x.csv"],
             "go with no --part and no --res",
         ),
-        (["train", "digits", "-n", 4, "-t", 5, "--array", 2], "deals the settings of infer, and train has none"),
+        (
+            ["train", "digits", "-n", 4, "-t", 5, "--array", 2],
+            "the settings of infer or the cells of sweep, and train has",
+        ),
         (["train", "digits", "-n", 4, "-t", 5, "--requeue", "--resume"], "the script itself adds --resume"),
         (["run", "edges", __file__, "-n", 4, "-t", 5, "--requeue"], "run has nothing to go on from"),
+        (["sweep", "-n", 4, "-t", 5], "give a file CONFIG.toml, or one of"),
+        (["sweep", "--status", "found.zarr", "-n", 4, "-t", 5], "--status and --plot need no job of Slurm"),
         (["infer", "digits", "-n", 4, "-t", 5, "--signal", 0], "0"),
     ],
 )
