@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ...errors import SweepError
+from ...core.checks import check_encoding
+from ...errors import BitstreamError, SweepError
 from ...generators import LFSR, Bernoulli, Halton, Thermometer, VanDerCorput, independent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from ...generators import SNG
 
@@ -142,6 +144,24 @@ def _taken(name: str, value: Any, kind: Kind) -> Any:
     if taken is None:
         raise SweepError(f"{name} is {kind.what}, not {value!r}")
     return taken
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """What does not go together is told as an error of the campaign."""
+    try:
+        yield
+    except BitstreamError as error:
+        raise SweepError(str(error)) from error
+
+
+def check_lengths(over: Mapping[str, Sequence[Any]], generators: Callable[[str], Iterable[SNG]]) -> None:
+    """Raise unless the generators make streams of all lengths."""
+    with refused():
+        for sng in over["sng"]:
+            given = tuple(generators(sng))
+            for length in over["length"]:
+                check_encoding(length, *given)
 
 
 def digest(*parts: Any) -> str:

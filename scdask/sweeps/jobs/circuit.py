@@ -13,7 +13,7 @@ from ...encoding import encode
 from ...faults import flip
 from ...generators.independence import correlation_meant
 from ...manipulation import stack
-from .base import LENGTH, RATE, SEED, SEEDS, Job, Known, apart, asked, choice, together, whole
+from .base import LENGTH, RATE, SEED, SEEDS, Job, Known, apart, asked, check_lengths, choice, together, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -117,17 +117,14 @@ def _or_add(bench: Bench, p: Numbers, q: Numbers) -> Bitstream:
     return arithmetic.or_add(stack([a, ~b]), axis=0)
 
 
-def _select(bench: Bench) -> Bitstream:
-    return bench.apart(0.5, polarity="unipolar")[0]
-
-
 def _subtract(bench: Bench, a: Numbers, b: Numbers) -> Bitstream:
-    return arithmetic.subtract(*bench.apart(a, b), _select(bench))
+    first, second = bench.apart(a, b)
+    return arithmetic.subtract(first, second, *bench.apart(0.5, polarity="unipolar"))
 
 
 def _linear_gain(bench: Bench, x: Numbers) -> Bitstream:
-    streams = bench.apart(x) + bench.apart(np.full_like(x, (GAIN - 1) / (GAIN + 1)), polarity="unipolar")
-    return arithmetic.linear_gain(*streams)
+    gains = np.full_like(x, (GAIN - 1) / (GAIN + 1))
+    return arithmetic.linear_gain(bench.apart(x)[0], bench.apart(gains, polarity="unipolar")[0])
 
 
 @cache
@@ -197,7 +194,9 @@ CIRCUITS = {
     "stanh": Circuit("stanh", 1, lambda x: np.tanh(STATES * x / 2), _apart("stanh", states=STATES), "bipolar"),
     "subtract": Circuit("subtract", 2, lambda a, b: abs(a - b), _together("subtract")),
     "subtract-bipolar": Circuit("subtract", 2, lambda a, b: (a - b) / 2, _subtract, "bipolar"),
-    "umul": Circuit("umul", 2, np.multiply, lambda bench, p, q: arithmetic.umul(*bench.apart(p), q, bench.generator())),
+    "umul": Circuit(
+        "umul", 2, np.multiply, lambda bench, p, q: arithmetic.umul(bench.apart(p)[0], q, bench.generator())
+    ),
 }
 
 NO_CIRCUITS = {
@@ -219,6 +218,7 @@ AXES = {
 def make(options: Mapping[str, Any], over: Mapping[str, Sequence[Any]]) -> Job:
     """The job of circuits: option operands, how many of each are drawn; axes circuit, sng, length, seed and fault."""
     chosen, filled = asked("circuit", options, over, OPTIONS, AXES)
+    check_lengths(filled, lambda sng: [apart(sng, 0, number) for number in range(2)])
     about = {"job": "circuit", **chosen}
     units = {"length": "bits", "fault": "flips a bit"}
     return Job(errors_of_circuit, chosen["operands"], filled, about, "rmse", None, None, units)

@@ -10,7 +10,7 @@ from ...bitstream import mux, xnor
 from ...encoding import encode
 from ...faults import flip
 from ...generators.independence import correlation_meant
-from .base import LENGTH, RATE, SEED, SEEDS, Job, Known, apart, asked, choice, together, whole
+from .base import LENGTH, RATE, SEED, SEEDS, Job, Known, apart, asked, check_lengths, choice, together, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +54,7 @@ AXES = {
 def make(options: Mapping[str, Any], over: Mapping[str, Sequence[Any]]) -> Job:
     """The job of gates: option pairs, axes gate, sng, length, seed and fault."""
     chosen, filled = asked("product", options, over, OPTIONS, AXES)
+    check_lengths(filled, lambda sng: [apart(sng, 0, number) for number in range(2)])
     about = {"job": "product", **chosen}
     units = {"length": "bits", "fault": "flips a bit"}
     return Job(errors_of_gate, chosen["pairs"], filled, about, "rmse", None, cost, units)
