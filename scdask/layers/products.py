@@ -17,7 +17,7 @@ from ..errors import BitstreamError
 from ..generators import SNG, Sobol
 from ..generators.base import flag
 from ..generators.bernoulli import BitsOfUse
-from ..generators.independence import tell_of_correlation
+from ..generators.independence import correlation_meant, tell_of_correlation
 from ..vector_ops.numbers import divide, largest
 from ..vector_ops.products import Faults, Streams, as_weights
 from .base import Layer
@@ -115,10 +115,9 @@ class ProductLayer(Layer):
 
     def with_faults(self, rate: float, seed: int, layer: int) -> Self:
         """The same layer, whose bits flip; `layer` is its number, as each has random bits of its own."""
-        if not rate:
-            return replace(self, faults=None)
         x_sng, w_sng = (BitsOfUse(seed, use=USES + 2 * layer + operand) for operand in range(2))
-        return replace(self, faults=Faults(rate, x_sng, w_sng))
+        with correlation_meant():  # Who chose the generators was warned.
+            return replace(self, faults=Faults(rate, x_sng, w_sng) if rate else None)
 
     @cached_property
     def weight_scale(self) -> float:
