@@ -1,6 +1,5 @@
 """`scdask sweep`: the files that it writes, and that it goes on where it was stopped."""
 
-import io
 import os
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from scdask import SweepError, sweep
+from scdask import sweep
 from scdask.cli import main
 from scdask.sweeps import open_sweep
 from scdask.sweeps.config import read_config
@@ -58,7 +57,8 @@ def test_store_table_and_figure(here):
     import pandas as pd
 
     said = call("mine.toml")
-    assert "Products (gate and, fault 0.0)" in said
+    assert said.startswith("Products ┏")
+    assert "gate and, fault 0.0. ±: half of the 95 % interval." in said
     assert "16 cells: 16 computed now, 0 were there, 0 failed." in said
     assert "Written: results/mine.zarr, results/mine.csv, results/mine.png" in said
     assert names(here / "results") == ["mine.csv", "mine.png", "mine.zarr"]
@@ -209,6 +209,7 @@ def test_the_tables_of_the_readme_are_renewed(here, monkeypatch):
 def test_tables():
     assert with_half(0.97, 0.966, 0.974) == "0.970 ± 0.004"
     assert with_half(0.97, 0.97, 0.97) == with_half(0.97, np.nan, np.nan) == "0.97"
+    assert with_half(0.9, 0.888, 0.912) == "0.900 ± 0.012"
     assert with_half(120, 100, 140) == "120 ± 20"
     assert with_half(np.nan, np.nan, np.nan) == ""
     assert renewed("a\n<!-- sweep x.y -->\n1\n<!-- end sweep -->", "xzy", "2\n").count("1") == 1

@@ -6,6 +6,7 @@ import tomllib
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -353,7 +354,7 @@ class Campaign:
                 pages |= {path: after} if after != before else {}
         for path, content in pages.items():
             with plain_os_errors(path.parent):
-                write_whole(path, lambda file, content=content: file.write(content.encode()))
+                write_whole(path, methodcaller("write", content.encode()))
         say(self.status, f"Written: {', '.join(map(str, pages))}")
 
 
@@ -497,7 +498,7 @@ def _print_rows(console: Console, title: str, dataset: Any, file: str) -> None:
     frame = rows_of(dataset)
     plus_minus = "±" if console.encoding.startswith("utf") else "+-"
     axes = [name for name in frame if name in dataset.coords]
-    one = ", ".join(f"{name} {dataset[name].values[0]}" for name in axes if dataset.sizes[name] == 1)
+    alone = [(name, str(dataset[name].values[0])) for name in axes if dataset.sizes[name] == 1]
     shown = frame[:MOST_ROWS].to_dict("records")
     columns = {str(name): [str(row[name]) for row in shown] for name in axes if dataset.sizes[name] > 1}
     count = [f"{row[f'{names[0]}_samples']:,}" for row in shown]
@@ -508,8 +509,9 @@ def _print_rows(console: Console, title: str, dataset: Any, file: str) -> None:
             columns[name] = column
     columns["samples"] = count
     more = "" if len(frame) == len(shown) and set(names) <= set(columns) else f" All rows and metrics are in {file}."
-    note = f"{plus_minus}: half of the 95 % interval.{more}"
-    table = Table(title=escape(printable(title + f" ({one})" * bool(one))), caption=escape(note))
+    one = ", ".join(f"{name} {value}" for name, value in alone if value)
+    note = f"{one}. " * bool(one) + f"{plus_minus}: half of the 95 % interval.{more}"
+    table = Table(title=escape(printable(title)), caption=escape(printable(note)))
     for name in columns:
         table.add_column(
             escape(name),

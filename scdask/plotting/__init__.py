@@ -31,6 +31,8 @@ __all__ = [
     "plot_rmse",
     "plot_scc",
     "plot_stream",
+    "plot_sweep",
     "plot_training_accuracy",
+    "sweep_figure",
     "training_figure",
 ]

@@ -152,4 +152,4 @@ class _Table:
         return f"{self.path}: {self.name}.{key}" if self.name else f"{self.path}: {key}"
 
 
-NAMES = {str: "text", dict: "table"}
+NAMES: dict[type, str] = {str: "text", dict: "table"}

@@ -69,13 +69,13 @@ def crossed(dataset: Any) -> tuple[list[str], list[list[str]]]:
 
 
 def with_half(mean: float, low: float, high: float) -> str:
-    """A mean with half of the width of its interval, to the digit that the interval leaves."""
+    """A mean with half of the width of its interval, to one digit of that, or two if the first is 1."""
     half = (high - low) / 2
     if math.isnan(mean):
         return ""
     if not half > 0:  # There is one value, or all are equal.
         return f"{mean:.4g}"
-    digits = max(0, -math.floor(math.log10(half)))
+    digits = max(0, math.ceil(-math.log10(half / 2)))
     if digits > 6:
         return f"{mean:.4g} ± {half:.1g}"
     return f"{mean:.{digits}f} ± {half:.{digits}f}"
