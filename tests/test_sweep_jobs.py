@@ -17,6 +17,8 @@ from scdask.generators.independence import correlation_meant
 from scdask.jobs import infer as inferences
 from scdask.sweeps.jobs import JOBS, base, circuit, image, infer, make_job, product
 
+pytest.importorskip("xarray")
+
 HERE = Path()
 RNG = np.random.default_rng(0)
 X = RNG.random((60, 9))
@@ -318,8 +320,8 @@ def test_labels_and_values():
 # Images
 
 
+@pytest.mark.component("images")
 def test_errors_of_images_are_those_of_a_run(folder):
-    pytest.importorskip("skimage")
     from skimage.io import imsave
 
     from scdask.jobs import images
