@@ -11,7 +11,7 @@ import numpy as np
 
 from ...core.checks import check_encoding
 from ...errors import BitstreamError, SweepError
-from ...generators import LFSR, Bernoulli, Halton, Thermometer, VanDerCorput, independent
+from ...generators import LFSR, Bernoulli, Halton, Sobol, Thermometer, VanDerCorput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ...generators import SNG
 
 SEEDS = 16  # of generators and of faults, which a cell takes: more than the streams of a circuit
+SOBOLS = (1, 2, 3, 4, 5, 6, 7, 9)  # the dimensions of `independent`, which measures them
 HALTONS: tuple[SNG, ...] = (VanDerCorput(), *map(Halton, (3, 5, 7, 11, 13, 17, 19)))
 REGISTERS = (
     (16, 14, 13, 11),
@@ -195,7 +196,7 @@ def apart(name: str, seed: int, number: int) -> SNG:
     Of a thermometer there is one; the others are Halton's. With "shared", wrong on purpose, all have one register.
     """
     if name == "sobol":
-        return independent(number + 1, seed=seed or None)[number]
+        return Sobol(SOBOLS[number], seed=seed or None)
     if name == "bernoulli":
         return Bernoulli(SEEDS * seed + number)
     if name in ("lfsr", "shared"):
