@@ -368,7 +368,7 @@ def test_an_array_of_which_a_job_is_requeued(slurm, tmp_path):
 @pytest.mark.component("zarr")
 def test_a_campaign_of_several_jobs_goes_on_in_the_next(slurm, tmp_path):
     (tmp_path / "mine.toml").write_text(
-        'job = "product"\npairs = 50000\n[over]\nsng = ["bernoulli"]\nlength = [64]\nseed = 400\n'
+        'job = "product"\npairs = 20000\n[over]\nsng = ["bernoulli"]\nlength = [64]\nseed = 300\n'
     )
     job = ["sweep", "mine.toml", "--ntasks", 1, "--time", 5, "--array", 2, "--mpi", "pmi2", "--overwrite"]
     ids = submitted(slurm, tmp_path, *job)
@@ -378,15 +378,15 @@ def test_a_campaign_of_several_jobs_goes_on_in_the_next(slurm, tmp_path):
     ends = {end_of(slurm, f"{ids}_{number}") for number in (1, 2)}
     assert ends == {("FAILED", "143:0")}
     before = CliRunner().invoke(main, ["sweep", "--status", str(store)]).output
-    done = int(re.search(r"(\d+) of 400 cells done", before)[1])
-    assert 0 < done < 400
+    done = int(re.search(r"(\d+) of 300 cells done", before)[1])
+    assert 0 < done < 300
     assert "no job at work" in before
     ids = submitted(slurm, tmp_path, *job)
     for number in (1, 2):
         assert end_of(slurm, f"{ids}_{number}") == ("COMPLETED", "0:0")
     logs = [(tmp_path / f"scdask-sweep-{ids}_{number}.log").read_text() for number in (1, 2)]
-    counts = [int(re.search(r"400 cells: (\d+) computed now", log)[1]) for log in logs]
-    assert sum(counts) == 400 - done
+    counts = [int(re.search(r"300 cells: (\d+) computed now", log)[1]) for log in logs]
+    assert sum(counts) == 300 - done
     assert min(counts) > 0
     assert (tmp_path / "results" / "mine.png").is_file()
 

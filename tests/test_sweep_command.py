@@ -57,7 +57,7 @@ def test_store_table_and_figure(here):
     import pandas as pd
 
     said = call("mine.toml")
-    assert said.startswith("Products ┏")
+    assert " Products ┏" in said
     assert "gate and, fault 0.0. ±: half of the 95 % interval." in said
     assert "16 cells: 16 computed now, 0 were there, 0 failed." in said
     assert "Written: results/mine.zarr, results/mine.csv, results/mine.png" in said
@@ -222,7 +222,7 @@ def test_tables():
 # stopped, and gone on with
 
 
-LONG = ["mine.toml", "--over", "sng=bernoulli", "--over", "length=16", "--over", "seed=300", "--set", "pairs=20000"]
+LONG = ["mine.toml", "--over", "sng=bernoulli", "--over", "length=16", "--over", "seed=200", "--set", "pairs=20000"]
 
 
 def test_a_campaign_that_is_stopped_goes_on(here):
@@ -235,22 +235,22 @@ def test_a_campaign_that_is_stopped_goes_on(here):
     while "1 job at work" not in said or ": 0 of" in said:
         assert time.monotonic() < end
         assert job.poll() is None
-        time.sleep(0.05)
+        time.sleep(0.2)
         result = CliRunner().invoke(main, ["sweep", "--status", "results/mine.zarr"])
         said = " ".join(result.output.split())
-    assert "of 300 cells done, 0 failed" in said
+    assert "of 200 cells done, 0 failed" in said
     assert "at work" in said.partition("Jobs")[2]
     job.send_signal(signal.SIGTERM)
     _, error = job.communicate(timeout=60)
     assert job.returncode == 128 + signal.SIGTERM
     assert error.splitlines()[-1] == "Stopped by SIGTERM."
     samples = int(pd.read_csv("results/mine.csv").rmse_samples.sum())
-    assert f"Written ({samples} of 300 cells): results/mine.zarr, results/mine.csv, results/mine.png" in error
-    assert 0 < samples < 300
+    assert f"Written ({samples} of 200 cells): results/mine.zarr, results/mine.csv, results/mine.png" in error
+    assert 0 < samples < 200
     assert names(here / "results") == ["mine.csv", "mine.png", "mine.zarr"]
     said = call(*LONG)
-    assert f"300 cells: {300 - samples} computed now, {samples} were there, 0 failed." in said
+    assert f"200 cells: {200 - samples} computed now, {samples} were there, 0 failed." in said
     found = open_sweep("results/mine.zarr").squeeze()
-    for seed in np.random.default_rng(0).integers(300, size=5):
+    for seed in np.random.default_rng(0).integers(200, size=5):
         alone = errors_of_gate(20000, gate="and", sng="bernoulli", length=16, seed=int(seed), fault=0.0)
         assert float(found.rmse.sel(seed=seed)) == alone["rmse"]
