@@ -214,9 +214,13 @@ def test_tables():
     assert with_half(np.nan, np.nan, np.nan) == ""
     assert renewed("a\n<!-- sweep x.y -->\n1\n<!-- end sweep -->", "xzy", "2\n").count("1") == 1
     found = in_order(sweep(fails, over={"length": [32, 16], "seed": [1, 2, 3]}))
-    assert markdown(*crossed(found)).splitlines()[2].startswith("|  ")
-    found = sweep(lambda fault, mode: {"cycles": 2.0}, over={"fault": [0.5], "mode": ["a|b"]}, about={})
-    assert markdown(*crossed(found)) == "| cycles | cycles |\n| ------ | -----: |\n|        |      2 |\n"
+    assert crossed(found) == (["", "N = 16", "N = 32"], [["rmse", "2 ± 2", "2 ± 2"]])
+    found = sweep(lambda stop: {"cycles": 2.0, "worst": 0.25}, over={"stop": ["a|b", "c"]}, about={})
+    assert markdown(*crossed(found)).splitlines()[:3] == [
+        "| stop | cycles | worst |",
+        "| ---- | -----: | ----: |",
+        "| a\\|b |      2 |  0.25 |",
+    ]
 
 
 # stopped, and gone on with

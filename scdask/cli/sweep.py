@@ -283,7 +283,9 @@ class Campaign:
         from ..sweeps import sweep
 
         config, job = self.config, self.job
-        about = {"title": config.title, "metric": job.metric, "reference": job.reference} | config.figure
+        about: dict[str, Any] = {"title": config.title, "metric": job.metric} | config.figure
+        if about["metric"] == job.metric and job.reference is not None:
+            about["reference"] = job.reference
         make_folder(self.out, ())
         with plain_os_errors(self.store.parent), warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"[\d]+ of [\d]+ cells failed", ScdaskWarning)  # The table says it.
@@ -299,7 +301,7 @@ class Campaign:
                     cost=job.cost,
                     units=job.units,
                     about=job.about,
-                    attributes={name: value for name, value in about.items() if value is not None},
+                    attributes=about,
                     retry=retry,
                     progress=not self.quiet,
                 )

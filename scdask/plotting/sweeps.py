@@ -10,7 +10,7 @@ import numpy as np
 
 from .._extras import require
 from ..errors import SweepError, printable
-from .axes import COLOURS, PLAIN, add_legend, axes_or_new, label_lengths, label_log_axis, line_styles
+from .axes import COLOURS, PLAIN, add_legend, axes_or_new, label_lengths, label_log_axis, line_styles, size_in_points
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,6 +20,7 @@ MOST_LINES = 12
 MANY = len(COLOURS)  # values of two numeric axes from which on a heat map tells more than lines
 WIDE = 30  # the ratio of the largest to the smallest value from which on an axis is logarithmic
 BESIDE = 0.4  # of the room of a text on the axis x, over which marks of several lines are spread
+LETTER = 8  # room of a letter in points
 ALIKE = 0.1  # relative: theories that differ less are one line
 BESIDES = {"theory": "theory of random bits", "binary_rmse": "binary numbers of 8 bits"}
 LABELS = {"length": "stream length N (bits)", "sng": "number generator", "fault": "share of the bits that are flipped"}
@@ -282,7 +283,7 @@ def _label_x(ax: Any, name: str, values: Any, places: Any) -> None:
         return
     ax.grid(alpha=0.3)
     if not _numeric(values):
-        ax.set_xticks(places, [printable(_text(value)) for value in values], **PLAIN)
+        _set_ticks(ax, places, values)
         ax.set_xlabel("" if name == "campaign" else LABELS.get(name, name))
         return
     if _wide(values):
@@ -290,7 +291,7 @@ def _label_x(ax: Any, name: str, values: Any, places: Any) -> None:
         label_log_axis(ax.xaxis)
     elif values.min() == 0 and _wide(values[values > 0]):
         ax.set_xscale("symlog", linthresh=values[values > 0].min())
-        ax.set_xticks(values, [f"{value:g}" for value in values])
+        _set_ticks(ax, values, values)
         ax.xaxis.minorticks_off()
     ax.set_xlabel(LABELS.get(name, name))
 
@@ -323,6 +324,15 @@ def _name_of(dataset: Any, metric: str) -> str:
     unit = about.get("units", "1")
     name = about.get("long_name", metric)
     return name if unit == "1" else f"{name} ({unit})"
+
+
+def _set_ticks(ax: Any, places: Any, values: Any) -> None:
+    """Write values below their places, slanted where they would run into each other."""
+    texts = [printable(_text(value)) for value in values]
+    slanted = LETTER * sum(2 + len(text) for text in texts) > size_in_points(ax)[0]
+    ax.set_xticks(
+        places, texts, **({"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if slanted else {}), **PLAIN
+    )
 
 
 def _wide(values: Any) -> bool:

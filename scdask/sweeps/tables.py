@@ -45,7 +45,9 @@ def metrics_of(dataset: Any) -> list[str]:
 
 
 def crossed(dataset: Any) -> tuple[list[str], list[list[str]]]:
-    """The main metric in a table that has a column for each value of the axis x, and a row for those of the others.
+    """A table for readers: of the main metric, with a column for each value of the axis x, if that has numbers.
+
+    Otherwise there is a column for each metric. Rows are those of the other axes that have several values.
 
     Returns
     -------
@@ -54,18 +56,25 @@ def crossed(dataset: Any) -> tuple[list[str], list[list[str]]]:
         Means, with half of the width of their interval.
     """
     metric = metric_of(dataset)
-    chosen = roles_of(dataset, metric)
-    others = [name for name in (chosen.lines, *chosen.panels) if name]
-    columns = dataset[chosen.x].values if chosen.x else [None]
-    head = [", ".join(NAMES.get(name, name) for name in others) or metric]
-    head += [metric if chosen.x is None else f"{NAMES.get(chosen.x, chosen.x)} = {value}" for value in columns]
+    x = roles_of(dataset, metric).x
+    dims = [name for name in dataset[f"{metric}_mean"].dims if dataset.sizes[name] > 1]
+    if x is None or dataset[x].dtype.kind not in "iuf":
+        columns = [(name, {}, name) for name in metrics_of(dataset)]
+    else:
+        dims.remove(x)
+        columns = [(f"{NAMES.get(x, x)} = {value:g}", {x: value}, metric) for value in dataset[x].values]
+    axes = dims or [""]
+    head = [*(NAMES.get(name, name) for name in axes), *(text for text, _, _ in columns)]
     rows = []
-    for setting in itertools.product(*(dataset[name].values for name in others)):
-        row = dataset.sel(dict(zip(others, setting, strict=True))).squeeze()
-        cells = [row.sel({chosen.x: value}) if chosen.x else row for value in columns]
-        rows.append([", ".join(map(str, setting)) or str(dataset.attrs.get("title", ""))])
-        rows[-1] += [with_half(*(float(cell[f"{metric}_{end}"]) for end in ENDS[:3])) for cell in cells]
+    for setting in itertools.product(*(dataset[name].values for name in dims)):
+        row = dataset.sel(dict(zip(dims, setting, strict=True))).squeeze()
+        cells = [[float(row.sel(at)[f"{name}_{end}"]) for end in ENDS[:3]] for _, at, name in columns]
+        rows.append([*(map(_text, setting) if dims else [metric]), *(with_half(*cell) for cell in cells)])
     return head, rows
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, np.floating) else str(value)
 
 
 def with_half(mean: float, low: float, high: float) -> str:
@@ -82,13 +91,13 @@ def with_half(mean: float, low: float, high: float) -> str:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, whose columns begin one below the other."""
+    """A table in Markdown, whose columns are one below the other, the first one to the left."""
     texts = [[cell.replace("|", "\\|") for cell in row] for row in (head, *rows)]
     widths = np.array([[len(cell) for cell in row] for row in texts]).max(axis=0)
     texts.insert(1, ["-" * int(widths[0]), *("-" * (int(width) - 1) + ":" for width in widths[1:])])
     lines = []
-    for row in texts:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+    for first, *others in texts:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
