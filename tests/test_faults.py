@@ -264,6 +264,8 @@ def test_faults_of_layers_have_random_bits_of_their_own():
     network = sc.SCSequential(layers).with_faults(0.3, 1)
     keys = {sng.key() for layer in network.layers for sng in (layer.faults.x_sng, layer.faults.w_sng)}
     assert len(keys) == 4
+    assert "faults of 0.3" in repr(network)
+    assert "0.3 of the bits" in network._repr_html_()
     mean = (0.5 * 0.4 + 0.3) * 0.4 * 0.75 * 40  # of split weights, which are w / max|w| times max|w|
     assert network.layers[0](x, 256).mean() == pytest.approx(mean, rel=0.01)
     assert np.isnan(network.explain(x[:3], 64)[0].theory)

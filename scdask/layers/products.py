@@ -106,6 +106,7 @@ class ProductLayer(Layer):
             "Input scale": f"{self.input_scale:.4g}",
             "SNG of inputs": self.x_sng,
             "SNG of weights": self.w_sng,
+            **({"Faults": f"{self.faults.rate:g} of the bits"} if self.faults else {}),
             "Weights and bias": _html.size(self.weights.nbytes + self.bias.nbytes),
         }
 
