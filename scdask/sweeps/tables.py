@@ -59,7 +59,7 @@ def crossed(dataset: Any) -> tuple[list[str], list[list[str]]]:
     x = roles_of(dataset, metric).x
     dims = [name for name in dataset[f"{metric}_mean"].dims if dataset.sizes[name] > 1]
     if x is None or dataset[x].dtype.kind not in "iuf":
-        columns = [(name, {}, name) for name in metrics_of(dataset)]
+        columns: list[tuple[str, dict[str, Any], str]] = [(name, {}, name) for name in metrics_of(dataset)]
     else:
         dims.remove(x)
         columns = [(f"{NAMES.get(x, x)} = {value:g}", {x: value}, metric) for value in dataset[x].values]
