@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import SweepError
-from .grid import DONE, FAILED, TO_DO, Axis, label_of
+from .grid import DONE, FAILED, OWN, TO_DO, Axis, label_of
 from .intervals import of_mean, wilson
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LEAST = 3  # repeats from which on the interval of a mean is believed
 MOST = 1000  # repeats, unless said otherwise
+LARGEST = 10**7  # cells of a campaign, all of which are in memory
 STEP = 2  # an estimate of how many repeats are enough is believed up to so many times what there is
 
 
@@ -63,6 +64,8 @@ class Plan:
         self.until = _widths(until)
         self.most, self.kind = most, kind
         self._where, self._cost = where, cost
+        if (cells := math.prod(map(len, self.values.values()))) > LARGEST:
+            raise SweepError(f"these are {cells:,} cells, more than {LARGEST:,}: make several campaigns of them")
         self.labels = {name: _labels(name, values) for name, values in self.values.items()}
         if until is not None:
             _check_repeats(self.repeats, self.labels, most)
@@ -257,13 +260,17 @@ def _checked(over: Any) -> Mapping[str, Any]:
     for name in over:
         if not isinstance(name, str) or not name.isidentifier():
             raise SweepError(f"an axis is called by the name of an argument, not {name!r}")
+        if name in OWN:
+            raise SweepError(f"an axis cannot be called {name}, as the table has a variable of this name")
     return over
 
 
 def _values(name: str, values: Any) -> list[Any]:
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise SweepError(f"the values of {name} are a list or a range, not {values!r}")
-    found = list(itertools.islice(values, 10**7))
+    found = list(itertools.islice(values, LARGEST + 1))
+    if len(found) > LARGEST:
+        raise SweepError(f"{name} has more than {LARGEST:,} values")
     if not found:
         raise SweepError(f"{name} has no values")
     return [value.item() if isinstance(value, np.generic) else value for value in found]
