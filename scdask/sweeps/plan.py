@@ -85,9 +85,7 @@ class Plan:
     @property
     def asked(self) -> NDArray[np.bool_]:
         """Which cells are asked for, in the order of the labels."""
-        mask = np.zeros([len(self.values[name]) for name in self.names], bool)
-        mask[tuple(self._order.T)] = True
-        return mask
+        return self._asked
 
     @property
     def total(self) -> int:
@@ -149,18 +147,19 @@ class Plan:
     def _extend_row(self, grid: Grid, row: tuple[int, ...]) -> None:
         """Look at one row. What is added depends on its cells alone, not on the order in which they came."""
         assert self.repeats is not None
-        count = int(self.planned[row])
-        if not self._exists(row, 0):
-            self._narrow[row] = True
-            return
-        cells = self._cells_of(grid, row, count)
-        states = grid.state[cells]
+        planned = int(self.planned[row])
+        places = iter(row)
+        repeats = np.flatnonzero(
+            self._asked[tuple(slice(planned) if name == self.repeats else next(places) for name in self.names)]
+        )
+        cells = self._cells_of(grid, row, repeats)
+        states, count = grid.state[cells], len(repeats)
         if not ((states == DONE) | (states == FAILED)).all():
             return
         needed = max((self._needed(grid, cells, states == DONE, name) for name in self._metrics(grid)), default=count)
-        self._narrow[row] = needed <= count or count >= self.most or not (states == DONE).any()
+        self._narrow[row] = needed <= count or planned >= self.most or not (states == DONE).any()
         if not self._narrow[row]:
-            self.planned[row] = min(needed, STEP * count, self.most)
+            self.planned[row] = min(math.ceil(planned * needed / count), STEP * planned, self.most)
 
     def _metrics(self, grid: Grid) -> Iterable[str]:
         if None not in self.until:
@@ -193,21 +192,17 @@ class Plan:
             return count
         return max(count + 1, math.ceil(count * (half / width) ** 2) if width else self.most)
 
-    def _cells_of(self, grid: Grid, row: tuple[int, ...], count: int) -> tuple[Any, ...]:
+    def _cells_of(self, grid: Grid, row: tuple[int, ...], repeats: NDArray[np.intp]) -> tuple[Any, ...]:
         """The places of a row in a grid, as an index."""
         places = dict(zip(self._rows, row, strict=True))
         index: list[Any] = []
         for axis in grid.axes:
             labels = self.labels[axis.name]
-            repeats = axis.name == self.repeats
-            index.append(axis.places(labels[:count]) if repeats else axis.places([labels[places[axis.name]]])[0])
+            if axis.name == self.repeats:
+                index.append(axis.places([labels[repeat] for repeat in repeats]))
+            else:
+                index.append(axis.places([labels[places[axis.name]]])[0])
         return tuple(index)
-
-    def _exists(self, row: tuple[int, ...], repeat: int) -> bool:
-        places = iter(row)
-        if self._where is None:
-            return True
-        return bool(self._where({n: self.values[n][repeat if n == self.repeats else next(places)] for n in self.names}))
 
     def _arrange(self) -> None:
         """Order the cells: the cheap ones first, and the repeats of a row one after the other."""
@@ -222,6 +217,7 @@ class Plan:
             for places in np.argwhere(keep):
                 setting = {n: self.values[n][i] for n, i in zip(self.names, places, strict=True)}
                 keep[tuple(places)] = bool(self._where(setting))
+        self._asked = keep
         cells = np.argwhere(keep)
         of_repeats = [i for i, name in enumerate(self.names) if name == self.repeats]
         of_rows = [i for i in range(len(shape)) if i not in of_repeats]

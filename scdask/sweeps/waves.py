@@ -67,7 +67,7 @@ def _part(result: Any, collections: list[Any]) -> Any:
 
     if not is_dask_collection(result):
         return result
-    if isinstance(dtype := getattr(result, "dtype", None), np.dtype) and dtype == bool:
+    if isinstance(dtype := getattr(result, "dtype", None), np.dtype) and dtype.kind == "b":
         import dask.array as da
 
         samples = result.size if not math.isnan(result.size) else _part(da.ones_like(result, int).sum(), collections)
