@@ -61,11 +61,9 @@ def test_a_store_holds_what_the_call_returns(tmp_path, calls):
     xarray.testing.assert_identical(plain(open_sweep(tmp_path / "s.zarr")), plain(found))
     xarray.testing.assert_identical(plain(sweep(cell, over=over)), plain(found))
     with xarray.open_zarr(tmp_path / "s.zarr", consolidated=False) as raw:
-        for name in ("x", "own", "right", "right_samples"):
-            theirs = found[name] if name in found and name != "right_samples" else None
-            assert raw[name].dims[:2] == ("length", "seed")
-            if theirs is not None:
-                assert raw[name].values.tobytes() == theirs.values.tobytes()
+        for name in ("x", "own", "right"):
+            assert raw[name].dims == found[name].dims
+            assert raw[name].values.tobytes() == found[name].values.tobytes()
         assert (raw.state == 1).all()
         assert raw.length.attrs["units"] == "bit"
     assert not leftovers(tmp_path)
@@ -170,7 +168,7 @@ def test_stores_of_other_campaigns_are_refused(tmp_path, calls):
             sweep(lambda **setting: 1, over={"length": [1]}, store=tmp_path / "a.zarr", about=about)
     with pytest.raises(SweepError, match="has the axes length, not length, seed"):
         sweep(lambda **s: 1, over={"length": [1], "seed": [1]}, store=tmp_path / "a.zarr", about={"x": 1, "y": 2})
-    with pytest.raises(SweepError, match="cannot be done|no digest"):
+    with pytest.raises(SweepError, match="no digest"):
         sweep(takes, over={"length": [1]}, data=object(), store=tmp_path / "o.zarr")
     assert not leftovers(tmp_path)
 

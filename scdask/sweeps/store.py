@@ -1,9 +1,10 @@
 """Where the cells of a campaign land: in memory, or in a Zarr store that several jobs may share.
 
-A store is a Zarr group of arrays over the axes of the campaign, which `xarray.open_zarr` opens at any time. Whether a
-cell is there, `state` says, which is written last. All writing is done by the job that holds the lock of the store; a
-job claims cells before it computes them, and holds a lock of its own as long as it lives, by which the others tell
-whether its claims still count. Locks are those of the kernel (flock), which end with a process, however it dies.
+A store is a Zarr group of arrays over the axes of the campaign, which `xarray.open_zarr` opens, also while jobs write,
+but for the moment in which one adds labels. Whether a cell is there, `state` says, which is written last. All writing
+is done by the job that holds the lock of the store; a job claims cells before it computes them, and holds a lock of its
+own as long as it lives, by which the others tell whether its claims still count. Locks are those of the kernel (flock),
+which end with a process, however it dies.
 """
 
 from __future__ import annotations
