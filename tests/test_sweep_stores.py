@@ -524,7 +524,7 @@ small, larger = {"length": [64], "seed": range(3)}, {"length": [64, 16], "seed":
 assert ended(job(f"{folder}/larger.zarr", larger)) == 0
 assert ended(job(f"{folder}/small.zarr", small)) == 0
 finished = 0
-for number in itertools.count():  # each write of a campaign in turn, from its first one
+for number in itertools.count(step=3):  # the writes of a campaign, from its first one
     path = f"{folder}/dies.zarr"
     shutil.rmtree(path, ignore_errors=True)
     forget()
@@ -537,7 +537,7 @@ for number in itertools.count():  # each write of a campaign in turn, from its f
         break
 assert number > 20, number
 finished = 0
-for number in itertools.count():  # and of one that grows
+for number in itertools.count(step=3):  # and of one that grows
     shutil.rmtree(path)
     shutil.copytree(f"{folder}/small.zarr", path)
     forget()
@@ -555,29 +555,30 @@ check_no_leftovers()
 """
 
 SEVERAL = """
+FEW = {**OVER, "seed": range(12)}
 forget()
-jobs = [job(f"{folder}/three.zarr", OVER) for _ in range(3)]
+jobs = [job(f"{folder}/three.zarr", FEW) for _ in range(3)]
 assert [ended(pid) for pid in jobs] == [0, 0, 0]
 done = check_calls()
-assert len(done) == 90
+assert len(done) == 36
 shares = [sum(pids == [pid] for pids in done.values()) for pid in jobs]
-assert min(shares) >= 5, shares
-check_same(f"{folder}/three.zarr", f"{folder}/whole.zarr")
+assert min(shares) >= 2, shares
+check_same(f"{folder}/three.zarr", f"{folder}/whole.zarr", FEW)
 
 forget()  # one dies, one begins late
-jobs = [job(f"{folder}/dies.zarr", OVER) for _ in range(2)]
-time.sleep(0.2)
+jobs = [job(f"{folder}/dies.zarr", FEW) for _ in range(2)]
+time.sleep(0.15)
 os.kill(jobs[0], signal.SIGKILL)
-late = job(f"{folder}/dies.zarr", OVER)
+late = job(f"{folder}/dies.zarr", FEW)
 assert [ended(pid) for pid in [*jobs, late]] == [-9, 0, 0]
-assert len(check_calls(jobs[0])) == 90
-check_same(f"{folder}/dies.zarr", f"{folder}/whole.zarr")
+assert len(check_calls(jobs[0])) == 36
+check_same(f"{folder}/dies.zarr", f"{folder}/whole.zarr", FEW)
 
 forget()  # one grows the axes while the other runs
-jobs = [job(f"{folder}/grows.zarr", {**OVER, "seed": range(s)}) for s in (15, 30)]
+jobs = [job(f"{folder}/grows.zarr", {**FEW, "seed": range(s)}) for s in (15, 30)]
 assert [ended(pid) for pid in jobs] == [0, 0]
-assert len(check_calls()) == 90
-check_same(f"{folder}/grows.zarr", f"{folder}/whole.zarr")
+assert len(check_calls()) == 36
+check_same(f"{folder}/grows.zarr", f"{folder}/whole.zarr", FEW)
 
 forget()  # two that add seeds
 until = {"until": {"x": 0.6}, "most_repeats": 40}
@@ -592,16 +593,16 @@ check_same(f"{folder}/until.zarr", f"{folder}/one.zarr")
 
 forget()  # one is stopped, and has claims; the other does the rest, and waits
 CELL_SECONDS = 0.01
-jobs = [job(f"{folder}/stops.zarr", OVER)]
+jobs = [job(f"{folder}/stops.zarr", FEW)]
 time.sleep(0.3)
 os.kill(jobs[0], signal.SIGSTOP)
-jobs.append(job(f"{folder}/stops.zarr", OVER))
+jobs.append(job(f"{folder}/stops.zarr", FEW))
 time.sleep(1)
 assert os.waitpid(jobs[1], os.WNOHANG) == (0, 0)
 os.kill(jobs[0], signal.SIGCONT)
 assert [ended(pid) for pid in jobs] == [0, 0]
-assert len(check_calls()) == 90
-check_same(f"{folder}/stops.zarr", f"{folder}/whole.zarr")
+assert len(check_calls()) == 36
+check_same(f"{folder}/stops.zarr", f"{folder}/whole.zarr", FEW)
 check_no_leftovers()
 """
 

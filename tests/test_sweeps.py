@@ -513,12 +513,13 @@ def test_data_comes_first_and_may_be_read_only():
     assert sweep(lambda x, k: x[k], over={"k": range(5)}, data=data).value.values.tolist() == data.tolist()
 
 
-def inner():
-    return float(sweep(lambda b: b, over={"b": [1, 2]}).value.sum())
+def inner(seed):
+    return sweep(lambda b: b + seed, over={"b": [1, 2]}).value.values
 
 
-def test_a_campaign_in_a_task_of_dask(cluster):
-    assert cluster.submit(inner, pure=False).result(timeout=60) == 3
+def test_campaigns_in_the_cells_of_one_in_a_cluster(cluster):
+    found = sweep(inner, over={"seed": range(4)}, scheduler=cluster)
+    assert found.value.values.tolist() == [[1 + seed, 2 + seed] for seed in range(4)]
 
 
 @pytest.mark.parametrize(
