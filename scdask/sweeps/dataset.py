@@ -103,6 +103,7 @@ def open_sweep(store: Any) -> Any:
     attributes = {
         "function": known["about"].get("function", ""),
         "jobs": [", ".join(f"{name} {value}" for name, value in job.items()) for job in jobs],
+        **show.get("attributes", {}),
     }
     asked = grid.state > 0
     return dataset_of(grid, labels, show["repeats"], asked, show["interval"], show["units"], attributes)

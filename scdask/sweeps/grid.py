@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TO_DO, DONE, FAILED = 0, 1, 2  # the state of a cell; below 0 is the number of the job that has claimed it
-OWN = ("state", "seconds", "error")  # variables that every campaign has
+OWN = ("asked", "state", "seconds", "error")  # variables that every campaign has
 DERIVED = ("_mean", "_low", "_high", "_samples")  # ends of the names of variables that are made of a metric
 
 Cell = tuple[int, ...]  # a position on each axis

@@ -55,6 +55,7 @@ class Ledger:
     def __init__(self, axes: Sequence[Axis]) -> None:
         self.grid = Grid([Axis(axis.name, list(axis.labels)) for axis in axes])
         self.job = 1
+        self.asked: NDArray[np.intp] | None = None  # where cells are that a choice asks for, (cells, axes), if new
 
     def exchange(self, found: Sequence[Found], choose: Choose | None = None) -> list[Cell]:
         """Note what was found, and claim the cells that are chosen.
@@ -100,7 +101,7 @@ class Store(Ledger):
     about : dict
         What the campaign is: a store of another one is refused.
     show : dict
-        How its results are shown: `repeats`, `interval` and `units`, as for `sweep`. The last job's count.
+        How its results are shown: `repeats`, `interval`, `units`, `attributes`, as for `sweep`. The last job's count.
 
     Raises
     ------
@@ -186,6 +187,11 @@ class Store(Ledger):
                 self._write_axes(group, known)
             else:
                 self._write_state(group, before)
+            if self.asked is not None:
+                mask = group["asked"][...]
+                mask[tuple(self.asked.T)] = True
+                group["asked"][...] = mask
+                self.asked = None
         return claimed
 
     def close(self) -> None:
@@ -197,7 +203,7 @@ class Store(Ledger):
                 self._lock_of(self.job).unlink()
 
     def _lock_of(self, job: int) -> Path:
-        return self.path.with_name(f".{self.path.name}.job-{job}.lock")
+        return lock_of(self.path, job)
 
     @contextmanager
     def _locked(self) -> Iterator[bool]:
@@ -278,7 +284,8 @@ class Store(Ledger):
                     axis.name, data=values, dimension_names=(axis.name,), overwrite=True, compressors=None
                 )
                 array.attrs.update(UNITS.get(axis.name, {}))
-        for name, dtype in (("state", np.int32), ("seconds", np.float64), ("error", np.dtypes.StringDType())):
+        texts = np.dtypes.StringDType()
+        for name, dtype in (("asked", np.bool_), ("state", np.int32), ("seconds", np.float64), ("error", texts)):
             if name not in group:
                 self._create(group, name, dtype, ())
         group.attrs["scdask"] = known | {"axes": axes}
@@ -377,6 +384,11 @@ def path_of(store: Any) -> Path:
     return Path(text).expanduser().resolve()
 
 
+def lock_of(path: Path, job: int) -> Path:
+    """The file that a job of a store holds locked as long as it lives."""
+    return path.with_name(f".{path.name}.job-{job}.lock")
+
+
 def _refuse_what_is_no_store(path: Path) -> None:
     """Raise unless there is a Zarr store at the path, or nothing."""
     if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / "zarr.json").is_file())):
@@ -429,6 +441,12 @@ def read_store(path: Path) -> tuple[Grid, dict[str, Any]]:
     state = group["state"][...]  # The metrics of what it says is done are there by now.
     group, known = _open_group(path)
     return read_grid(group, known, state), known
+
+
+def read_asked(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which cells of a store any job was asked for."""
+    group, _ = _open_group(path)
+    return _in_shape(group["asked"][...], shape, False)
 
 
 def read_grid(group: Any, known: dict[str, Any], state: NDArray[np.int32] | None = None) -> Grid:
