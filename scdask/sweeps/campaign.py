@@ -424,7 +424,12 @@ def _default_place() -> Place:
     import dask
     from dask.base import get_scheduler
 
-    client = getattr(get_scheduler(), "__self__", None) if "distributed" in sys.modules else None
+    distributed = sys.modules.get("distributed")
+    if distributed is not None:
+        with suppress(ValueError):  # No worker runs this.
+            distributed.get_worker()
+            return Place("threads", 1)  # A task that waits for others of its cluster may wait for ever.
+    client = getattr(get_scheduler(), "__self__", None) if distributed is not None else None
     if client is not None and hasattr(client, "scheduler_info"):
         return as_place(client)
     asked = dask.config.get("scheduler", None)

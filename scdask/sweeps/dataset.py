@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._extras import require
-from .grid import DONE, Axis
+from .grid import DONE, Axis, own_dimensions
 from .intervals import of_mean, wilson
 from .store import UNITS, path_of, read_store
 
@@ -65,7 +65,7 @@ def dataset_of(
     for name, metric in grid.metrics.items():
         values = picked(metric.values)
         values[~done] = np.nan
-        own = [f"{name}_{i}" for i in range(values.ndim - len(names))]
+        own = own_dimensions(name, values.ndim - len(names))
         variables[name] = ([*names, *own], values, about(name))
         samples = None if metric.samples is None else np.where(done, picked(metric.samples), 0)
         for end, array in _summary(values, samples, done, along, kind).items():
