@@ -17,7 +17,6 @@ from scdask.generators.independence import correlation_meant
 from scdask.jobs import infer as inferences
 from scdask.sweeps.jobs import JOBS, base, circuit, image, infer, make_job, product
 
-
 HERE = Path()
 RNG = np.random.default_rng(0)
 X = RNG.random((60, 9))
