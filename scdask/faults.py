@@ -15,6 +15,8 @@ Faults are random bits of their own, whatever the streams were encoded with. The
 bit), streams being numbered in C order: the same in any chunking, on any worker, in any library. Equal seeds make the
 same faults in arrays of one shape: give circuits that are to fail independently seeds that differ. All functions take
 streams of both polarities, and lazy streams stay lazy, in the same chunks.
+
+The streams within a network get faults by `SCSequential.with_faults`.
 """
 
 from __future__ import annotations

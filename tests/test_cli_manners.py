@@ -66,7 +66,7 @@ def alone(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize("job", ["infer", "train"])
+@pytest.mark.parametrize("job", ["infer", "train", "sweep"])
 def test_ranks_that_would_each_do_the_whole_job(monkeypatch, alone, job):
     for names in (
         ("PMI_SIZE", "PMI_RANK"),

@@ -213,3 +213,78 @@ def test_faults_that_there_are_not():
             burst(x, 0.1, length)
     with pytest.raises(BitstreamError, match="become is an integer from 0 to 1"):
         burst(x, 0.1, 3, value=2)
+
+
+def flipped(values, polarity, sng, use, n, seed, rate):
+    """The bits of streams after faults, each by the random number of its definition."""
+    bits = sc.encode(values, n, polarity=polarity, sng=sng).unpack()
+    hits = [[drawn(seed, use, i, t, rate) for t in range(n)] for i in range(values.size)]
+    return bits ^ np.array(hits, np.uint8).reshape(bits.shape)
+
+
+@pytest.mark.parametrize("mode", ["split", "bipolar"])
+def test_bits_of_a_layer_flip_as_in_a_loop(mode):
+    n, seed, rate = 70, 9, 0.2
+    x, weights = (
+        np.random.default_rng(0).random((2, 1, 3, 3)),
+        np.array([[[[1, -0.5], [0.25, 0]]], [[[-1, 1], [0, 0.5]]]]),
+    )
+    layer = sc.SCConv2d(weights, [0.5, -0.5], padding=1, mode=mode, x_sng=Bernoulli(1), w_sng=Bernoulli(2))
+    network = sc.SCSequential(
+        (sc.layers.AvgPool2d(1), layer, sc.layers.Flatten()), input_shape=(1, 3, 3), readout="values"
+    )
+    polarity = "unipolar" if mode == "split" else "bipolar"
+    padded = np.pad(x[:, 0], ((0, 0), (1, 1), (1, 1)))
+    pixels = flipped(padded, polarity, layer.x_sng, 2 * 66, n, seed, rate).astype(int)  # that of layer 1
+    filters = weights[:, 0]
+    if mode == "split":
+        filters = np.concatenate([filters.clip(0), (-filters).clip(0)])
+    w = flipped(filters, polarity, layer.w_sng, 2 * 67, n, seed, rate).astype(int)
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (2, 2), axis=(1, 2))  # (sample, row, column, bit, 2, 2)
+    if mode == "split":
+        ones = np.einsum("brctij,nijt->bnrc", windows, w)
+        expected = (ones[:, :2] - ones[:, 2:]) / n
+    else:
+        same = windows[:, None] == np.moveaxis(w, 3, 1)[None, :, None, None]
+        expected = 2 * same.sum(axis=(4, 5, 6)) / n - 4
+    expected += layer.bias[:, None, None]
+    faulty = network.with_faults(rate, seed)
+    found = faulty.logits(x, n)
+    np.testing.assert_allclose(found, expected.reshape(2, -1), rtol=1e-12)
+    chunked = faulty.logits(da.from_array(x, chunks=(1, 1, 2, 3)), n)
+    assert (dask.compute(chunked)[0] == found).all()
+    stopped = faulty.predict(x, n, stop=sc.layers.Cycles(n))
+    assert (stopped.label == found).all()
+    assert (faulty.with_faults(0).logits(x, n) == network.logits(x, n)).all()
+
+
+def test_faults_of_layers_have_random_bits_of_their_own():
+    x, w = np.full((50, 40), 0.5), np.full((40, 40), 0.75)
+    layers = [sc.SCDense(w, np.zeros(40), x_sng=Bernoulli(1), w_sng=Bernoulli(2)) for _ in range(2)]
+    network = sc.SCSequential(layers).with_faults(0.3, 1)
+    keys = {sng.key() for layer in network.layers for sng in (layer.faults.x_sng, layer.faults.w_sng)}
+    assert len(keys) == 4
+    assert "faults of 0.3" in repr(network)
+    assert "0.3 of the bits" in network._repr_html_()
+    mean = (0.5 * 0.4 + 0.3) * 0.4 * 0.75 * 40  # of split weights, which are w / max|w| times max|w|
+    assert network.layers[0](x, 256).mean() == pytest.approx(mean, rel=0.01)
+    assert np.isnan(network.explain(x[:3], 64)[0].theory)
+
+
+def test_faults_of_layers_that_cannot_be_are_refused():
+    network = sc.SCSequential([sc.SCDense([[1.0]], [0.0])])
+    for rate, seed in ((-0.1, 0), (1.5, 0), (True, 0), (float("nan"), 0), ("a", 0), (0.1, -1)):
+        with pytest.raises(BitstreamError):
+            network.with_faults(rate, seed)
+
+    class Own(sc.layers.Layer):
+        input_shape, input_scale, x_sng, w_sng = (1,), 1.0, Sobol(1), Sobol(2)
+
+        def output_shape(self, shape):
+            return shape
+
+        def exact(self, x):
+            return x
+
+    with pytest.raises(BitstreamError, match="only the streams of SCDense and SCConv2d can have faults"):
+        sc.SCSequential([Own()]).with_faults(0.1)

@@ -24,6 +24,16 @@ EARLY = [
 ]
 STATE = SimpleNamespace(losses=(2.0, 1.0, 0.25), train_accuracies=(0.5, 0.6, 0.8), test_accuracies=(0.4, 0.5, 0.7))
 STREAMS = sc.encode(np.linspace(0.1, 0.9, 12).reshape(3, 4), 100, sng=Sobol(1))
+
+
+def campaign(over):
+    return sc.sweep(measured, over=over | {"seed": [1, 2]}, about={}, attributes={"reference": 0.9})
+
+
+def measured(length, seed, sng="", fault=0):
+    return {"accuracy": np.arange(8) > seed + 8 / length + 10 * fault, "theory": length, "binary_accuracy": fault}
+
+
 DRAWN = {
     "accuracy": lambda ax: plotting.plot_accuracy(RESULTS, 0.97, ax=ax),
     "early exit": lambda ax: plotting.plot_early_exit(EARLY, RESULTS, 0.97, ax=ax),
@@ -33,6 +43,10 @@ DRAWN = {
     "stream": lambda ax: plotting.plot_stream(STREAMS, ax=ax),
     "method": STREAMS.plot,
     "loss": lambda ax: plotting.plot_loss(STATE, ax=ax),
+    "campaign": lambda ax: plotting.plot_sweep(campaign({"sng": ["sobol", "lfsr"], "length": [64, 16]}), ax=ax),
+    "heat map": lambda ax: plotting.plot_sweep(
+        campaign({"fault": [0, 0.1], "length": [16, 64]}), kind="heat map", ax=ax
+    ),
     "training": lambda ax: plotting.plot_training_accuracy(STATE, ax=ax),
 }
 

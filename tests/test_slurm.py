@@ -91,6 +91,20 @@ def test_an_array_that_may_be_requeued(tmp_path, monkeypatch):
         begun.touch()
 
 
+def test_jobs_that_share_the_store_of_a_campaign(tmp_path, monkeypatch):
+    """They need no parts, and nothing to go on from: the store says what is left."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text('job = "product"\n[over]\nlength = [16]\n')
+    asked = ["sweep", "mine.toml", "--over", "length=16,64", "-n", 2, "-t", 5]
+    write(*asked, "--array", 8, "--requeue")
+    text = (tmp_path / "sweep.sbatch").read_text()
+    assert {"#SBATCH --array=1-8", "#SBATCH --requeue", "#SBATCH --open-mode=append"} <= {*text.splitlines()}
+    assert text.endswith("-m scdask sweep mine.toml --over length=16,64 --scheduler mpi\n")
+    assert "resume" not in text
+    write(*asked, "--overwrite")
+    assert "#SBATCH --no-requeue\n" in (tmp_path / "sweep.sbatch").read_text()
+
+
 def test_what_shows_that_a_training_has_begun(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("train", "digits", "-n", 2, "-t", 5, "--requeue")
@@ -165,9 +179,14 @@ def test_scripts_that_slurm_would_not_understand(given, message):
             ["infer", "digits", "-n", 4, "-t", 5, "--requeue", "--predictions", "x.csv"],
             "go with no --part and no --res",
         ),
-        (["train", "digits", "-n", 4, "-t", 5, "--array", 2], "deals the settings of infer, and train has none"),
+        (
+            ["train", "digits", "-n", 4, "-t", 5, "--array", 2],
+            "the settings of infer or the cells of sweep, and train has",
+        ),
         (["train", "digits", "-n", 4, "-t", 5, "--requeue", "--resume"], "the script itself adds --resume"),
         (["run", "edges", __file__, "-n", 4, "-t", 5, "--requeue"], "run has nothing to go on from"),
+        (["sweep", "-n", 4, "-t", 5], "give a file CONFIG.toml, or one of"),
+        (["sweep", "--status", "found.zarr", "-n", 4, "-t", 5], "--status and --plot need no job of Slurm"),
         (["infer", "digits", "-n", 4, "-t", 5, "--signal", 0], "0"),
     ],
 )
@@ -343,6 +362,33 @@ def test_an_array_of_which_a_job_is_requeued(slurm, tmp_path):
         subprocess.run(command, cwd=tmp_path, env=environment(), check=True)
     assert results(tmp_path / "results") == results(tmp_path / "whole")
     assert (tmp_path / "results" / "accuracy.png").is_file()
+
+
+@on_slurm
+@pytest.mark.component("zarr")
+def test_a_campaign_of_several_jobs_goes_on_in_the_next(slurm, tmp_path):
+    (tmp_path / "mine.toml").write_text(
+        'job = "product"\npairs = 20000\n[over]\nsng = ["bernoulli"]\nlength = [64]\nseed = 300\n'
+    )
+    job = ["sweep", "mine.toml", "--ntasks", 1, "--time", 5, "--array", 2, "--mpi", "pmi2", "--overwrite"]
+    ids = submitted(slurm, tmp_path, *job)
+    store = tmp_path / "results" / "mine.zarr"
+    wait_until((store / "rmse").exists)
+    done_on(slurm, "h0", "scancel", "--signal=TERM", ids)
+    ends = {end_of(slurm, f"{ids}_{number}") for number in (1, 2)}
+    assert ends == {("FAILED", "143:0")}
+    before = CliRunner().invoke(main, ["sweep", "--status", str(store)]).output
+    done = int(re.search(r"(\d+) of 300 cells done", before)[1])
+    assert 0 < done < 300
+    assert "no job at work" in before
+    ids = submitted(slurm, tmp_path, *job)
+    for number in (1, 2):
+        assert end_of(slurm, f"{ids}_{number}") == ("COMPLETED", "0:0")
+    logs = [(tmp_path / f"scdask-sweep-{ids}_{number}.log").read_text() for number in (1, 2)]
+    counts = [int(re.search(r"300 cells: (\d+) computed now", log)[1]) for log in logs]
+    assert sum(counts) == 300 - done
+    assert min(counts) > 0
+    assert (tmp_path / "results" / "mine.png").is_file()
 
 
 @on_slurm

@@ -11,6 +11,7 @@ import numpy as np
 from ..bitstream import Bitstream, check_alike
 from ..errors import BitstreamError, CorrelationWarning
 from ..generators import LFSR, Thermometer
+from ..generators.independence import is_meant
 from ..generators.low_discrepancy import _Even
 
 if TYPE_CHECKING:
@@ -67,5 +68,7 @@ def _of_own(circuit: str, sng: SNG) -> str:
 
 
 def _warn(reason: str, stacklevel: int) -> None:
+    if is_meant():
+        return
     message = f"{reason}; a filter of scdask.CorrelationWarning says that it is meant"
     warnings.warn(message, CorrelationWarning, stacklevel=stacklevel + 2)

@@ -27,7 +27,7 @@ from .blocks import (
 )
 from .compat import ArraySliceDep
 from .device import as_dask, implements
-from .encoding import encode_part
+from .products import encode_weights
 from .sizes import check_known
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def windowed_product(weights: Any, images: Any, window: Window, streams: Streams
         )
     ranges = list(products.word_ranges(w.shape, streams))
     word_chunks = tuple(map(len, ranges))
-    part = products.weight_part(w.shape, streams.words)
-    w_words = encode_part(w, streams.w_sng, streams.length, streams.polarity, part, (*w.chunks, word_chunks))
+    w_words = encode_weights(w, streams, word_chunks)
     if x.numblocks[0] * x.numblocks[1] > 1:
         w_words = compute_once(w_words)
     columns = window.output_size(*x.shape[1:3])[1]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core import contract
 from ..core.checks import as_real
 from ..vector_ops import products
 from .blocks import (
@@ -46,8 +47,7 @@ def encoded_product(weights: Any, inputs: Any, streams: Streams) -> da.Array:
         w = blockwise("sc-split", products.split_signs, "ni", w, "ni", adjust_chunks=signs, dtype=w.dtype)
     ranges = list(products.word_ranges((len(w), max(w.chunks[1], default=1)), streams))
     word_chunks = tuple(map(len, ranges))
-    part = products.weight_part(w.shape, streams.words)
-    w_words = encode_part(w, streams.w_sng, streams.length, streams.polarity, part, (*w.chunks, word_chunks))
+    w_words = encode_weights(w, streams, word_chunks)
     if x.numblocks[0] > 1:
         w_words = compute_once(w_words)
     counts = blockwise(
@@ -69,6 +69,18 @@ def encoded_product(weights: Any, inputs: Any, streams: Streams) -> da.Array:
     )
     total = None if streams.mode == "split" else w.shape[1] * streams.bits
     return sum_blocks("sc-mac", counts, as_they_are, (2, 3), total)
+
+
+def encode_weights(w: da.Array, streams: Streams, word_chunks: tuple[int, ...]) -> da.Array:
+    """The words of the weights, in chunks of words of these sizes."""
+    part, chunks = products.weight_part(w.shape, streams.words), (*w.chunks, word_chunks)
+    encoded = encode_part(w, streams.w_sng, streams.length, streams.polarity, part, chunks)
+    if streams.faults is None:
+        return encoded
+    rates = products.fault_rates(w, streams.faults)
+    return contract.gate(
+        "xor", encoded, encode_part(rates, streams.faults.w_sng, streams.length, "unipolar", part, chunks)
+    )
 
 
 def _product_block(w_words: Any, x: Any, region: Region, words: tuple[slice], part: Part, streams: Streams) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: `scdask infer`, `train`, `run`, `bench`, `info`, and for MPI `mpi-check`, `mpi-run` and `sbatch`.
+"""The command line: `scdask infer`, `train`, `run`, `sweep`, `bench`, `info`; for MPI `mpi-check`, `mpi-run`, `sbatch`.
 
 `dask scdask ...` is the same.
 """
@@ -10,6 +10,7 @@ from .info import info
 from .main import main
 from .mpi_check import mpi_check
 from .run import run
+from .sweep import sweep
 from .train import train
 
-__all__ = ["bench", "infer", "info", "main", "mpi_check", "mpi_run", "run", "sbatch", "train"]
+__all__ = ["bench", "infer", "info", "main", "mpi_check", "mpi_run", "run", "sbatch", "sweep", "train"]

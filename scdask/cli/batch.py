@@ -12,9 +12,10 @@ from .infer import folder_of, infer, refuse_predictions, require_inputs, setting
 from .options import FilePath, Matching
 from .run import run
 from .running import plain_errors, plain_os_errors, say, stoppable
+from .sweep import README, changes_of, require_config, sweep
 from .train import train
 
-JOBS = {"infer": infer, "train": train, "run": run}
+JOBS = {"infer": infer, "train": train, "run": run, "sweep": sweep}
 SLURM_TIME = Matching("time", r"\d+(:\d\d?){0,2}|\d+-\d\d?(:\d\d?){0,2}")
 SLURM_MEMORY = Matching("memory", r"\d+[KMGT]?")
 SLURM_GRES = Matching("list of resources", r"[\w.:,=/+-]+")
@@ -74,7 +75,8 @@ def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: 
     "--array",
     type=SLURM_ARRAY,
     metavar="JOBS[%AT_ONCE]",
-    help="Deal the settings of infer to so many jobs, such as 8, or 8%2 to run two at a time; see above.",
+    help="Deal the settings of infer, or the cells of sweep, to so many jobs, such as 8, or 8%2 to run two at a time; "
+    "see above.",
 )
 @click.option(
     "--signal",
@@ -88,7 +90,7 @@ def mpi_run(script: str, args: tuple[str, ...], threads: int | None, interface: 
 @click.option(
     "--requeue",
     is_flag=True,
-    help="Let Slurm run infer or train again if it is preempted or a node is lost; see above.",
+    help="Let Slurm run infer, train or sweep again if it is preempted or a node is lost; see above.",
 )
 @click.option(
     "--directive",
@@ -131,8 +133,9 @@ def sbatch(
     scdask sbatch infer digits --repeat 3 -N 2 -n 8 -t 0:30:00 --submit
     scdask sbatch infer digits --repeat 100 -n 4 -t 30 --array 8 --submit
 
-    The job is infer, train or run, ARGS what it takes, without --scheduler and --workers. The script, infer.sbatch
-    here, runs it with --scheduler mpi, in the environment of this command and the folder from which it is submitted.
+    The job is infer, train, run or sweep, ARGS what it takes, without --scheduler and --workers. The script,
+    infer.sbatch here, runs it with --scheduler mpi, in the environment of this command and the folder from which it is
+    submitted.
     What is no option of sbatch goes to the job, whose options are tried at once.
 
     All nodes must share that folder and the environment; a script for several nodes looks first, and names the node
@@ -154,6 +157,9 @@ def sbatch(
     With --array each job of infer does a part of the settings, dealt so that all take about as long, and writes to
     a folder of its own, such as results/part-3-of-8. The same infer with --resume, and without --part, then puts them
     together, and does what they have left.
+
+    A sweep needs none of that: its store says what is left. Submit the script again, and it goes on; with --array the
+    jobs share the store, each does cells that no other does, and more jobs may come at any time.
     """
     with plain_errors():
         from .._files import write_whole
@@ -173,11 +179,13 @@ def sbatch(
             )
         if job == "infer":
             require_inputs(given["dataset"], given["model"], given["data"], given["network"])
-        if options["array"]:
+        if job == "sweep":
+            _check_sweep(given)
+        elif options["array"]:
             _check_array(job, given, int(options["array"].partition("%")[0]))
         path = script or Path(f"{job}.sbatch")
-        begun = _begun(job, given) if requeue else None
-        text = slurm.batch_script([job, *args], resume_from=begun, **options)
+        begun = _begun(job, given) if requeue and job != "sweep" else None
+        text = slurm.batch_script([job, *args], resume_from=begun, requeue=requeue, shared=job == "sweep", **options)
         with plain_os_errors(path.parent):
             if not overwrite and path.exists() and path.read_bytes() != text.encode():
                 raise click.UsageError(f"{path} is there already, and is another script: --overwrite replaces it")
@@ -190,11 +198,23 @@ def sbatch(
 def _check_array(job: str, given: dict[str, Any], parts: int) -> None:
     """Raise a UsageError unless there is a setting for each job of an array."""
     if job != "infer":
-        raise click.UsageError(f"--array deals the settings of infer, and {job} has none")
+        raise click.UsageError(f"--array deals the settings of infer or the cells of sweep, and {job} has none")
     if given["part"] or given["resume"]:
         raise click.UsageError("with --array the script says which --part a job does: leave out --part and --resume")
     refuse_predictions(given["predictions"], (1, parts), resume=False)
     settings_of(given, (1, parts))
+
+
+def _check_sweep(given: dict[str, Any]) -> None:
+    """Raise an error unless there is a campaign to run."""
+    from ..sweeps.config import read_config
+
+    if given["status"] or given["plot"]:
+        raise click.UsageError("--status and --plot need no job of Slurm")
+    changes = changes_of(given["over"], given["options"], given["until"], given["figure"])
+    require_config(given["config"], changes, given["store"], given["only"])
+    if given["config"] != README:
+        read_config(given["config"], changes)
 
 
 def _begun(job: str, given: dict[str, Any]) -> str:

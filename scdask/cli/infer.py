@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby, product
-from math import isqrt
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,6 @@ from click.shell_completion import CompletionItem
 
 from .. import __version__
 from .._extras import require
-from ..errors import BitstreamError
 from ..jobs.names import SEEDLESS, SNGS, STOPS
 from .options import (
     KEEP_OPEN,
@@ -51,9 +48,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from ..jobs.digits import Digits
     from ..jobs.infer import EarlyResult, Results, Setting
-    from ..layers import SCSequential
     from .running import Spent
 
 
@@ -356,6 +351,7 @@ def infer(
         from .._files import write_whole
         from ..jobs import infer as job
         from ..jobs import inferences
+        from ..jobs.wanted import Wanted
         from ..plotting import accuracy_figure
         from ..progress import bar, stderr_console
 
@@ -508,93 +504,6 @@ def require_inputs(dataset: str | None, model: str | None, data: str | None, net
         )
     if network and (dataset != "mnist" or model):
         raise click.UsageError("--network is what is trained for mnist, without --model")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be classified, and by which network."""
-
-    dataset: str | None
-    network: Any
-    model: str | None
-    data: str | None
-    percentile: float | None
-
-    @property
-    def name(self) -> str:
-        """What results are named after."""
-        network = self.network if self.dataset == "mnist" and not self.model else ""
-        return " ".join(Path(given).name for given in (self.dataset, network, self.model) if given)
-
-    def training(self) -> str:
-        """What to say meanwhile."""
-        if self.dataset == "mnist":
-            return f"training the float {self.network} on 4,000 images, about a minute"
-        return "training the float perceptron"
-
-    def get(self) -> tuple[SCSequential, Any, Any]:
-        """The network, which is trained without a model, the samples, and what is right."""
-        from ..jobs.infer import check_data
-        from ..layers import load_model
-
-        if self.data and self.model:
-            x, y = _data_of(self.data)
-            network, calibration = load_model(self.model, x), x
-        else:
-            images = self._images()
-            network = self._of_images(images)
-            x, calibration = (part.reshape(-1, *network.input_shape) for part in (images.x_test, images.x_train))
-            y = images.y_test
-        if self.percentile:
-            network = network.calibrated(calibration, self.percentile)
-        check_data(network, x, y)
-        return network, x, y
-
-    def _images(self) -> Digits:
-        from ..jobs.digits import load_digits
-
-        if self.dataset == "digits":
-            return load_digits()
-        from ..jobs.mnist import load_mnist
-
-        return load_mnist()
-
-    def _of_images(self, images: Digits) -> SCSequential:
-        """The network of a data set, trained if no model is given."""
-        if self.model:
-            return _loaded(self.model, images.x_train)
-        if self.dataset == "digits":
-            from ..jobs.digits import train_perceptron
-
-            return train_perceptron(images)
-        from ..jobs.mnist import train_network
-
-        return train_network(self.network, images)
-
-
-def _loaded(model: str, images: Any) -> SCSequential:
-    """The network of a file, which takes images as they are, as vectors, or of one channel."""
-    from ..layers import load_model
-
-    pixels = images[0].size
-    width = isqrt(pixels)
-    refused = []
-    for shape in dict.fromkeys((images.shape[1:], (pixels,), (1, width, width), (width, width))):
-        try:
-            return load_model(model, images.reshape(-1, *shape))
-        except BitstreamError as error:
-            refused.append(error)
-    raise refused[0]
-
-
-def _data_of(file: str) -> tuple[Any, Any]:
-    from .._files import read_npz, some
-
-    arrays = read_npz(file)
-    missing = [name for name in ("x", "y") if name not in arrays]
-    if missing:
-        raise BitstreamError(f"the data {file} have no array {missing[0]}, only {some(arrays)}")
-    return arrays["x"], arrays["y"]
 
 
 def _print_table(console: Console, title: str, note: str, columns: Sequence[str], rows: Any) -> None:

@@ -16,6 +16,7 @@ from .info import info
 from .mpi_check import mpi_check
 from .run import run
 from .running import settle
+from .sweep import sweep
 from .train import train
 
 
@@ -41,6 +42,7 @@ def main() -> None:
     \b
     scdask infer digits          what accuracy do streams of bits reach?
     scdask run edges photo.jpg   what do circuits of streams make of an image?
+    scdask sweep digits          the same with error bars, over many settings
     scdask COMMAND --help        what a command takes, and what it writes
 
     \b
@@ -58,5 +60,5 @@ def main() -> None:
     """
 
 
-for command in (infer, train, run, mpi_run, mpi_check, sbatch, bench, info):
+for command in (infer, train, run, sweep, mpi_run, mpi_check, sbatch, bench, info):
     main.add_command(command)

@@ -53,6 +53,8 @@ def batch_script(
     array: str | None = None,
     grace: int = GRACE,
     resume_from: str | None = None,
+    requeue: bool = False,
+    shared: bool = False,
     directives: Sequence[str] = (),
     launcher: str = "srun",
     mpi_type: str | None = None,
@@ -73,12 +75,17 @@ def batch_script(
     exclusive : bool
         Whether the job shares its nodes with no other.
     array : str, optional
-        Jobs that each do a part: "8", or "8%2" to run two of them at a time. Each is given --part K/8.
+        Jobs that each do a part: "8", or "8%2" to run two of them at a time. Each is given --part K/8, unless they are
+        `shared`.
     grace : int
         Seconds before the time limit at which the ranks get SIGTERM.
     resume_from : str, optional
         A file that shows that the job has begun; a part of an array has it in a folder of its own beside it. The job
         may be requeued then, and gets --resume where the file is there. Without it, Slurm is told not to requeue it.
+    requeue : bool
+        Whether it may be requeued without such a file.
+    shared : bool
+        Whether the jobs of an array have one store, which deals the work, so that all are given the same.
     directives : sequence of str
         Options of sbatch as they are written, such as "--reservation=mine".
     launcher : str
@@ -104,7 +111,8 @@ def batch_script(
         raise SchedulerError(
             f"a time limit of {seconds} seconds leaves none before the signal, which comes {grace} seconds earlier"
         )
-    parts = array and array.partition("%")[0]
+    parts = array and not shared and array.partition("%")[0]
+    requeue = requeue or resume_from is not None
     options = {
         "job-name": f"scdask-{job[0]}",
         "nodes": nodes,
@@ -121,11 +129,11 @@ def batch_script(
         "array": array and f"1-{array}",
         "signal": f"TERM@{grace}",
         "output": f"scdask-{job[0]}-{'%A_%a' if array else '%j'}.log",
-        "open-mode": "append" if resume_from else None,
+        "open-mode": "append" if requeue else None,
     }
     lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value is not None]
     lines += ["#SBATCH --exclusive"] if exclusive else []
-    lines += [f"#SBATCH --{'requeue' if resume_from else 'no-requeue'}"]
+    lines += [f"#SBATCH --{'requeue' if requeue else 'no-requeue'}"]
     lines += [f"#SBATCH {directive}" for directive in directives]
     commands = [
         "# The environment of scdask",

@@ -85,7 +85,7 @@ class BitsOfUse(Bernoulli):
         return np.uint64(self.seed), np.uint64(2 * self.use + self.shared)
 
 
-_threefry, _state_of, _sfc64 = compiled(threefry), compiled(state_of), compiled(sfc64)
+threefry_word, _state_of, _sfc64 = compiled(threefry), compiled(state_of), compiled(sfc64)
 
 
 @compiled
@@ -96,7 +96,7 @@ def _fill_bernoulli(key0, key1, first_word, out):
     """
     digits = np.empty(LEVELS, np.uint64)
     for w in range((out.size + 63) // 64):
-        a, b = _threefry(key0, key1, uint64(0), uint64(first_word + w))
+        a, b = threefry_word(key0, key1, uint64(0), uint64(first_word + w))
         state = _state_of(a, b)
         drawn = 0
         for lane in range(min(64, out.size - 64 * w)):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,8 @@ from .bernoulli import Bernoulli
 from .low_discrepancy import Sobol, _Even
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from .base import SNG
@@ -27,6 +31,8 @@ RANDOM = 0.385  # The error of products of random streams is about this over the
 EVEN_LIMIT, LIMIT = 1.25, 3.0
 MEASURED = 1024  # bits of the longest streams that are measured before a gate
 CANDIDATES = 64  # dimensions of Sobol that `independent` looks at
+
+_meant: ContextVar[bool] = ContextVar("correlation is meant", default=False)
 
 
 def product_error(a: SNG, b: SNG, length: int = 256) -> float:
@@ -121,12 +127,27 @@ def _independent_dimensions(most: int) -> tuple[int, ...]:
     return tuple(kept)
 
 
+@contextmanager
+def correlation_meant() -> Iterator[None]:
+    """Give no `CorrelationWarning` in a block: in this thread alone, where a filter of warnings would be for all."""
+    token = _meant.set(True)
+    try:
+        yield
+    finally:
+        _meant.reset(token)
+
+
+def is_meant() -> bool:
+    """Whether this is a block of `correlation_meant`."""
+    return _meant.get()
+
+
 def tell_of_correlation(gate: str, a: SNG | None, b: SNG | None, length: int, stacklevel: int) -> None:
     """Warn if streams of the two generators are known to correlate, so that a gate of them is no product or sum.
 
     OR and XOR of equal generators are the maximum and the difference, and are not warned of: nobody wants another.
     """
-    if a is None or b is None or (reason := _reason(gate, a, b, min(length, MEASURED))) is None:
+    if a is None or b is None or is_meant() or (reason := _reason(gate, a, b, min(length, MEASURED))) is None:
         return
     warnings.warn(
         f"{reason}, because they correlate; `scdask.independent` gives generators that do not, and a filter of "

@@ -13,10 +13,10 @@ from numba import int64, uint32, uint64
 
 from ..core import verilog
 from ..core.checks import check_choice
-from ..core.digits import threefry
 from ..core.llvm import compiled
 from ..errors import BitstreamError
 from .base import SNG, integer
+from .bernoulli import threefry_word
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,8 +112,8 @@ class Sobol(_Even):
     def _shift(self) -> int:
         if self.seed is None:
             return 0
-        word, _ = threefry(*np.array([[self.seed], [2], [self.dimension], [0]], np.uint64))
-        return int(word[0]) >> (64 - DIGITS)
+        word, _ = threefry_word(*map(np.uint64, (self.seed, 2, self.dimension, 0)))
+        return int(word) >> (64 - DIGITS)
 
     def numbers(self, length: int, start: int, stop: int) -> NDArray[np.float64]:
         """Points `start` to `stop`, or the middles of their ranks."""

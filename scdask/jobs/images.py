@@ -226,8 +226,7 @@ def run(
     for setting in settings:
         if setting.circuit not in right:
             right[setting.circuit] = exact(setting.circuit, pixels)
-        side = int((task_bits(ENCODE_RATE) / (COPIES * setting.length * prod(pixels.shape[2:]))) ** 0.5)
-        image = da.from_array(pixels, chunks=(max(side, SMALLEST),) * 2 + (-1,) * (pixels.ndim - 2))
+        image = blocks(pixels, setting.length)
         if place.gpu:
             image = BACKENDS["cupy"].from_numpy(image)
         lazy = on_host(circuit(image, setting).decode())
@@ -239,6 +238,12 @@ def run(
         off = int((in_8_bits(found) != in_8_bits(right[setting.circuit])).sum())
         rmse = float(np.sqrt(np.mean((found - right[setting.circuit]) ** 2)))
         yield Result(**vars(setting), rmse=rmse, values_off=off, seconds=seconds), found
+
+
+def blocks(pixels: NDArray[np.float64], length: int) -> da.Array:
+    """The pixels in blocks whose streams are work for a task."""
+    side = int((task_bits(ENCODE_RATE) / (COPIES * length * prod(pixels.shape[2:]))) ** 0.5)
+    return da.from_array(pixels, chunks=(max(side, SMALLEST),) * 2 + (-1,) * (pixels.ndim - 2))
 
 
 def exact(circuit: str, pixels: NDArray[np.float64]) -> NDArray[np.float64]:

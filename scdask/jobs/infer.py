@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import time
-import warnings
 from collections import defaultdict
 from functools import partial, reduce
 from itertools import product
@@ -21,8 +20,9 @@ from ..chunked.sizes import MAC_RATE, task_bits
 from ..computing import EARLY_EXIT, log_event_of_task
 from ..core.checks import check_encoding
 from ..core.dispatch import BACKENDS
-from ..errors import BitstreamError, CorrelationWarning
+from ..errors import BitstreamError
 from ..generators import LFSR, SNG, Bernoulli, Halton, Sobol, VanDerCorput
+from ..generators.independence import correlation_meant
 from ..layers.early_exit import check_rule, checks
 from .inferences import Early, EarlyResult, Result, Results, Setting, most_cycles
 from .names import SNGS, STOPS
@@ -43,6 +43,7 @@ __all__ = [
     "Result",
     "Results",
     "Setting",
+    "bits_of",
     "check_data",
     "check_settings",
     "early_settings",
@@ -50,11 +51,13 @@ __all__ = [
     "generators",
     "infer",
     "infer_early",
+    "operations_of",
     "part_of",
     "run",
     "score_name",
     "settings",
     "stop_rule",
+    "streamed_network",
 ]
 
 
@@ -117,21 +120,20 @@ def generators(name: str, seed: int, n_layers: int) -> list[tuple[SNG, SNG]]:
     return pairs[name]
 
 
-def _streamed(network: SCSequential, setting: Setting) -> SCSequential:
+def streamed_network(network: SCSequential, setting: Setting) -> SCSequential:
     """The network with the generators and the mode of a setting."""
     pairs = generators(setting.sng, setting.seed, len(network.encoding_layers))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CorrelationWarning)  # "shared" correlates on purpose.
+    with correlation_meant():  # "shared" correlates on purpose.
         return network.with_generators(pairs, setting.mode)
 
 
-def _operations(network: SCSequential, length: Length) -> int:
+def operations_of(network: SCSequential, length: Length) -> int:
     """The pairs of bits that are gated for a sample."""
     of_layers = zip(network.layers, network.shapes, network.lengths(length), strict=False)
     return sum(bits * layer.products(shape) * _gates(layer) for layer, shape, bits in of_layers if bits)
 
 
-def _bits(length: Length) -> dict[str, Any]:
+def bits_of(length: Length) -> dict[str, Any]:
     """The length or the lengths, as `predict` takes them."""
     return {"lengths": length} if isinstance(length, tuple) else {"length": length}
 
@@ -166,20 +168,20 @@ def infer(
         Is given what the network predicts, under the setting.
     """
     check_data(network, x, y)
-    streamed = _streamed(network, setting)
-    predicted = streamed.predict(_images(streamed, x, setting, place), **_bits(setting.length))
+    streamed = streamed_network(network, setting)
+    predicted = streamed.predict(_images(streamed, x, setting, place), **bits_of(setting.length))
     start = time.perf_counter()
     found = place.compute(predicted)
     seconds = time.perf_counter() - start
     if predictions is not None:
         predictions[setting] = found
-    operations = len(x) * _operations(streamed, setting.length)
+    operations = len(x) * operations_of(streamed, setting.length)
     return Result(**vars(setting), accuracy=network.score_of(found, y), seconds=seconds, sc_operations=operations)
 
 
 def _images(streamed: SCSequential, x: NDArray[Any], setting: Setting, place: Place) -> Any:
     """The samples as a Dask array of chunks that are a task each, on the GPUs if there are any."""
-    rows = max(1, min(len(x), int(task_bits(MAC_RATE) / max(1, _operations(streamed, setting.length)))))
+    rows = max(1, min(len(x), int(task_bits(MAC_RATE) / max(1, operations_of(streamed, setting.length)))))
     images = da.from_array(x, chunks=(rows, *[-1] * (x.ndim - 1)))
     return BACKENDS["cupy"].from_numpy(images) if place.gpu else images
 
@@ -207,9 +209,9 @@ def infer_early(
         Is given the cycles (samples,) that each sample took, under the setting.
     """
     check_data(network, x, y)
-    streamed = _streamed(network, setting)
+    streamed = streamed_network(network, setting)
     images = _images(streamed, x, setting, place)
-    lazy = streamed.predict(images, **_bits(setting.length), stop=stop_rule(setting))
+    lazy = streamed.predict(images, **bits_of(setting.length), stop=stop_rule(setting))
     name = f"{setting.sng} {setting.mode}, {setting.stop}, seed {setting.seed}"
     about = {"run": uuid4().hex, "name": name, "length": most_cycles(setting.length), "of": len(x)}
     rows = lazy.cycles.chunks[0]
@@ -316,8 +318,8 @@ def _result(
 
 def _predict_few(network: SCSequential, x: NDArray[Any], settings: list[Setting], gpu: bool) -> None:
     for setting in settings:
-        streamed = _streamed(network, setting)
-        how = _bits(setting.length) | ({"stop": stop_rule(setting)} if isinstance(setting, Early) else {})
+        streamed = streamed_network(network, setting)
+        how = bits_of(setting.length) | ({"stop": stop_rule(setting)} if isinstance(setting, Early) else {})
         for rows in (x[:1], x):  # Different kernels multiply few rows and many.
             streamed.predict(BACKENDS["cupy"].from_numpy(rows) if gpu else rows, **how)
 

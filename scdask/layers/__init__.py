@@ -134,6 +134,25 @@ Of a Dask array a chunk of whole samples is a task that does all its checks, and
 arrays of one graph: compute them together. JAX arrays are moved to the host, as JAX would compile for each number of
 samples anew.
 
+Faults
+------
+`with_faults` flips bits of the streams of all layers at a rate, each bit by itself. Longer streams bear more of them:
+
+>>> [round(mlp.with_faults(rate).score(x, mlp.predict_float(x), 4096), 1) for rate in (0, 0.001, 0.5)]
+[1.0, 1.0, 0.4]
+
+The digits by the perceptron above, with `Sobol` streams, the mean of 5 seeds:
+
+======  =====  =====  =====  =====  =====  =====
+rate    0      0.001  0.003  0.01   0.03   0.1
+======  =====  =====  =====  =====  =====  =====
+N = 64  0.970  0.970  0.968  0.962  0.932  0.631
+256     0.973  0.973  0.972  0.971  0.963  0.859
+1,024   0.970  0.971  0.971  0.972  0.972  0.921
+======  =====  =====  =====  =====  =====  =====
+
+Lengths and errors
+------------------
 `lengths` gives each layer that encodes its own, and `search_lengths` finds short ones on calibration data:
 
 >>> found = sc.layers.search_lengths(mlp, x, mlp.predict_float(x), 0.95)

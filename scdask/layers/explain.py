@@ -169,7 +169,7 @@ def expected_error(layer: Layer, x: NDArray[np.float64], length: int) -> float:
 
     The formulas are those of `SCSequential.explain`.
     """
-    if not isinstance(layer, ProductLayer) or not x.size:
+    if not isinstance(layer, ProductLayer) or layer.faults or not x.size:
         return np.nan
     a, b = layer.scaled(x), layer.operand
     variance: Any

@@ -22,6 +22,7 @@ from .explain import Explanation, explain
 from .imported import as_calibration, named
 from .onnx_reader import read_onnx
 from .onnx_writer import write_onnx
+from .products import ProductLayer
 from .sklearn_models import read_sklearn
 
 if TYPE_CHECKING:
@@ -145,6 +146,52 @@ class SCSequential:
             raise BitstreamError(f"{len(given)} pairs of generators do not go with {len(self.encoding_layers)} layers")
         left = iter(given)
         layers = (layer.with_generators(*next(left), mode) if encodes(layer) else layer for layer in self.layers)
+        return replace(self, layers=tuple(layers))
+
+    def with_faults(self, rate: float, seed: int = 0) -> Self:
+        """The same network, in which each bit of the streams of inputs and weights flips with a probability.
+
+        A product of an input x and a weight w, both divided by their scales, becomes ((1 - 2 f) x + f) (1 - 2 f) w on
+        average of split weights, w+ and w- being a stream each, and (1 - 2 f)**2 x w of bipolar streams, with f as the
+        rate. What is in binary, such as sums, biases and activations, has no faults. The pixels that are added around
+        an image are streams too.
+
+        Which bits flip is a pure function of (seed, layer, operand, stream, bit), streams being numbered as those of
+        the generators are: it is the same in any chunks, for other generators and rates (a bit that flips at a rate
+        flips at all higher ones), and for samples that stop early.
+
+        Parameters
+        ----------
+        rate : float
+            0 to 1. 0 takes the faults away.
+        seed : int
+            0 to 2**64 - 1.
+
+        Raises
+        ------
+        BitstreamError
+            If the rate or the seed is no such number, or a layer that encodes is of one's own.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from scdask import SCDense, SCSequential
+        >>> network = SCSequential((SCDense(np.ones((1, 100)) / 100, [0.0]),), readout="values")
+        >>> x = np.full((1, 100), 0.25)
+        >>> for rate in (0, 0.1):  # 0.24 is expected of the second
+        ...     print(network.with_faults(rate).predict(x, 256).round(2))
+        [0.25]
+        [0.24]
+        """
+        if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 0 <= rate <= 1:
+            raise BitstreamError(f"the rate of faults is from 0 to 1, not {rate!r}")
+        for layer in self.encoding_layers:
+            if not isinstance(layer, ProductLayer):
+                raise BitstreamError(f"only the streams of SCDense and SCConv2d can have faults, not those of {layer}")
+        layers = (
+            layer.with_faults(float(rate), seed, number) if encodes(layer) else layer
+            for number, layer in enumerate(self.layers)
+        )
         return replace(self, layers=tuple(layers))
 
     def calibrated(self, inputs: ArrayLike, percentile: float = 100) -> Self:
@@ -454,7 +501,7 @@ class SCSequential:
 
         Weights and biases are rounded to float32, and so are the numbers of `Affine` and the bounds of `Clip`; a
         network whose numbers are float32 already is read again with the same bits. Where what a layer takes is cut to
-        [0, scale], the model has a Relu. Generators and modes are not in the file.
+        [0, scale], the model has a Relu. Generators, modes and faults are not in the file.
 
         Parameters
         ----------

@@ -16,15 +16,19 @@ from ..core.words import OPERAND_GATE
 from ..errors import BitstreamError
 from ..generators import SNG, Sobol
 from ..generators.base import flag
-from ..generators.independence import tell_of_correlation
+from ..generators.bernoulli import BitsOfUse
+from ..generators.independence import correlation_meant, tell_of_correlation
 from ..vector_ops.numbers import divide, largest
-from ..vector_ops.products import Streams, as_weights
+from ..vector_ops.products import Faults, Streams, as_weights
 from .base import Layer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..core.words import Mode
+
+
+USES = 64  # of random bits, from which on they are those of the faults of layers
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,6 +50,8 @@ class ProductLayer(Layer):
         Whether inputs may be negative. In split mode a signed input is two streams too, x = x+ - x-, and each product
         takes four ANDs instead of two. After another layer of a network, negative inputs of a layer that is not signed
         are cut to 0: that is ReLU.
+    faults : Faults, optional
+        Which bits of the streams flip; `SCSequential.with_faults` sets it.
     """
 
     AXES: ClassVar[str]
@@ -57,6 +63,7 @@ class ProductLayer(Layer):
     x_sng: SNG = field(default=Sobol(1))
     w_sng: SNG = field(default=Sobol(2))
     signed: bool = False
+    faults: Faults | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("weights", "bias"):
@@ -82,7 +89,8 @@ class ProductLayer(Layer):
     def how(self) -> str:
         """How it multiplies, for a repr."""
         signed = "signed, " if self.signed else ""
-        return f"{self.mode}, {signed}x_sng={self.x_sng}, w_sng={self.w_sng}"
+        faults = f", faults of {self.faults.rate:g}" if self.faults else ""
+        return f"{self.mode}, {signed}x_sng={self.x_sng}, w_sng={self.w_sng}{faults}"
 
     def _repr_html_(self) -> str:
         return _html.facts(type(self).__name__, self.facts())
@@ -98,12 +106,19 @@ class ProductLayer(Layer):
             "Input scale": f"{self.input_scale:.4g}",
             "SNG of inputs": self.x_sng,
             "SNG of weights": self.w_sng,
+            **({"Faults": f"{self.faults.rate:g} of the bits"} if self.faults else {}),
             "Weights and bias": _html.size(self.weights.nbytes + self.bias.nbytes),
         }
 
     def with_generators(self, x_sng: SNG, w_sng: SNG, mode: Mode) -> Self:
         """The same layer with other generators and another mode."""
         return replace(self, x_sng=x_sng, w_sng=w_sng, mode=mode)
+
+    def with_faults(self, rate: float, seed: int, layer: int) -> Self:
+        """The same layer, whose bits flip; `layer` is its number, as each has random bits of its own."""
+        x_sng, w_sng = (BitsOfUse(seed, use=USES + 2 * layer + operand) for operand in range(2))
+        with correlation_meant():  # Who chose the generators was warned.
+            return replace(self, faults=Faults(rate, x_sng, w_sng) if rate else None)
 
     @cached_property
     def weight_scale(self) -> float:
@@ -123,7 +138,7 @@ class ProductLayer(Layer):
     def streams(self, length: int) -> Streams:
         """How the operands become streams of `length` bits."""
         length = check_encoding(length, self.w_sng, self.x_sng)
-        return Streams(length, self.mode, self.x_sng, self.w_sng, self.signed)
+        return Streams(length, self.mode, self.x_sng, self.w_sng, self.signed, faults=self.faults)
 
     def scaled(self, x: Any) -> Any:
         """The inputs, divided by their scale."""

@@ -80,6 +80,7 @@ def sweep(
     interval: Kind = "t",
     units: Mapping[str, str] | None = None,
     about: Mapping[str, Any] | None = None,
+    attributes: Mapping[str, Any] | None = None,
     retry: bool = False,
     progress: bool = False,
 ) -> Any:
@@ -123,6 +124,8 @@ def sweep(
     about : mapping of str to JSON values, optional
         What else tells this campaign from others: a store of one with other values is refused. By default a digest of
         the function's code and of the data.
+    attributes : mapping of str to JSON values, optional
+        What the Dataset is to say of itself, such as its title; the store keeps it.
     retry : bool
         Whether cells that failed are done again.
     progress : bool
@@ -140,8 +143,8 @@ def sweep(
         - seconds (all axes): the time that a cell took; nan for lazy ones;
         - error (all axes): the error of a cell that failed, or "".
 
-        Attributes say what ran where, and how many tasks it took: `tasks`, and `tasks_alone`, if each cell had been
-        computed alone.
+        Attributes say what ran where, how many cells this call has done: `cells`, and how many tasks it took: `tasks`,
+        and `tasks_alone`, if each cell had been computed alone.
 
     Raises
     ------
@@ -174,10 +177,11 @@ def sweep(
     plan = Plan(over, repeats, where, cost, until, most_repeats, interval)
     given = Given(function, *(() if data is None else (data,)))
     _check_signature(given, plan)
+    attributes = _as_json("attributes", attributes or {})
     with _place_of(scheduler) as place:
         ledger = Ledger(plan.axes)
         if store is not None:
-            show = {"repeats": plan.repeats, "interval": interval, "units": dict(units or {})}
+            show = {"repeats": plan.repeats, "interval": interval, "units": dict(units or {}), "attributes": attributes}
             ledger = Store(path_of(store), plan.axes, _identity(given, about), show)
         campaign = Campaign(plan, given, ledger, place, retry=retry)
         try:
@@ -185,7 +189,7 @@ def sweep(
                 campaign.run(update)
         finally:
             ledger.close()
-        found = campaign.dataset(interval, units or {})
+        found = campaign.dataset(interval, units or {}).assign_attrs(attributes)
     errors = [error for error in found.error.values.ravel() if error]
     if errors:
         message = f"{len(errors)} of {plan.total} cells failed, the first with {errors[0]}"
@@ -215,6 +219,7 @@ class Campaign:
     tasks: int = 0
     tasks_alone: int = 0
     done_here: int = 0
+    _asked: int = 0
     _lazy: bool | None = None
     _waiting: deque[Cell] = field(default_factory=deque)
     _found: list[Found] = field(default_factory=list)
@@ -257,6 +262,7 @@ class Campaign:
             "scheduler": self.place.name,
             "threads": self.place.threads,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "cells": self.done_here,
             "tasks": self.tasks,
             "tasks_alone": self.tasks_alone,
         }
@@ -302,6 +308,8 @@ class Campaign:
         """What to claim: enough for some seconds, but not all that is left if there are other jobs."""
         while self.plan.extend(grid):
             pass
+        if self.plan.total != self._asked:
+            self.ledger.asked, self._asked = self.plan.cells(grid), self.plan.total
         count = self._ahead(threads) - len(self._waiting)
         if count <= 0:
             return []
@@ -473,7 +481,12 @@ def _default_place() -> Place:
     import dask
     from dask.base import get_scheduler
 
-    client = getattr(get_scheduler(), "__self__", None) if "distributed" in sys.modules else None
+    distributed = sys.modules.get("distributed")
+    if distributed is not None:
+        with suppress(ValueError):  # No worker runs this.
+            distributed.get_worker()
+            return Place("threads", 1)  # A task that waits for others of its cluster may wait for ever.
+    client = getattr(get_scheduler(), "__self__", None) if distributed is not None else None
     if client is not None and hasattr(client, "scheduler_info"):
         return as_place(client)
     asked = dask.config.get("scheduler", None)
@@ -503,11 +516,15 @@ def _identity(given: Given, about: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a store says of its campaign."""
     name = {"function": _name_of(given.function)}
     if about is not None:
-        try:
-            return name | json.loads(json.dumps(dict(about)))  # type: ignore[no-any-return]
-        except (TypeError, ValueError) as error:
-            raise SweepError(f"about holds what JSON can: {error}") from error
+        return name | _as_json("about", about)
     return name | {"code": _digest(given.function), "data": _token(given.data) if given.data else ""}
+
+
+def _as_json(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return json.loads(json.dumps(dict(given)))  # type: ignore[no-any-return]
+    except (TypeError, ValueError) as error:
+        raise SweepError(f"{name} holds what JSON can: {error}") from error
 
 
 def _name_of(function: Any) -> str:

@@ -55,7 +55,7 @@ def run_cell(given: Given, cell: Cell, setting: Setting, *, probe: bool = False)
 
             (results,) = dask.compute(results, scheduler="synchronous")
         values = {name: value_of(name, result) for name, result in results.items()}
-    except Exception as caught:
+    except BaseException as caught:  # A SystemExit would end the thread, and nobody would learn of the cell.
         error = told(caught)
     return Found(cell, values, error, perf_counter() - start)
 
@@ -96,5 +96,10 @@ def _kind(result: Any, array: Any) -> str:
 
 
 def told(error: BaseException) -> str:
-    """An error as a line of text."""
-    return f"{type(error).__name__}: {reason(error)}" if isinstance(error, Exception) else type(error).__name__
+    """An error as a line of text, which UTF-8 can hold."""
+    name = type(error).__name__
+    try:
+        text = f"{name}: {reason(error)}" if isinstance(error, Exception) else name
+    except Exception:  # It has no text.
+        return name
+    return text.encode(errors="replace").decode()

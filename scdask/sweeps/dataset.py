@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._extras import require
-from .grid import DONE, Axis
+from .grid import DONE, Axis, own_dimensions
 from .intervals import of_mean, wilson
 from .store import UNITS, path_of, read_store
 
@@ -65,7 +65,7 @@ def dataset_of(
     for name, metric in grid.metrics.items():
         values = picked(metric.values)
         values[~done] = np.nan
-        own = [f"{name}_{i}" for i in range(values.ndim - len(names))]
+        own = own_dimensions(name, values.ndim - len(names))
         variables[name] = ([*names, *own], values, about(name))
         samples = None if metric.samples is None else np.where(done, picked(metric.samples), 0)
         for end, array in _summary(values, samples, done, along, kind).items():
@@ -103,6 +103,7 @@ def open_sweep(store: Any) -> Any:
     attributes = {
         "function": known["about"].get("function", ""),
         "jobs": [", ".join(f"{name} {value}" for name, value in job.items()) for job in jobs],
+        **show.get("attributes", {}),
     }
     asked = grid.state > 0
     return dataset_of(grid, labels, show["repeats"], asked, show["interval"], show["units"], attributes)

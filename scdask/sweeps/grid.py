@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TO_DO, DONE, FAILED = 0, 1, 2  # the state of a cell; below 0 is the number of the job that has claimed it
-OWN = ("state", "seconds", "error")  # variables that every campaign has
+OWN = ("asked", "state", "seconds", "error")  # variables that every campaign has
 DERIVED = ("_mean", "_low", "_high", "_samples")  # ends of the names of variables that are made of a metric
 
 Cell = tuple[int, ...]  # a position on each axis
@@ -41,8 +42,8 @@ class Found(NamedTuple):
 
 def label_of(value: Any) -> Any:
     """What stands for a value on an axis: a number, a text, or a truth value, which JSON keeps as it is."""
-    if isinstance(value, np.generic):
-        value = value.item()
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
     if isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -167,19 +168,27 @@ class Grid:
 
     def _misfit(self, values: dict[str, Any]) -> str:
         """Why the metrics of a cell cannot stand beside those of the others, if they cannot."""
-        taken = {axis.name for axis in self.axes} | {*OWN}
+        axes = {axis.name for axis in self.axes}
+        own = {name: own_dimensions(name, 0 if isinstance(v, Share) else np.ndim(v)) for name, v in values.items()}
         for name, value in values.items():
-            if name in taken or name.endswith(DERIVED):
+            if name in {*OWN, *itertools.chain(*own.values())} | axes or name.endswith(DERIVED):
                 return f"SweepError: a metric cannot be called {name}"
+            if also := axes & {*(name + end for end in DERIVED), *own[name]}:
+                return f"SweepError: beside an axis {min(also)} no metric can be called {name}"
             metric = self.metrics.get(name)
             if metric is None:
                 continue
             if isinstance(value, Share) != (metric.samples is not None):
                 return f"SweepError: {name} is truth values in some cells, and numbers in others"
-            own = metric.own_shape(len(self.axes))
-            if not isinstance(value, Share) and np.shape(value) != own:
-                return f"SweepError: {name} has the shape {np.shape(value)}, and {own} in the cells before"
+            shape = metric.own_shape(len(self.axes))
+            if not isinstance(value, Share) and np.shape(value) != shape:
+                return f"SweepError: {name} has the shape {np.shape(value)}, and {shape} in the cells before"
         return ""
+
+
+def own_dimensions(name: str, count: int) -> list[str]:
+    """What the axes of a metric are called that are not those of the campaign."""
+    return [f"{name}_{i}" for i in range(count)]
 
 
 def _padded(array: NDArray[Any], shape: tuple[int, ...], value: Any) -> NDArray[Any]:

@@ -84,7 +84,7 @@ def of_mean(values: ArrayLike, kind: Kind = "t", confidence: float = CONFIDENCE)
     Raises
     ------
     SweepError
-        If the kind or the confidence is none.
+        If the kind or the confidence is none, or there is one value that is not in an array.
 
     Notes
     -----
@@ -101,6 +101,8 @@ def of_mean(values: ArrayLike, kind: Kind = "t", confidence: float = CONFIDENCE)
     if kind not in KINDS:
         raise SweepError(f"the interval of a mean is by {' or '.join(KINDS)}, not {kind!r}")
     x = np.asarray(values, np.float64)
+    if not x.ndim:
+        raise SweepError(f"the interval of a mean is one of several values, not of {values!r}")
     there = ~np.isnan(x)
     n = there.sum(axis=-1)
     if kind == "bootstrap":

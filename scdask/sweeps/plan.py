@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import SweepError
-from .grid import DONE, FAILED, TO_DO, Axis, label_of
+from .grid import DONE, FAILED, OWN, TO_DO, Axis, label_of
 from .intervals import of_mean, wilson
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LEAST = 3  # repeats from which on the interval of a mean is believed
 MOST = 1000  # repeats, unless said otherwise
+LARGEST = 10**7  # cells of a campaign, all of which are in memory
 STEP = 2  # an estimate of how many repeats are enough is believed up to so many times what there is
 
 
@@ -63,6 +64,8 @@ class Plan:
         self.until = _widths(until)
         self.most, self.kind = most, kind
         self._where, self._cost = where, cost
+        if (cells := math.prod(map(len, self.values.values()))) > LARGEST:
+            raise SweepError(f"these are {cells:,} cells, more than {LARGEST:,}: make several campaigns of them")
         self.labels = {name: _labels(name, values) for name, values in self.values.items()}
         if until is not None:
             _check_repeats(self.repeats, self.labels, most)
@@ -84,9 +87,7 @@ class Plan:
     @property
     def asked(self) -> NDArray[np.bool_]:
         """Which cells are asked for, in the order of the labels."""
-        mask = np.zeros([len(self.values[name]) for name in self.names], bool)
-        mask[tuple(self._order.T)] = True
-        return mask
+        return self._asked
 
     @property
     def total(self) -> int:
@@ -105,7 +106,7 @@ class Plan:
     def _places(self, grid: Grid, cell: Cell) -> list[int]:
         """Where a cell of a grid is among the values that are asked for."""
         self._look_at(grid)
-        return [asked[cell[axis]] for axis, asked in self._asked]
+        return [asked[cell[axis]] for axis, asked in self._places_asked]
 
     def cells(self, grid: Grid) -> NDArray[np.intp]:
         """The positions of all cells in a grid, (cells, axes), in the order in which they are done."""
@@ -118,12 +119,12 @@ class Plan:
             return
         self._grid, self._shape = grid, grid.state.shape
         columns: list[NDArray[np.intp]] = []
-        self._asked: list[tuple[int, list[int]]] = [(0, [])] * len(self.names)
+        self._places_asked: list[tuple[int, list[int]]] = [(0, [])] * len(self.names)
         for i, axis in enumerate(grid.axes):
             name = self.names.index(axis.name)
             columns.append(axis.places(self.labels[axis.name])[self._order[:, name]])
             place_of = {label: place for place, label in enumerate(self.labels[axis.name])}
-            self._asked[name] = i, [place_of.get(label, -1) for label in axis.labels]
+            self._places_asked[name] = i, [place_of.get(label, -1) for label in axis.labels]
         self._cells = np.stack(columns, axis=1)
 
     def states(self, grid: Grid) -> NDArray[np.int32]:
@@ -160,18 +161,19 @@ class Plan:
     def _extend_row(self, grid: Grid, row: tuple[int, ...]) -> None:
         """Look at one row. What is added depends on its cells alone, not on the order in which they came."""
         assert self.repeats is not None
-        count = int(self.planned[row])
-        if not self._exists(row, 0):
-            self._narrow[row] = True
-            return
-        cells = self._cells_of(grid, row, count)
-        states = grid.state[cells]
+        planned = int(self.planned[row])
+        places = iter(row)
+        repeats = np.flatnonzero(
+            self._asked[tuple(slice(planned) if name == self.repeats else next(places) for name in self.names)]
+        )
+        cells = self._cells_of(grid, row, repeats)
+        states, count = grid.state[cells], len(repeats)
         if not ((states == DONE) | (states == FAILED)).all():
             return
         needed = max((self._needed(grid, cells, states == DONE, name) for name in self._metrics(grid)), default=count)
-        self._narrow[row] = needed <= count or count >= self.most or not (states == DONE).any()
+        self._narrow[row] = needed <= count or planned >= self.most or not (states == DONE).any()
         if not self._narrow[row]:
-            self.planned[row] = min(needed, STEP * count, self.most)
+            self.planned[row] = min(math.ceil(planned * needed / count), STEP * planned, self.most)
 
     def _metrics(self, grid: Grid) -> Iterable[str]:
         if None not in self.until:
@@ -204,21 +206,17 @@ class Plan:
             return count
         return max(count + 1, math.ceil(count * (half / width) ** 2) if width else self.most)
 
-    def _cells_of(self, grid: Grid, row: tuple[int, ...], count: int) -> tuple[Any, ...]:
+    def _cells_of(self, grid: Grid, row: tuple[int, ...], repeats: NDArray[np.intp]) -> tuple[Any, ...]:
         """The places of a row in a grid, as an index."""
         places = dict(zip(self._rows, row, strict=True))
         index: list[Any] = []
         for axis in grid.axes:
             labels = self.labels[axis.name]
-            repeats = axis.name == self.repeats
-            index.append(axis.places(labels[:count]) if repeats else axis.places([labels[places[axis.name]]])[0])
+            if axis.name == self.repeats:
+                index.append(axis.places([labels[repeat] for repeat in repeats]))
+            else:
+                index.append(axis.places([labels[places[axis.name]]])[0])
         return tuple(index)
-
-    def _exists(self, row: tuple[int, ...], repeat: int) -> bool:
-        places = iter(row)
-        if self._where is None:
-            return True
-        return bool(self._where({n: self.values[n][repeat if n == self.repeats else next(places)] for n in self.names}))
 
     def _arrange(self) -> None:
         """Order the cells: the cheap ones first, and the repeats of a row one after the other."""
@@ -233,6 +231,7 @@ class Plan:
             for places in np.argwhere(keep):
                 setting = {n: self.values[n][i] for n, i in zip(self.names, places, strict=True)}
                 keep[tuple(places)] = bool(self._where(setting))
+        self._asked = keep
         cells = np.argwhere(keep)
         of_repeats = [i for i, name in enumerate(self.names) if name == self.repeats]
         of_rows = [i for i in range(len(shape)) if i not in of_repeats]
@@ -273,13 +272,17 @@ def _checked(over: Any) -> Mapping[str, Any]:
     for name in over:
         if not isinstance(name, str) or not name.isidentifier():
             raise SweepError(f"an axis is called by the name of an argument, not {name!r}")
+        if name in OWN:
+            raise SweepError(f"an axis cannot be called {name}, as the table has a variable of this name")
     return over
 
 
 def _values(name: str, values: Any) -> list[Any]:
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise SweepError(f"the values of {name} are a list or a range, not {values!r}")
-    found = list(itertools.islice(values, 10**7))
+    found = list(itertools.islice(values, LARGEST + 1))
+    if len(found) > LARGEST:
+        raise SweepError(f"{name} has more than {LARGEST:,} values")
     if not found:
         raise SweepError(f"{name} has no values")
     return [value.item() if isinstance(value, np.generic) else value for value in found]

@@ -76,13 +76,13 @@ class Threads:
             found, values = get(graph, [keys, kept], pool=self._pool)
             self._kept = dict(zip(kept, values, strict=True))
             self._ended.put(Ended(list(found)))
-        except Exception:  # Which cell it was is found by one after the other.
+        except BaseException:  # Which cell it was is found by one after the other.
             for cell, key in zip(cells, keys, strict=True):
                 if self._stopped.is_set():
                     return
                 try:
                     self._ended.put(Ended([get(cull(graph, [key])[0], key, pool=self._pool)]))
-                except Exception as error:
+                except BaseException as error:
                     self._ended.put(Ended([Found(cell, {}, told(error), nan)]))
 
     def wait(self, seconds: float) -> list[Ended]:

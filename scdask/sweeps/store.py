@@ -1,9 +1,10 @@
 """Where the cells of a campaign land: in memory, or in a Zarr store that several jobs may share.
 
-A store is a Zarr group of arrays over the axes of the campaign, which `xarray.open_zarr` opens at any time. Whether a
-cell is there, `state` says, which is written last. All writing is done by the job that holds the lock of the store; a
-job claims cells before it computes them, and holds a lock of its own as long as it lives, by which the others tell
-whether its claims still count. Locks are those of the kernel (flock), which end with a process, however it dies.
+A store is a Zarr group of arrays over the axes of the campaign, which `xarray.open_zarr` opens, also while jobs write,
+but for the moment in which one adds labels. Whether a cell is there, `state` says, which is written last. All writing
+is done by the job that holds the lock of the store; a job claims cells before it computes them, and holds a lock of its
+own as long as it lives, by which the others tell whether its claims still count. Locks are those of the kernel (flock),
+which end with a process, however it dies.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import errno
 import os
 import platform
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -24,7 +26,7 @@ from .. import __version__
 from .._extras import require
 from .._files import reason
 from ..errors import ScdaskWarning, SweepError
-from .grid import DONE, FAILED, TO_DO, Axis, Grid, Metric
+from .grid import DONE, FAILED, TO_DO, Axis, Grid, Metric, own_dimensions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     Choose = Callable[[Grid, int], Sequence[Cell]]
 
+T = TypeVar("T")
 FORMAT = 1
 CHUNK = 2**15  # cells of a chunk at most
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
@@ -52,8 +55,9 @@ class Ledger:
     def __init__(self, axes: Sequence[Axis]) -> None:
         self.grid = Grid([Axis(axis.name, list(axis.labels)) for axis in axes])
         self.job = 1
+        self.asked: NDArray[np.intp] | None = None  # where cells are that a choice asks for, (cells, axes), if new
 
-    def exchange(self, found: Sequence[Found], choose: Choose | None = None, others: int = 1) -> list[Cell]:
+    def exchange(self, found: Sequence[Found], choose: Choose | None = None) -> list[Cell]:
         """Note what was found, and claim the cells that are chosen.
 
         Parameters
@@ -62,8 +66,6 @@ class Ledger:
         choose : callable, optional
             Is called with the grid, which then knows what all jobs have done and claimed, and the number of jobs, and
             chooses cells to do. Without it the job gives back what it has claimed and not done.
-        others : int
-            Not used here.
 
         Returns
         -------
@@ -99,74 +101,97 @@ class Store(Ledger):
     about : dict
         What the campaign is: a store of another one is refused.
     show : dict
-        How its results are shown: `repeats`, `interval` and `units`, as for `sweep`. The last job's count.
+        How its results are shown: `repeats`, `interval`, `units`, `attributes`, as for `sweep`. The last job's count.
 
     Raises
     ------
     SweepError
-        If there is something else at the path, or another campaign.
+        If there is something else at the path, or another campaign, or it cannot be written to.
     """
 
     def __init__(self, path: Path, axes: Sequence[Axis], about: dict[str, Any], show: dict[str, Any]) -> None:
         super().__init__(axes)
         self.path, self.about = path, about
         self._lock_file = path.with_name(f".{path.name}.lock")
-        self._jobs_alive = 1
+        self._dead: set[int] = set()
         self._own_lock: int | None = None
         self._had_errors = False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        refuse_what_is_no_store(path)
-        with self._locked() as locks:
-            group = require("zarr", "sweeps").open_group(path, mode="a")
+        self._entry = {
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "started": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "scdask": __version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+        }
+        try:
+            _to_its_end(self._begin, show)
+        except BaseException:
+            self.close()
+            raise
+
+    def exchange(self, found: Sequence[Found], choose: Choose | None = None) -> list[Cell]:
+        """As in memory, and write it; also learn what other jobs have found. What is done already stays as it is."""
+        return _to_its_end(self._exchange, found, choose)
+
+    def _begin(self, show: dict[str, Any]) -> None:
+        zarr = require("zarr", "sweeps")
+        with _refused(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _refuse_what_is_no_store(self.path)
+        with _refused(self.path), self._locked() as locks:
+            self._remove_partial()
+            new = {"format": FORMAT, "about": self.about, "axes": {}, "jobs": []}
+            try:
+                group = zarr.open_group(self.path, mode="a", attributes={"scdask": new})
+            except ValueError as error:
+                raise _is_no_store(self.path) from error
             known = group.attrs.get("scdask")
-            if known is None:
-                known = {"format": FORMAT, "about": about, "axes": {}, "jobs": []}
-            else:
-                _check_same(path, known, about, [axis.name for axis in axes])
+            if not isinstance(known, dict):
+                raise _is_no_store(self.path)
+            _check_same(self.path, known, self.about, [axis.name for axis in self.grid.axes])
+            if known["axes"]:
+                labels = {axis.name: axis.labels for axis in self.grid.axes}
                 self.grid = read_grid(group, known)
-                self.grid.grow({axis.name: axis.labels for axis in axes})
+                self.grid.grow(labels)
                 self._had_errors = bool(self.grid.errors)
             self.job = 1 + len(known["jobs"])
             if locks:
                 self._own_lock = _hold(self._lock_of(self.job))
-            started = datetime.now(UTC).isoformat(timespec="seconds")
-            known["show"] = show
-            known["jobs"].append(
-                {
-                    "host": platform.node(),
-                    "pid": os.getpid(),
-                    "started": started,
-                    "scdask": __version__,
-                    "numpy": np.__version__,
-                    "python": platform.python_version(),
-                    "machine": platform.machine(),
-                }
-            )
-            self._void_the_dead()
-            self._write_axes(group, known)
+            self._void_the_dead(known)
+            self._write_axes(group, known | {"show": show, "jobs": [*known["jobs"], self._entry]})
 
-    def exchange(self, found: Sequence[Found], choose: Choose | None = None, others: int = 1) -> list[Cell]:
-        """As in memory, and write it; also learn what other jobs have found."""
-        with self._locked():
-            group = require("zarr", "sweeps").open_group(self.path, mode="r+")
+    def _exchange(self, found: Sequence[Found], choose: Choose | None) -> list[Cell]:
+        zarr = require("zarr", "sweeps")
+        with _refused(self.path), self._locked():
+            group = zarr.open_group(self.path, mode="r+")
             known = group.attrs["scdask"]
+            if known["jobs"][self.job - 1 : self.job] != [self._entry]:
+                raise SweepError(f"{self.path} is another store than that which this campaign began with")
             self._learn(group, known)
             before, shape = self.grid.state.copy(), self.grid.shape
-            for each in found:
+            new = [each for each in found if self.grid.state[each.cell] != DONE]
+            for each in new:
                 self.grid.put(each)
-            known = self._write(group, known, [each.cell for each in found])
-            self._void_the_dead()
+            known = self._write(group, known, [each.cell for each in new])
+            self._void_the_dead(known)
             claimed: list[Cell] = []
             if choose is None:
                 self.grid.state[self.grid.state == -self.job] = TO_DO
             else:
-                claimed = list(choose(self.grid, self._jobs_alive))
+                claimed = list(choose(self.grid, len(known["jobs"]) - len(self._dead)))
                 for cell in claimed:
                     self.grid.state[cell] = -self.job
             if self.grid.shape != shape:  # The choice has added repeats.
                 self._write_axes(group, known)
             else:
                 self._write_state(group, before)
+            if self.asked is not None:
+                mask = group["asked"][...]
+                mask[tuple(self.asked.T)] = True
+                group["asked"][...] = mask
+                self.asked = None
         return claimed
 
     def close(self) -> None:
@@ -174,10 +199,11 @@ class Store(Ledger):
         if self._own_lock is not None:
             os.close(self._own_lock)
             self._own_lock = None
-            self._lock_of(self.job).unlink(missing_ok=True)
+            with suppress(OSError):  # The folder may be gone.
+                self._lock_of(self.job).unlink()
 
     def _lock_of(self, job: int) -> Path:
-        return self.path.with_name(f".{self.path.name}.job-{job}.lock")
+        return lock_of(self.path, job)
 
     @contextmanager
     def _locked(self) -> Iterator[bool]:
@@ -202,27 +228,34 @@ class Store(Ledger):
         try:
             yield True
         finally:
-            self._lock_file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._lock_file.unlink()
             os.close(lock)
 
-    def _void_the_dead(self) -> None:
-        """Give back what jobs have claimed that are no more, and count those that are."""
-        alive = {self.job}
-        for job in {-int(claim) for claim in np.unique(self.grid.state) if claim < 0} - alive:
+    def _void_the_dead(self, known: dict[str, Any]) -> None:
+        """Give back what jobs have claimed that are no more."""
+        known_dead = len(self._dead)
+        for job in {*range(1, 1 + len(known["jobs"]))} - self._dead - {self.job}:
             lock = self._lock_of(job)
             try:
                 os.close(_hold(lock, make=False))
             except FileNotFoundError:
                 pass
             except BlockingIOError:
-                alive.add(job)
                 continue
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
             lock.unlink(missing_ok=True)
-            self.grid.state[self.grid.state == -job] = TO_DO
-        self._jobs_alive = len(alive)
+            self._dead.add(job)
+        if len(self._dead) > known_dead:
+            self._remove_partial()
+        self.grid.state[np.isin(self.grid.state, [-job for job in self._dead])] = TO_DO
+
+    def _remove_partial(self) -> None:
+        """Remove the files that a job had not written to their end when it died, which Zarr warns of."""
+        for file in self.path.rglob("*.partial"):
+            file.unlink(missing_ok=True)
 
     def _learn(self, group: Any, known: dict[str, Any]) -> None:
         """Take over what other jobs have written since."""
@@ -243,17 +276,16 @@ class Store(Ledger):
                 if array.shape != shape:
                     array.resize(shape)
         axes = {axis.name: axis.labels for axis in self.grid.axes}
-        if known["axes"] != axes:
-            for axis in self.grid.axes:
-                if known["axes"].get(axis.name) == axis.labels:
-                    continue
-                values = axis.coordinate()
-                values = values.astype(np.dtypes.StringDType()) if values.dtype.kind == "U" else values
+        for axis in self.grid.axes:
+            values = axis.coordinate()
+            values = values.astype(np.dtypes.StringDType()) if values.dtype.kind == "U" else values
+            if not _holds(group, axis.name, values):  # A job may have died while it wrote them.
                 array = group.create_array(
                     axis.name, data=values, dimension_names=(axis.name,), overwrite=True, compressors=None
                 )
                 array.attrs.update(UNITS.get(axis.name, {}))
-        for name, dtype in (("state", np.int32), ("seconds", np.float64), ("error", np.dtypes.StringDType())):
+        texts = np.dtypes.StringDType()
+        for name, dtype in (("asked", np.bool_), ("state", np.int32), ("seconds", np.float64), ("error", texts)):
             if name not in group:
                 self._create(group, name, dtype, ())
         group.attrs["scdask"] = known | {"axes": axes}
@@ -286,9 +318,10 @@ class Store(Ledger):
             group["state"][region] = self.grid.state[region]
 
     def _array_of(self, group: Any, name: str, metric: Metric) -> Any:
-        if name not in group:
-            dtype = np.int64 if name.endswith("_samples") else np.float64
-            own = metric.own_shape(len(self.grid.axes)) if dtype == np.float64 else ()
+        dtype = np.int64 if name.endswith("_samples") else np.float64
+        own = metric.own_shape(len(self.grid.axes)) if dtype == np.float64 else ()
+        shape = (*self.grid.shape, *own)
+        if name not in group or group[name].shape != shape:  # A job may have died after it had made one like it.
             self._create(group, name, dtype, own)
         return group[name]
 
@@ -296,11 +329,12 @@ class Store(Ledger):
         axes = [axis.name for axis in self.grid.axes]
         array = group.create_array(
             name,
+            overwrite=True,
             shape=(*self.grid.shape, *own),
             chunks=(*self._chunks(prod(own)), *own),
             dtype=dtype,
             fill_value=np.nan if dtype == np.float64 else "" if name == "error" else 0,
-            dimension_names=(*axes, *(f"{name}_{i}" for i in range(len(own)))),
+            dimension_names=(*axes, *own_dimensions(name, len(own))),
             compressors=None,
         )
         array.attrs.update(UNITS.get(name, {}))
@@ -350,20 +384,52 @@ def path_of(store: Any) -> Path:
     return Path(text).expanduser().resolve()
 
 
-def refuse_what_is_no_store(path: Path) -> None:
-    """Raise unless there is a store at the path, or nothing."""
+def lock_of(path: Path, job: int) -> Path:
+    """The file that a job of a store holds locked as long as it lives."""
+    return path.with_name(f".{path.name}.job-{job}.lock")
+
+
+def _refuse_what_is_no_store(path: Path) -> None:
+    """Raise unless there is a Zarr store at the path, or nothing."""
     if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / "zarr.json").is_file())):
-        raise SweepError(f"{path} is there already, and is no store of a campaign")
+        raise _is_no_store(path)
+
+
+def _is_no_store(path: Path) -> SweepError:
+    return SweepError(f"{path} is there already, and is no store of a campaign")
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Let the errors of a file system, such as one that is full, be those of the store."""
+    try:
+        yield
+    except (OSError, KeyError) as error:
+        raise SweepError(f"{path} cannot be written to: {reason(error)}") from error
+
+
+def _to_its_end(work: Callable[..., T], *arguments: Any) -> T:
+    """Do what an interrupt must not cut in two, in a thread: Zarr would write on, without the lock."""
+    with ThreadPoolExecutor(1, "sweep-store") as thread:
+        return thread.submit(work, *arguments).result()
+
+
+def _holds(group: Any, name: str, values: NDArray[Any]) -> bool:
+    """Whether there is an array of these values."""
+    if name not in group or group[name].shape != values.shape:
+        return False
+    there = group[name][...]
+    return bool(there.dtype == values.dtype and (there == values).all())
 
 
 def _check_same(path: Path, known: dict[str, Any], about: dict[str, Any], axes: list[str]) -> None:
     if known.get("format") != FORMAT:
         raise SweepError(f"{path} has the format {known.get('format')} of a campaign, this version reads {FORMAT}")
-    for name, value in about.items():
-        theirs = known["about"].get(name)
-        if theirs != value:
+    for name in about | known["about"]:
+        theirs, ours = known["about"].get(name), about.get(name)
+        if theirs != ours:
             raise SweepError(
-                f"{path} is of another campaign, whose {name} is {theirs}, not {value}: give this one another store"
+                f"{path} is of another campaign, whose {name} is {theirs}, not {ours}: give this one another store"
             )
     if known["axes"] and known["axes"].keys() != set(axes):
         raise SweepError(f"{path} has the axes {', '.join(known['axes'])}, not {', '.join(axes)}")
@@ -377,6 +443,12 @@ def read_store(path: Path) -> tuple[Grid, dict[str, Any]]:
     return read_grid(group, known, state), known
 
 
+def read_asked(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which cells of a store any job was asked for."""
+    group, _ = _open_group(path)
+    return _in_shape(group["asked"][...], shape, False)
+
+
 def read_grid(group: Any, known: dict[str, Any], state: NDArray[np.int32] | None = None) -> Grid:
     """The grid of a store."""
     grid = Grid([Axis(name, list(labels)) for name, labels in known["axes"].items()])
@@ -388,7 +460,7 @@ def read_grid(group: Any, known: dict[str, Any], state: NDArray[np.int32] | None
         samples = _in_shape(group[f"{name}_samples"][...], shape, 0) if kind["share"] else None
         grid.metrics[name] = Metric(values, samples)
     if (grid.state == FAILED).any():
-        errors = group["error"]
+        errors = _in_shape(group["error"][...], shape, "")
         grid.errors = {tuple(map(int, cell)): str(errors[tuple(cell)]) for cell in np.argwhere(grid.state == FAILED)}
     for metric in grid.metrics.values():  # What a killed job has begun to write is no result.
         metric.values[grid.state != DONE] = np.nan
@@ -403,8 +475,8 @@ def _open_group(path: Path) -> tuple[Any, dict[str, Any]]:
     try:
         group = zarr.open_group(path, mode="r")
         known = group.attrs["scdask"]
-        if not isinstance(known, dict) or "axes" not in known:
-            raise KeyError("axes")
+        if not known["axes"]:
+            raise ValueError("it is about to be made")
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise SweepError(f"{path} is no store of a campaign: {reason(error)}") from error
     if known.get("format") != FORMAT:

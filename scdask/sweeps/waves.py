@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .cells import lazy, named, told, value_of
 from .grid import Found, Share
 
@@ -65,14 +67,15 @@ def _part(result: Any, collections: list[Any]) -> Any:
 
     if not is_dask_collection(result):
         return result
-    if getattr(getattr(result, "dtype", None), "kind", "") == "b" and hasattr(result, "sum"):
+    if isinstance(dtype := getattr(result, "dtype", None), np.dtype) and dtype.kind == "b":
         import dask.array as da
 
         samples = result.size if not math.isnan(result.size) else _part(da.ones_like(result, int).sum(), collections)
         return Share(_part(result.sum(), collections), samples)
-    collections.append(result)
     finalize, extra = result.__dask_postcompute__()
-    return _Lazy(finalize, tuple(extra), result.__dask_keys__())
+    part = _Lazy(finalize, tuple(extra), result.__dask_keys__())
+    collections.append(result)
+    return part
 
 
 def _together(collections: Sequence[Any]) -> dict[Any, Any]:
@@ -85,7 +88,7 @@ def _together(collections: Sequence[Any]) -> dict[Any, Any]:
     for collection in collections:
         layers = collection.__dask_graph__()
         if isinstance(layers, HighLevelGraph):
-            groups.setdefault(getattr(type(collection), "__dask_optimize__", None), []).append(collection)
+            groups.setdefault(getattr(collection, "__dask_optimize__", None), []).append(collection)
         else:
             graph.update(layers)
     for optimize, alike in groups.items():

@@ -28,6 +28,23 @@ TILE_BYTES = 2**25  # bytes of encoded inputs held at once
 
 
 @dataclass(frozen=True)
+class Faults:
+    """Bits of operands that flip.
+
+    Parameters
+    ----------
+    rate : float
+        How probable it is that a bit flips.
+    x_sng, w_sng : SNG
+        The random bits by which those of the inputs and of the weights flip, each stream by bits of its own.
+    """
+
+    rate: float
+    x_sng: SNG
+    w_sng: SNG
+
+
+@dataclass(frozen=True)
 class Streams:
     """How the operands of a product become streams, and which words of them are multiplied.
 
@@ -45,6 +62,8 @@ class Streams:
         The words, from `first` up to `last`; None is the end.
     start : int
         The number of the first sample among all samples, which are numbered so that streams do not depend on chunks.
+    faults : Faults, optional
+        Which bits flip once the operands are streams.
     """
 
     length: int
@@ -55,6 +74,7 @@ class Streams:
     first: int = 0
     last: int | None = None
     start: int = 0
+    faults: Faults | None = None
 
     @property
     def words(self) -> range:
@@ -162,7 +182,22 @@ def brought_together(weights: Any, inputs: Any) -> tuple[Any, Any]:
 def encode_weights(operand: Any, streams: Streams, words: range) -> Any:
     """The words of the weights, which are split by signs in split mode."""
     part = weight_part(operand.shape, words)
-    return contract.encode_part(operand, streams.w_sng, streams.length, streams.polarity, part)
+    encoded = contract.encode_part(operand, streams.w_sng, streams.length, streams.polarity, part)
+    if streams.faults is None:
+        return encoded
+    faults = contract.encode_part(
+        fault_rates(operand, streams.faults), streams.faults.w_sng, streams.length, "unipolar", part
+    )
+    return contract.gate("xor", encoded, faults)
+
+
+def fault_rates(values: Any, faults: Faults) -> Any:
+    """How probable it is that a bit of the stream of each value flips."""
+    return contract.exactly(_rates, values, rate=faults.rate)
+
+
+def _rates(values: Any, rate: float) -> Any:
+    return 0.0 * values + rate
 
 
 def weight_part(shape: tuple[int, ...], words: range) -> Part:
@@ -201,6 +236,10 @@ def encode_inputs(inputs: Any, streams: Streams, part: Part) -> Any:
     else:
         values = inputs
     words = contract.encode_part(values, streams.x_sng, streams.length, streams.polarity, part)
+    if streams.faults is not None:
+        rates = fault_rates(values, streams.faults)
+        faults = contract.encode_part(rates, streams.faults.x_sng, streams.length, "unipolar", part)
+        words = contract.gate("xor", words, faults)
     return words.reshape(-1, *words.shape[2:]) if streams.both_signs else words
 
 
