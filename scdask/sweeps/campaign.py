@@ -53,7 +53,9 @@ UNIT_SECONDS = 0.1  # of a task, while there are few threads
 UNITS_A_SECOND = 100  # tasks that a scheduler does beside its other work
 LEAST_UNIT = 4  # the last tasks may be shorter by this factor
 MOST_CELLS = 1000  # of a task
-PROBES = 16  # cells that are tried first, while it is not known how long they take
+AT_ONCE = 64  # tasks that are sent together: the first are to begin while the others are made
+GOLDEN = (5**0.5 - 1) / 2  # multiples of it are spread evenly over [0, 1) by their fractions
+PROBES = 64  # cells that are tried first, while it is not known how long they take
 PROBE_SECONDS = 0.3  # after which each thread gets one
 AHEAD_SECONDS = 4  # for so long the cells suffice that a job has claimed
 AHEAD_UNITS = 4  # and for so many tasks of each thread
@@ -356,13 +358,13 @@ class Campaign:
         if probe:
             soon = time.monotonic() < self._started + PROBE_SECONDS
             most = min(runner.threads, PROBES) if soon else runner.threads
-        units: list[list[tuple[Cell, Setting]]] = []
         while self._waiting and len(self._units) < most:
-            size = 1 if probe else self._size(runner.threads)
-            cells = [self._waiting.popleft() for _ in range(size)]
-            self._begin(cells)
-            units.append(self._with_settings(cells))
-        if units:
+            units: list[list[tuple[Cell, Setting]]] = []
+            while self._waiting and len(units) < min(AT_ONCE, most - len(self._units)):
+                size = 1 if probe else self._size(runner.threads)
+                cells = [self._waiting.popleft() for _ in range(size)]
+                self._begin(cells)
+                units.append(self._with_settings(cells))
             self.tasks += len(units)
             runner.submit(units, probe=probe)
 
@@ -385,7 +387,8 @@ class Campaign:
         _, taken, costs_taken = self._lately
         if not taken:
             return 1
-        enough = self._unit_seconds(threads) * costs_taken / taken
+        # Tasks that began together are not to end together.
+        enough = self._unit_seconds(threads) * costs_taken / taken * (1 - self._number * GOLDEN % 1 / 2)
         share = len(self._waiting) // threads  # of a thread in what is left
         size, costs = 0, 0.0
         for cell in islice(self._waiting, MOST_CELLS):

@@ -105,13 +105,15 @@ class Cluster:
     """The workers of a Dask scheduler."""
 
     def __init__(self, place: Place, given: Given) -> None:
+        from .giver import Giver
+
         assert place.client is not None
         self.threads = max(1, place.threads)
         self._client, self._place = place.client, place
         self._patience = Patience(place)
         self._name = f"sweep-{uuid4().hex[:8]}"
-        # As a task, and not as scattered data, it comes back when its worker dies.
-        self._given = self._client.submit(_same, given, key=f"{self._name}-given")
+        # Workers that come later get it too; as what tasks depend on, it would draw them to the worker that has it.
+        self._client.register_plugin(Giver(given, self._name))
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._units: dict[str, Unit] = {}
         self._futures: dict[str, Any] = {}
@@ -129,7 +131,7 @@ class Cluster:
             self._units[keys[-1]] = unit
         with span("sweep"):
             futures = self._client.map(
-                _run_unit, list(units), key=keys, pure=False, batch_size=None, given=self._given, probe=probe
+                _run_unit, list(units), key=keys, pure=False, batch_size=None, name=self._name, probe=probe
             )
         self._watch(futures)
 
@@ -211,15 +213,14 @@ class Cluster:
     def close(self) -> None:
         """Give up what is not done."""
         with suppress(Exception):  # The scheduler may be gone.
-            self._client.cancel([*self._futures.values(), self._given], force=True)
+            self._client.cancel(list(self._futures.values()), force=True)
+            self._client.unregister_worker_plugin(self._name)
         self._futures.clear()
         self._lost.clear()
 
 
-def _same(given: Any) -> Any:
-    return given
+def _run_unit(unit: Unit, name: str, probe: bool) -> bytes:
+    from distributed import get_worker
 
-
-def _run_unit(unit: Unit, given: Given, probe: bool) -> bytes:
     # Dask would send each number as a message of its own.
-    return pickle.dumps(run_cells(given, unit, probe=probe))
+    return pickle.dumps(run_cells(get_worker().plugins[name].given, unit, probe=probe))
