@@ -124,7 +124,7 @@ def commands(group=main, path=("scdask",)):
 
 COMMANDS = dict(commands())
 SAID = {
-    "scdask": ("scdask infer digits", "_SCDASK_COMPLETE=bash_source", "Nine notebooks", "jupyter lab notebooks"),
+    "scdask": ("scdask infer digits", "_SCDASK_COMPLETE=bash_source", "Ten notebooks", "jupyter lab notebooks"),
     "scdask infer": ("weights_0", "results.json holds", "0.970", "split, sobol", "Schedulers:", "SIGTERM"),
     "scdask train": ("checkpoint.npz", "0.976", "Schedulers:", "same to the last bit"),
     "scdask run": (

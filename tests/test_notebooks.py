@@ -18,6 +18,7 @@ COMPONENTS = {
     "07-circuits": ["apps"],
     "08-images": ["apps", "images"],
     "09-convolutional-network": ["apps", "jax", "mnist", "onnx"],
+    "10-a-campaign": ["apps", "sweeps"],
 }
 SMALLER = {  # what a notebook says, and what is enough to run all of it
     "03-larger-than-memory": ("(4096, 1024)", "(2048, 1024)"),

@@ -51,9 +51,10 @@ def main() -> None:
 
     `dask scdask ...` is the same as `scdask ...`.
 
-    Nine notebooks lie in the folder notebooks of the source tree, each a question and its answer: what AND does with
+    Ten notebooks lie in the folder notebooks of the source tree, each a question and its answer: what AND does with
     two streams, accuracy and length, streams larger than memory, a cluster that loses a worker, spiking digits, MPI
-    jobs, circuits with memory, images, and a convolutional network. In the root of the source tree this opens them:
+    jobs, circuits with memory, images, a convolutional network, and a campaign. In the root of the source tree this
+    opens them:
 
     \b
     pip install ".[notebooks]" && jupyter lab notebooks

@@ -171,7 +171,8 @@ class Plan:
         if not ((states == DONE) | (states == FAILED)).all():
             return
         needed = max((self._needed(grid, cells, states == DONE, name) for name in self._metrics(grid)), default=count)
-        self._narrow[row] = needed <= count or planned >= self.most or not (states == DONE).any()
+        failing = 2 * np.count_nonzero(states == FAILED) > count  # More repeats would be more failures.
+        self._narrow[row] = needed <= count or planned >= self.most or failing
         if not self._narrow[row]:
             self.planned[row] = min(math.ceil(planned * needed / count), STEP * planned, self.most)
 
