@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     Unit = list[tuple[Cell, Setting]]  # cells that are one task
 
 
+TOGETHER_SECONDS = 0.05  # results that come within are fetched at once, as each fetch costs a millisecond or more
+
+
 class Ended(NamedTuple):
     """What a unit, or a cell of a wave, gave."""
 
@@ -124,6 +127,8 @@ class Cluster:
 
     def submit(self, units: Sequence[Unit], *, probe: bool) -> None:
         """Begin units of cells."""
+        from distributed.protocol.pickle import dumps  # also of what only cloudpickle can
+
         keys = []
         for unit in units:
             keys.append(f"{self._name}-{self._number}")
@@ -131,7 +136,7 @@ class Cluster:
             self._units[keys[-1]] = unit
         with span("sweep"):
             futures = self._client.map(
-                _run_unit, list(units), key=keys, pure=False, batch_size=None, name=self._name, probe=probe
+                _run_unit, list(map(dumps, units)), key=keys, pure=False, batch_size=None, name=self._name, probe=probe
             )
         self._watch(futures)
 
@@ -157,6 +162,7 @@ class Cluster:
         futures = []
         with suppress(queue.Empty):
             futures.append(self._ended.get(timeout=seconds))
+            time.sleep(TOGETHER_SECONDS)
             while True:
                 futures.append(self._ended.get_nowait())
         # What is lost with its worker is computed again, of which there is no second callback.
@@ -219,8 +225,8 @@ class Cluster:
         self._lost.clear()
 
 
-def _run_unit(unit: Unit, name: str, probe: bool) -> bytes:
+def _run_unit(unit: bytes, name: str, probe: bool) -> bytes:
     from distributed import get_worker
 
-    # Dask would send each number as a message of its own.
-    return pickle.dumps(run_cells(get_worker().plugins[name].given, unit, probe=probe))
+    # Of bytes the scheduler makes nothing, and Dask would send each number as a message of its own.
+    return pickle.dumps(run_cells(get_worker().plugins[name].given, pickle.loads(unit), probe=probe))
