@@ -99,7 +99,7 @@ def sweep(
         The values of each axis: numbers, texts, truth values, or objects with a repr that is the same in every run. A
         tuple is one value, such as the lengths of layers.
     data : object, optional
-        What all cells need. It travels once.
+        What all cells need. It travels to each worker once.
     scheduler : str, Place or distributed.Client, optional
         Where to compute: a name as for `scdask.cluster.open_scheduler`, such as "local", or what runs already. By
         default the Client that is open, or the threads of this process.

@@ -29,7 +29,7 @@ from ..errors import ScdaskWarning, SweepError
 from .grid import DONE, FAILED, TO_DO, Axis, Grid, Metric, own_dimensions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -81,10 +81,6 @@ class Ledger:
         for cell in claimed:
             self.grid.state[cell] = -self.job
         return claimed
-
-    def grow(self, labels: Mapping[str, Sequence[Any]]) -> None:
-        """Add labels to the axes."""
-        self.grid.grow(labels)
 
     def close(self) -> None:
         """End the job."""
