@@ -1,8 +1,10 @@
 """The stores of campaigns: what lands in them, by one job and by several, whatever ends them."""
 
 import errno
+import functools
 import itertools
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -137,6 +139,88 @@ def test_cells_that_failed_are_done_again_if_asked_for(tmp_path, calls):
 
 def other_code(length):
     return length + 0
+
+
+FACTOR = 1
+
+
+def scaled(a, seed):
+    return a * FACTOR
+
+
+def one_of(a, seed):
+    return a
+
+
+class Scale:
+    def __init__(self, k):
+        self.k = k
+
+    def score(self, a, seed):
+        return a * self.k
+
+
+def times(k):
+    def decorate(function):
+        @functools.wraps(function)
+        def decorated(*args, **setting):
+            return k * function(*args, **setting)
+
+        return decorated
+
+    return decorate
+
+
+def by_default(k):
+    def score(*, a, seed, k=k):
+        return a * k
+
+    return score
+
+
+def executed(k):
+    names = {}
+    exec(f"def score(a, seed):\n    def inner(x):\n        return x * {k}\n    return inner(a)", names)
+    return names["score"]
+
+
+def a_constant(k):
+    global FACTOR
+    FACTOR = k
+    return scaled
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda k: Scale(k).score,
+        lambda k: partial(Scale(k).score, seed=1),
+        lambda k: times(k)(one_of),
+        by_default,
+        executed,
+        a_constant,
+        lambda k: [lambda a, seed: a, lambda a, seed: 2 * a][k - 1],
+    ],
+)
+def test_what_a_function_was_made_with_is_part_of_it(made, tmp_path):
+    over = {"a": [1, 2], "seed": [0]}
+    run = partial(sweep, over=over, store=tmp_path / "s.zarr")
+    first = run(made(1))
+    assert first.cells == 2
+    assert run(made(1)).cells == 0
+    with pytest.raises(SweepError, match="another campaign"):
+        run(made(2))
+
+
+def test_labels_that_only_look_alike(tmp_path):
+    run = partial(sweep, lambda a: 1.0, about={}, store=tmp_path / "s.zarr")
+    run(over={"a": [1]})
+    with pytest.raises(SweepError, match="a has 1, and can have no True beside it"):
+        run(over={"a": [True]})
+    run = partial(sweep, lambda f: f(1.0), about={}, store=tmp_path / "f.zarr")
+    assert [run(over={"f": [function]}).cells for function in (np.tanh, math.tanh)] == [1, 1]
+    assert run(over={"f": [math.tanh, np.tanh]}).cells == 0
+    assert run(over={"f": [np.sin]}).cells == 1
 
 
 def test_stores_of_other_campaigns_are_refused(tmp_path, calls):

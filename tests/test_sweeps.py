@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import threading
 import warnings
 from functools import partial
@@ -323,7 +324,7 @@ def second_of(value):
         ([[1, 2], [3]], ["1/2", "3"]),
         ([Named(1), Named(2)], ["Named(1)", "Named(2)"]),
         ([sc.Sobol(1), sc.Bernoulli(2)], [repr(sc.Sobol(1)), repr(sc.Bernoulli(2))]),
-        ([first_of, second_of], ["first_of", "second_of"]),
+        ([first_of, second_of], [f"{__name__}.first_of", f"{__name__}.second_of"]),
         ([0.5, 2], [0.5, 2]),
         ([True, False], [True, False]),
         ([True, "yes"], ["True", "yes"]),
@@ -396,7 +397,7 @@ def test_cheap_cells_come_first():
         expected = itertools.product([32, (16, 64), 256], ["y", "x"], [1, 0])
         assert asked == list(expected)
         asked.clear()
-        sweep(lambda n: asked.append(n) or 1, over={"n": range(6)}, cost=lambda setting: -setting["n"])
+        sweep(lambda n: asked.append(n) or 1, over={"n": range(6)}, cost=lambda setting: 9 - setting["n"])
         assert asked == [5, 4, 3, 2, 1, 0]
 
 
@@ -600,3 +601,33 @@ def test_about_holds_what_json_can(tmp_path):
     with pytest.raises(SweepError, match="JSON"):
         sweep(lambda a: a, over={"a": [1]}, store=tmp_path / "s.zarr", about={"x": object()})
     sweep(lambda a: a, over={"a": [1]}, store=tmp_path / "s.zarr", about=json.loads('{"x": [1, {"y": null}]}'))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"repeats": ["seed"]},
+        {"units": "V"},
+        {"units": {"value": object()}},
+        {"most_repeats": "x"},
+        {"most_repeats": 2.5},
+        {"cost": lambda setting: None},
+        {"cost": lambda setting: math.nan},
+        {"over": {"a": ["\ud800"]}},
+        {"over": {"a": [{"x", "y"}]}},
+        {"over": {"a": [1, "1"]}},
+        {"store": "/"},
+        {"store": "x\0y"},
+        {"about": {"x": math.nan}, "store": "there.zarr"},
+    ],
+)
+def test_arguments_of_other_kinds_are_refused(options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SweepError):
+        sweep(lambda **setting: 1, **{"over": {"a": [1], "seed": [1, 2]}} | options)
+
+
+def test_a_row_without_cells_needs_no_more_repeats(tmp_path):
+    options = {"over": {"a": [1, 2], "seed": range(3)}, "until": 0.5, "most_repeats": 10}
+    run = partial(sweep, lambda a, seed: seed % 2, where=lambda s: s["a"] == 1, store=tmp_path / "s.zarr", **options)
+    assert run(about={}).equals(run(about={}).assign_attrs())

@@ -287,6 +287,8 @@ class Campaign:
         if about["metric"] == job.metric and job.reference is not None:
             about["reference"] = job.reference
         make_folder(self.out, ())
+        place.wait_until_ready()
+        exit_if_stopped()  # What compiles kernels may have swallowed it.
         with plain_os_errors(self.store.parent), warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"[\d]+ of [\d]+ cells failed", ScdaskWarning)  # The table says it.
             try:

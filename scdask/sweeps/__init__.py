@@ -32,7 +32,8 @@ What a store holds so far says
     found = scdask.sweeps.open_sweep("found.zarr")
 
 and `xarray.open_zarr("found.zarr", consolidated=False)` shows what is in it, without means and intervals. A store is
-refused if the code of the function, what it was made with, or the data have changed; not if what it calls has.
+refused if the code of the function, what it was made with, a constant that it reads, or the data have changed; not if
+what it calls has.
 
 Enough seeds
 ------------

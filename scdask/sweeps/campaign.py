@@ -13,6 +13,7 @@ import textwrap
 import time
 import warnings
 from collections import Counter, deque
+from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ from .. import __version__
 from .._extras import require
 from ..cluster import available_cores, open_scheduler
 from ..computing import SWEEP, Place, as_place
-from ..errors import ScdaskWarning, SweepError
+from ..errors import ScdaskWarning, SchedulerError, SweepError
 from ..progress import bar
 from .cells import LAZY, Given
 from .dataset import dataset_of
@@ -41,7 +42,7 @@ from .store import Ledger, Store, path_of
 from .waves import wave_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -64,6 +65,7 @@ FLUSH_SECONDS = 0.5
 TELL_SECONDS = 1
 RATE_TELLS = 10  # over so many the rate is taken
 FORGET = 0.98  # what the time of a cell counts after that of the next one: the first ones load kernels
+PLAIN = (bool, int, float, complex, str, bytes, tuple, type(None), np.ndarray)  # kinds of constants of a module
 WAVE = 8  # cells of a wave for each thread
 
 
@@ -93,7 +95,8 @@ def sweep(
     function : callable
         Is called with the values of one setting as keywords, `function(length=64, sng="sobol", seed=0)`, and with
         `data` before them if that is given. It gives numbers or arrays, of NumPy or lazy ones of Dask, or a dict of
-        them by name; a result without a name is called "value". An array of truth values is what became of some
+        them by name; a result without a name is called "value". What it is given is shared by all cells, and not to be
+        written to. An array of truth values is what became of some
         samples: the share of True is kept, and how many there were. Other arrays are kept as they are.
     over : mapping of str to iterable
         The values of each axis: numbers, texts, truth values, or objects with a repr that is the same in every run. A
@@ -175,7 +178,12 @@ def sweep(
     require("xarray", "sweeps")
     if interval not in KINDS:
         raise SweepError(f"the interval of a mean is by {' or '.join(KINDS)}, not {interval!r}")
-    repeats = repeats if repeats in over else None
+    if not isinstance(repeats, str | None):
+        raise SweepError(f"repeats is the name of an axis or None, not {repeats!r}")
+    if isinstance(most_repeats, bool) or not isinstance(most_repeats, int | np.integer) or most_repeats < 1:
+        raise SweepError(f"most_repeats is a number of repeats, from 1 on, not {most_repeats!r}")
+    units = _as_json("units", units or {})
+    repeats = repeats if isinstance(over, Mapping) and repeats in over else None
     plan = Plan(over, repeats, where, cost, until, most_repeats, interval)
     given = Given(function, *(() if data is None else (data,)))
     _check_signature(given, plan)
@@ -183,7 +191,7 @@ def sweep(
     with _place_of(scheduler) as place:
         ledger = Ledger(plan.axes)
         if store is not None:
-            show = {"repeats": plan.repeats, "interval": interval, "units": dict(units or {}), "attributes": attributes}
+            show = {"repeats": plan.repeats, "interval": interval, "units": units, "attributes": attributes}
             ledger = Store(path_of(store), plan.axes, _identity(given, about), show)
         campaign = Campaign(plan, given, ledger, place, retry=retry)
         try:
@@ -191,7 +199,7 @@ def sweep(
                 campaign.run(update)
         finally:
             ledger.close()
-        found = campaign.dataset(interval, units or {}).assign_attrs(attributes)
+        found = campaign.dataset(interval, units).assign_attrs(attributes)
     errors = [error for error in found.error.values.ravel() if error]
     if errors:
         message = f"{len(errors)} of {plan.total} cells failed, the first with {errors[0]}"
@@ -489,13 +497,19 @@ def _default_place() -> Place:
         with suppress(ValueError):  # No worker runs this.
             distributed.get_worker()
             return Place("threads", 1)  # A task that waits for others of its cluster may wait for ever.
-    client = getattr(get_scheduler(), "__self__", None) if distributed is not None else None
+    try:
+        client = getattr(get_scheduler(), "__self__", None)
+    except (RuntimeError, ValueError) as error:  # The client is asynchronous, or there is no scheduler of this name.
+        raise SchedulerError(f"nothing computes a campaign: {error}") from error
     if client is not None and hasattr(client, "scheduler_info"):
         return as_place(client)
     asked = dask.config.get("scheduler", None)
     if asked in ("sync", "synchronous", "single-threaded"):
         return Place("threads", 1)
-    return Place("threads", dask.config.get("num_workers", None) or available_cores())
+    threads = dask.config.get("num_workers", None) or available_cores()
+    if not isinstance(threads, int) or threads < 1:
+        raise SchedulerError(f"the Dask option num_workers is a number of threads, not {threads!r}")
+    return Place("threads", threads)
 
 
 def _check_signature(given: Given, plan: Plan) -> None:
@@ -525,9 +539,9 @@ def _identity(given: Given, about: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _as_json(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return json.loads(json.dumps(dict(given)))  # type: ignore[no-any-return]
+        return json.loads(json.dumps(dict(given), allow_nan=False))  # type: ignore[no-any-return]
     except (TypeError, ValueError) as error:
-        raise SweepError(f"{name} holds what JSON can: {error}") from error
+        raise SweepError(f"{name} is a mapping of names to what JSON can hold: {error}") from error
 
 
 def _name_of(function: Any) -> str:
@@ -536,22 +550,43 @@ def _name_of(function: Any) -> str:
     return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
-def _digest(function: Any) -> str:
-    """What changes if the text of a function does, or what it was made with."""
+def _digest(function: Any, seen: tuple[Any, ...] = ()) -> str:
+    """What changes if the text of a function does, or what it was made with, or a constant that it reads."""
+    if function in seen:
+        return ""
+    seen = (*seen, function)
     if isinstance(function, partial):
-        return _short(_digest(function.func), _token((function.args, sorted(function.keywords.items()))))
-    function = inspect.unwrap(function)
+        return _short(_digest(function.func, seen), _token((function.args, sorted(function.keywords.items()))))
+    if inspect.ismethod(function):
+        owner: Any = function.__self__
+        return _short(_digest(function.__func__, seen), _name_of(owner) if inspect.isclass(owner) else _token(owner))
     if not inspect.isroutine(function):
-        return _short(_digest(type(function).__call__), _token(vars(function)))
+        return _short(_digest(type(function).__call__, seen), _token(function))
     code = getattr(function, "__code__", None)
     if code is None:
-        return _short(_name_of(function))
-    try:
-        text = textwrap.dedent(inspect.getsource(function))
-    except (OSError, TypeError):
-        text = repr((code.co_code, code.co_names, [c for c in code.co_consts if not inspect.iscode(c)]))
-    made_with = inspect.getclosurevars(function).nonlocals, getattr(function, "__defaults__", None)
-    return _short(text, _token(made_with))
+        return _short(str(getattr(function, "__module__", "")), _name_of(function))
+    read = inspect.getclosurevars(function)
+    functions = {name: value for name, value in read.nonlocals.items() if inspect.isroutine(value)}
+    made_with = [
+        {name: value for name, value in read.nonlocals.items() if name not in functions},
+        {name: value for name, value in read.globals.items() if isinstance(value, PLAIN)},
+        [getattr(function, name, None) for name in ("__defaults__", "__kwdefaults__")],
+    ]
+    return _short(_text_of(code), _token(made_with), *(_digest(value, seen) for value in functions.values()))
+
+
+def _text_of(code: Any) -> str:
+    """The source of a function, or what it was compiled to: there may be several lambdas in a line."""
+    if code.co_name != "<lambda>":
+        with suppress(OSError, TypeError):
+            return textwrap.dedent(inspect.getsource(code))
+    constants = [
+        _text_of(value)
+        if inspect.iscode(value)
+        else repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
+        for value in code.co_consts
+    ]
+    return repr((code.co_code, code.co_names, constants))
 
 
 def _token(values: Any) -> str:

@@ -44,18 +44,35 @@ def label_of(value: Any) -> Any:
     """What stands for a value on an axis: a number, a text, or a truth value, which JSON keeps as it is."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
-    if isinstance(value, bool | int | str):
+    if isinstance(value, str):
+        return _encodable(value)
+    if isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise SweepError(f"a setting is no {value}")
         return value
     if isinstance(value, tuple | list):
-        return "/".join(str(label_of(part)) for part in value)
-    name = getattr(value, "__qualname__", None) or repr(value)
-    if " at 0x" in name or name == "<lambda>":
+        labels = (label_of(part) for part in value)
+        return "/".join(
+            f"({label})" if isinstance(part, tuple | list) else str(label)
+            for part, label in zip(value, labels, strict=True)
+        )
+    called = getattr(value, "__qualname__", getattr(value, "__name__", None))
+    name = f"{getattr(value, '__module__', '')}.{called}" if called else repr(value)
+    if " at 0x" in name or "<lambda>" in name or isinstance(value, set | frozenset | dict):
         raise SweepError(f"a setting needs a name that is the same in every run, which {name} has not: give its text")
-    return name
+    return _encodable(name)
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SweepError(f"{text!r} is no text that a store can hold") from error
+    if "\0" in text:
+        raise SweepError(f"{text!r} is no text that a store can hold")
+    return text
 
 
 @dataclass
@@ -67,8 +84,12 @@ class Axis:
 
     def add(self, labels: Iterable[Any]) -> None:
         """Add labels that are not there."""
-        known = set(self.labels)
-        self.labels += [label for label in labels if label not in known]
+        known = {label: label for label in self.labels}
+        for label in labels:
+            there = known.setdefault(label, label)
+            if isinstance(there, bool) != isinstance(label, bool):
+                raise SweepError(f"{self.name} has {there!r}, and can have no {label!r} beside it")
+        self.labels = list(known)
 
     def places(self, labels: Sequence[Any]) -> NDArray[np.intp]:
         """Where labels are."""

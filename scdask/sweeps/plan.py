@@ -166,6 +166,9 @@ class Plan:
         repeats = np.flatnonzero(
             self._asked[tuple(slice(planned) if name == self.repeats else next(places) for name in self.names)]
         )
+        if not len(repeats):  # There may be some later on.
+            self._narrow[row] = planned >= len(self.labels[self.repeats])
+            return
         cells = self._cells_of(grid, row, repeats)
         states, count = grid.state[cells], len(repeats)
         if not ((states == DONE) | (states == FAILED)).all():
@@ -246,7 +249,11 @@ class Plan:
             given = self._cost
 
             def cost_at(places: Sequence[int]) -> float:
-                return float(given({n: self.values[n][i] for n, i in zip(self.names, places, strict=True)}))
+                setting = {n: self.values[n][i] for n, i in zip(self.names, places, strict=True)}
+                cost = given(setting)
+                if not isinstance(cost, int | float | np.number) or not 0 <= cost < math.inf:
+                    raise SweepError(f"the cost of a setting is a number from 0 on, not {cost!r} of {setting}")
+                return float(cost)
 
             self._cost_at: Callable[[Any], float] = cost_at
             return np.array([cost_at(places) for places in cells], np.float64)
@@ -293,9 +300,9 @@ def _labels(name: str, values: list[Any]) -> list[Any]:
     labels = [label_of(value) for value in values]
     seen = set()
     for label in labels:
-        if label in seen:
+        if label in seen or str(label) in seen:
             raise SweepError(f"{name} has {label!r} more than once")
-        seen.add(label)
+        seen |= {label, str(label)}
     return labels
 
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from math import prod
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -252,6 +253,9 @@ class Store(Ledger):
         """Remove the files that a job had not written to their end when it died, which Zarr warns of."""
         for file in self.path.rglob("*.partial"):
             file.unlink(missing_ok=True)
+        for folder in self.path.iterdir() if self.path.is_dir() else ():
+            if folder.is_dir() and not (folder / "zarr.json").exists():
+                rmtree(folder, ignore_errors=True)
 
     def _learn(self, group: Any, known: dict[str, Any]) -> None:
         """Take over what other jobs have written since."""
@@ -377,7 +381,13 @@ def path_of(store: Any) -> Path:
     text = os.fspath(store) if isinstance(store, str | os.PathLike) else None
     if not isinstance(text, str) or not text or "://" in text or "::" in text:
         raise SweepError(f"a store is at a path of a file system, which has locks, not {store!r}")
-    return Path(text).expanduser().resolve()
+    try:
+        path = Path(text).expanduser().resolve()
+    except (ValueError, RuntimeError) as error:  # It holds a NUL, or there is no such home.
+        raise SweepError(f"{text!r} is no path: {error}") from None
+    if not path.name:
+        raise SweepError(f"a store is a folder of its own, not {path}")
+    return path
 
 
 def lock_of(path: Path, job: int) -> Path:
@@ -405,7 +415,7 @@ def _refused(path: Path) -> Iterator[None]:
 
 
 def _to_its_end(work: Callable[..., T], *arguments: Any) -> T:
-    """Do what an interrupt must not cut in two, in a thread: Zarr would write on, without the lock."""
+    """Do what an interrupt must not cut in two, in a thread: Zarr would go on, without the lock, or complain."""
     with ThreadPoolExecutor(1, "sweep-store") as thread:
         return thread.submit(work, *arguments).result()
 
@@ -433,6 +443,10 @@ def _check_same(path: Path, known: dict[str, Any], about: dict[str, Any], axes: 
 
 def read_store(path: Path) -> tuple[Grid, dict[str, Any]]:
     """The grid of a store, which jobs may be writing to, and what it says of itself."""
+    return _to_its_end(_read, path)
+
+
+def _read(path: Path) -> tuple[Grid, dict[str, Any]]:
     group, _ = _open_group(path)
     state = group["state"][...]  # The metrics of what it says is done are there by now.
     group, known = _open_group(path)
@@ -441,8 +455,8 @@ def read_store(path: Path) -> tuple[Grid, dict[str, Any]]:
 
 def read_asked(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Which cells of a store any job was asked for."""
-    group, _ = _open_group(path)
-    return _in_shape(group["asked"][...], shape, False)
+    asked: NDArray[np.bool_] = _to_its_end(lambda: _open_group(path)[0]["asked"][...])
+    return _in_shape(asked, shape, False)
 
 
 def read_grid(group: Any, known: dict[str, Any], state: NDArray[np.int32] | None = None) -> Grid:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ...jobs.inferences import Length
     from ...layers import SCSequential
 
-RULE = re.compile(r"(margin=[0-9.]+|stability=[0-9]+)(@[1-9][0-9]*)?|cycles=[1-9][0-9]*")
+RULE = re.compile(r"(margin=([0-9]+\.?[0-9]*|\.[0-9]+)|stability=[0-9]+)(@[1-9][0-9]*)?|cycles=[1-9][0-9]*")
 FIXED_BITS = 256  # of products, which take the time of what is the same for all lengths
 
 
