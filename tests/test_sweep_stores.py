@@ -331,8 +331,8 @@ def test_a_folder_that_is_lost_is_an_error(tmp_path, often):
 def test_a_store_that_took_the_place_of_another_is_left_alone(tmp_path, often):
     def slow(seed):
         if seed == 3:
-            shutil.rmtree(tmp_path / "s.zarr")
-            shutil.copytree(tmp_path / "other.zarr", tmp_path / "s.zarr")
+            (tmp_path / "s.zarr").rename(tmp_path / "gone.zarr")
+            (tmp_path / "other.zarr").rename(tmp_path / "s.zarr")
         time.sleep(0.02)
         return seed
 
@@ -404,7 +404,7 @@ def test_an_interrupt_lets_an_exchange_end(tmp_path, monkeypatch, calls, often):
     put, writes = zarr.storage._local._put, itertools.count()
 
     def interrupted(path, *args, **kwargs):
-        if next(writes) == 45:
+        if "seconds" in path.parts and "c" in path.parts and next(writes) == 0:  # the first results
             _thread.interrupt_main()
             time.sleep(0.3)
         return put(path, *args, **kwargs)
@@ -417,7 +417,7 @@ def test_an_interrupt_lets_an_exchange_end(tmp_path, monkeypatch, calls, often):
     there = set(calls)
     calls.clear()
     found = sweep(cell, over=over, store=tmp_path / "s.zarr")
-    assert len(there) > 5
+    assert there
     assert len(set(calls) & there) <= 8  # They ran when it came.
     xarray.testing.assert_identical(plain(found), plain(sweep(cell, over=over)))
 

@@ -324,7 +324,7 @@ class Campaign:
         """Write table and figure of what the store holds."""
         from ..sweeps.status import status_of
 
-        written = write_files(self.store, self.out, self.config.name, {}, self.status)
+        written = write_files(self.store, self.out, self.store.stem, {}, self.status)
         far = status_of(self.store)
         done = f" ({far.done + far.failed:,} of {far.asked:,} cells)" if far.left else ""
         say(self.status, f"Written{done}: {', '.join(map(str, [self.store, *written]))}")
@@ -337,7 +337,7 @@ class Campaign:
 
         far = status_of(self.store, 3)
         with printing(saved=True, quiet=self.quiet) as console:
-            _print_rows(console, self.config.title, in_order(open_sweep(self.store)), f"{self.config.name}.csv")
+            _print_rows(console, self.config.title, in_order(open_sweep(self.store)), f"{self.store.stem}.csv")
             before = max(0, far.done + far.failed - now)
             say(console, f"{far.asked:,} cells: {now:,} computed now, {before:,} were there, {far.failed:,} failed.")
             _say_errors(console, far.errors, far.failed)

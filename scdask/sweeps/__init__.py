@@ -17,9 +17,14 @@ What users of stochastic computing ask is a table: accuracy, or error, over gene
 True
 
 The function is called with one setting, as keywords, and gives numbers or arrays, or a dict of them. An array of truth
-values, such as `network.predict(x, length) == y`, is kept as the share of True with the number of samples, and has
-Wilson's interval. Bits depend on generator, stream and place alone, so that any cell is the same when it is computed
-alone.
+values, such as `network.predict(x, length) == y`, is kept as the share of True with the number of samples. Bits depend
+on generator, stream and place alone, so that any cell is the same when it is computed alone.
+
+Intervals are those over the seeds: what would be found with other seeds, on the same samples. For means they are
+Student's, for shares Wilson's score, with as many independent samples as the spread over the seeds says: the answers of
+one seed have its generators in common. A row of one seed has none. Without an axis of seeds the interval of a share is
+Wilson's of all its samples, and says what would be found with other samples. `of_mean`, `of_shares` and `wilson` find
+them.
 
 Stores
 ------
@@ -50,6 +55,6 @@ cells a plain function is quicker: then many cells are one task, as many as take
 
 from .campaign import sweep
 from .dataset import open_sweep
-from .intervals import of_mean, wilson
+from .intervals import of_mean, of_shares, wilson
 
-__all__ = ["of_mean", "open_sweep", "sweep", "wilson"]
+__all__ = ["of_mean", "of_shares", "open_sweep", "sweep", "wilson"]

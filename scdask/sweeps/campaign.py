@@ -143,7 +143,8 @@ def sweep(
 
         - metric (all axes, and its own): what a cell gave; nan where it failed or was not asked for;
         - metric_mean, metric_low, metric_high (all axes but that of repeats): the mean over repeats, and the ends of
-          its 95 % interval: Wilson's of all samples for shares, else Student's t or the bootstrap;
+          its 95 % interval over repeats, Wilson's for shares, else Student's t or the bootstrap: nan for a single one.
+          Without an axis of repeats it is Wilson's of the samples, for shares, and says what other samples would give;
         - metric_samples (same axes): the number of samples, or of repeats;
         - seconds (all axes): the time that a cell took; nan for lazy ones;
         - error (all axes): the error of a cell that failed, or "".
@@ -195,7 +196,8 @@ def sweep(
             ledger = Store(path_of(store), plan.axes, _identity(given, about), show)
         campaign = Campaign(plan, given, ledger, place, retry=retry)
         try:
-            with bar(plan.total, "sweep", "cells", quiet=not progress) as update:
+            there = int((plan.states(ledger.grid) > 0).sum()) if plan.total and not retry else 0
+            with bar(plan.total, "sweep", "cells", done=there, quiet=not progress) as update:
                 campaign.run(update)
         finally:
             ledger.close()

@@ -8,7 +8,7 @@ import numpy as np
 
 from .._extras import require
 from .grid import DONE, Axis, own_dimensions
-from .intervals import of_mean, wilson
+from .intervals import of_mean, of_shares, wilson
 from .store import UNITS, path_of, read_store
 
 if TYPE_CHECKING:
@@ -125,14 +125,15 @@ def _summary(
     kind: Kind,
 ) -> dict[str, NDArray[Any]]:
     """Mean, interval and number of samples of each row, over the axis of repeats if there is one."""
-    if axis is None:  # Each cell is the only repeat of its row.
+    repeated = axis is not None
+    if axis is None:  # Each cell is the only one of its row.
         axis = done.ndim
         values, done = np.expand_dims(values, axis), np.expand_dims(done, axis)
         samples = None if samples is None else np.expand_dims(samples, axis)
     if samples is not None:
-        right = np.rint(np.nan_to_num(values) * samples).sum(axis=axis)
-        count = samples.sum(axis=axis)
-        low, high = wilson(right, count)
+        of_each = np.moveaxis(np.rint(np.nan_to_num(values) * samples), axis, -1)
+        right, count = of_each.sum(axis=-1), samples.sum(axis=axis)
+        low, high = of_shares(of_each, np.moveaxis(samples, axis, -1)) if repeated else wilson(right, count)
         with np.errstate(invalid="ignore"):
             return {"mean": right / count, "low": low, "high": high, "samples": count}
     moved = np.moveaxis(values, axis, -1)

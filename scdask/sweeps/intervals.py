@@ -54,13 +54,66 @@ def wilson(right: ArrayLike, samples: ArrayLike, confidence: float = CONFIDENCE)
         raise SweepError("of some samples, from 0 to all can be right")
     z = ndtri((1 + _checked(confidence)) / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
-        p = k / n
-        middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+        low, high = _score(k / n, n, z)
     # At the ends the exact bound is 0 or 1, which rounding misses.
-    return np.where(k == 0, np.where(n > 0, 0.0, np.nan), middle - half), np.where(
-        k == n, np.where(n > 0, 1.0, np.nan), middle + half
-    )
+    none = np.where(n > 0, 0.0, np.nan)
+    return np.where(k == 0, none, low), np.where(k == n, none + 1, high)
+
+
+def _score(p: Any, n: Any, z: Any) -> tuple[Any, Any]:
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return middle - half, middle + half
+
+
+def of_shares(right: ArrayLike, samples: ArrayLike, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
+    """The interval of a share over repeats, which is the last axis: what repeats with other seeds would give.
+
+    The samples of a repeat are not independent, as they have its generators in common: 540 images that a bad seed
+    reads are 540 mistakes. So the repeats say how far the share varies, and with it how many independent samples
+    there seem to be; Wilson's score is of so many.
+
+    Parameters
+    ----------
+    right, samples : array_like of int, shape (..., repeats)
+        How many samples each repeat had, and how many of them were right. Without samples it is none.
+    confidence : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    low, high : ndarray of float, shape (...)
+        nan where there are fewer than two repeats. Both are the share if all repeats have the same.
+
+    Raises
+    ------
+    SweepError
+        If the confidence is none.
+
+    Notes
+    -----
+    With p of all N samples the variance is S / (S - 1) sum n_i**2 (p_i - p)**2 / N**2 over S repeats, p (1 - p) over it
+    the effective number of samples (L. Kish, "Survey Sampling", 1965), and the quantile Student's with S - 1 degrees of
+    freedom, as for other proportions in clusters: E. L. Korn and B. I. Graubard, Survey Methodology 24 (1998).
+
+    Examples
+    --------
+    >>> low, high = of_shares([520, 500, 530], [540, 540, 540])
+    >>> round(float(low), 3), round(float(high), 3)
+    (0.826, 0.99)
+    """
+    k, n = np.asarray(right, np.float64), np.asarray(samples, np.float64)
+    repeats, total = (n > 0).sum(axis=-1), n.sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = k.sum(axis=-1) / total
+        deviations = k - n * p[..., None]
+        variance = repeats / (repeats - 1) * (deviations**2).sum(axis=-1) / total**2
+        low, high = _score(
+            p, p * (1 - p) / variance, stdtrit(np.maximum(repeats - 1, 1), (1 + _checked(confidence)) / 2)
+        )
+        alike = np.where(repeats > 1, p, np.nan)
+    varies = variance > 1e-24
+    return np.where(varies, low, alike), np.where(varies, high, alike)
 
 
 def of_mean(values: ArrayLike, kind: Kind = "t", confidence: float = CONFIDENCE) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import SweepError
 from .grid import DONE, FAILED, OWN, TO_DO, Axis, label_of
-from .intervals import of_mean, wilson
+from .intervals import of_mean, of_shares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,14 +196,12 @@ class Plan:
         width = self.until.get(name, self.until.get(None, math.inf))
         metric, count = grid.metrics[name], len(done)
         values = metric.values[cells][done]
+        if count < LEAST:
+            return LEAST
         if metric.samples is not None:
-            samples = metric.samples[cells][done].sum()
-            if not samples:
-                return count
-            low, high = wilson(np.rint(values * metric.samples[cells][done]).sum(), samples)
+            samples = metric.samples[cells][done]
+            low, high = of_shares(np.rint(np.nan_to_num(values) * samples), samples)
         else:
-            if count < LEAST:
-                return LEAST
             low, high = of_mean(np.moveaxis(values, 0, -1), self.kind)
         half = float(np.max((high - low) / 2, initial=0))
         if math.isnan(half) or half <= width:

@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from math import prod
 from pathlib import Path
-from shutil import rmtree
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -27,7 +26,7 @@ from .. import __version__
 from .._extras import require
 from .._files import reason
 from ..errors import ScdaskWarning, SweepError
-from .grid import DONE, FAILED, TO_DO, Axis, Grid, Metric, own_dimensions
+from .grid import DONE, FAILED, OWN, TO_DO, Axis, Grid, Metric, own_dimensions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -253,9 +252,6 @@ class Store(Ledger):
         """Remove the files that a job had not written to their end when it died, which Zarr warns of."""
         for file in self.path.rglob("*.partial"):
             file.unlink(missing_ok=True)
-        for folder in self.path.iterdir() if self.path.is_dir() else ():
-            if folder.is_dir() and not (folder / "zarr.json").exists():
-                rmtree(folder, ignore_errors=True)
 
     def _learn(self, group: Any, known: dict[str, Any]) -> None:
         """Take over what other jobs have written since."""
@@ -269,12 +265,12 @@ class Store(Ledger):
 
     def _write_axes(self, group: Any, known: dict[str, Any]) -> None:
         """Let the arrays be as large as the grid, and write its axes."""
-        names = {axis.name for axis in self.grid.axes}
-        for name, array in group.arrays():
-            if name not in names:
-                shape = (*self.grid.shape, *array.shape[len(self.grid.axes) :])
-                if array.shape != shape:
-                    array.resize(shape)
+        metrics = [f"{name}{end}" for name in known.get("metrics", {}) for end in ("", "_samples")]
+        for name in (*OWN, *metrics):
+            if name in group:
+                shape = (*self.grid.shape, *group[name].shape[len(self.grid.axes) :])
+                if group[name].shape != shape:
+                    group[name].resize(shape)
         axes = {axis.name: axis.labels for axis in self.grid.axes}
         for axis in self.grid.axes:
             values = axis.coordinate()
