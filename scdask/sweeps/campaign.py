@@ -194,7 +194,7 @@ def sweep(
         if store is not None:
             show = {"repeats": plan.repeats, "interval": interval, "units": units, "attributes": attributes}
             ledger = Store(path_of(store), plan.axes, _identity(given, about), show)
-        campaign = Campaign(plan, given, ledger, place, retry=retry)
+        campaign = Campaign(plan, given, ledger, place, retry=retry, title=str(attributes.get("title", "")))
         try:
             there = int((plan.states(ledger.grid) > 0).sum()) if plan.total and not retry else 0
             with bar(plan.total, "sweep", "cells", done=there, quiet=not progress) as update:
@@ -221,6 +221,8 @@ class Campaign:
     place : Place
     retry : bool
         Whether to do cells again that failed, in this or another run.
+    title : str
+        What the dashboard calls it, by default the name of the function.
     """
 
     plan: Plan
@@ -228,6 +230,7 @@ class Campaign:
     ledger: Ledger
     place: Place
     retry: bool = False
+    title: str = ""
     tasks: int = 0
     tasks_alone: int = 0
     done_here: int = 0
@@ -456,7 +459,7 @@ class Campaign:
         (then, before), seconds = self._told[0], now - self._told[0][0]
         event = {
             "run": self._run_id,
-            "name": _name_of(self.given.function),
+            "name": self.title or _name_of(self.given.function),
             "total": len(states),
             "done": done,
             "failed": failed,
