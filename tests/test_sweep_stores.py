@@ -608,7 +608,7 @@ small, larger = {"length": [64], "seed": range(3)}, {"length": [64, 16], "seed":
 assert ended(job(f"{folder}/larger.zarr", larger)) == 0
 assert ended(job(f"{folder}/small.zarr", small)) == 0
 finished = 0
-for number in itertools.count(step=9):  # the writes of a campaign, from its first one
+for number in itertools.count(step=18):  # the writes of a campaign, from its first one
     path = f"{folder}/dies.zarr"
     shutil.rmtree(path, ignore_errors=True)
     forget()
@@ -621,7 +621,7 @@ for number in itertools.count(step=9):  # the writes of a campaign, from its fir
         break
 assert number > 20, number
 finished = 0
-for number in itertools.count(step=9):  # and of one that grows
+for number in itertools.count(step=18):  # and of one that grows
     shutil.rmtree(path)
     shutil.copytree(f"{folder}/small.zarr", path)
     forget()
