@@ -22,6 +22,8 @@ import pytest
 import scdask as sc
 from scdask.errors import ScdaskWarning, SweepError
 from scdask.sweeps import campaign, open_sweep, sweep
+from scdask.sweeps.grid import Axis
+from scdask.sweeps.store import Store
 
 xarray = pytest.importorskip("xarray")
 zarr = pytest.importorskip("zarr")
@@ -328,17 +330,15 @@ def test_a_folder_that_is_lost_is_an_error(tmp_path, often):
     assert not leftovers(tmp_path)
 
 
-def test_a_store_that_took_the_place_of_another_is_left_alone(tmp_path, often):
-    def slow(seed):
-        if seed == 3:
-            (tmp_path / "s.zarr").rename(tmp_path / "gone.zarr")
-            (tmp_path / "other.zarr").rename(tmp_path / "s.zarr")
-        time.sleep(0.02)
-        return seed
-
-    sweep(slow, over={"seed": range(2)}, store=tmp_path / "other.zarr", about={})
-    with pytest.raises(SweepError, match=r"s\.zarr"):
-        sweep(slow, over={"seed": range(200)}, store=tmp_path / "s.zarr", about={})
+def test_a_store_that_took_the_place_of_another_is_left_alone(tmp_path):
+    sweep(lambda seed: seed, over={"seed": range(2)}, store=tmp_path / "other.zarr", about={})
+    show = {"repeats": None, "interval": "t", "units": {}}
+    job = Store(tmp_path / "s.zarr", [Axis("seed", [0, 1, 2])], {}, show)
+    (tmp_path / "s.zarr").rename(tmp_path / "gone.zarr")
+    (tmp_path / "other.zarr").rename(tmp_path / "s.zarr")
+    with pytest.raises(SweepError, match=r"s\.zarr is another store than that"):
+        job.exchange([])
+    job.close()
     assert open_sweep(tmp_path / "s.zarr").seed.values.tolist() == [0, 1]
 
 
