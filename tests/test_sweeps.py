@@ -652,3 +652,14 @@ def test_a_row_without_cells_needs_no_more_repeats(tmp_path):
     options = {"over": {"a": [1, 2], "seed": range(3)}, "until": 0.5, "most_repeats": 10}
     run = partial(sweep, lambda a, seed: seed % 2, where=lambda s: s["a"] == 1, store=tmp_path / "s.zarr", **options)
     assert run(about={}).equals(run(about={}).assign_attrs())
+
+
+def test_a_row_with_one_repeat_gets_no_others():
+    found = sweep(
+        lambda a, seed: np.arange(10) < seed % 4,
+        over={"a": [1, 2], "seed": range(4)},
+        where=lambda s: s["a"] == 2 or s["seed"] == 0,
+        until=0.15,
+    )
+    assert found.value.count("seed").values.tolist()[0] == 1
+    assert 4 < found.sizes["seed"] < 64

@@ -127,8 +127,8 @@ def sweep(
     units : mapping of str to str, optional
         Units of metrics and axes, which become attributes.
     about : mapping of str to JSON values, optional
-        What else tells this campaign from others: a store of one with other values is refused. By default a digest of
-        the function's code and of the data.
+        What tells this campaign from others: a store of one with other values is refused. It takes the place of a
+        digest of the function's code and of the data.
     attributes : mapping of str to JSON values, optional
         What the Dataset is to say of itself, such as its title; the store keeps it.
     retry : bool

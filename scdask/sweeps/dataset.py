@@ -68,7 +68,7 @@ def dataset_of(
         own = own_dimensions(name, values.ndim - len(names))
         variables[name] = ([*names, *own], values, about(name))
         samples = None if metric.samples is None else np.where(done, picked(metric.samples), 0)
-        for end, array in _summary(values, samples, done, along, kind).items():
+        for end, array in summary_of(values, samples, done, along, kind).items():
             unit = {k: v for k, v in about(name).items() if k == "units" and end != "samples"}
             dims = rows + own if array.ndim > len(rows) else rows
             variables[f"{name}_{end}"] = (dims, array, unit | {"long_name": f"{name}, {TEXTS[end]}"})
@@ -117,7 +117,7 @@ TEXTS = {
 }
 
 
-def _summary(
+def summary_of(
     values: NDArray[np.float64],
     samples: NDArray[np.int64] | None,
     done: NDArray[np.bool_],

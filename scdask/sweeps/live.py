@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .dataset import _summary
+from .dataset import summary_of
 from .grid import DONE
 
 if TYPE_CHECKING:
@@ -63,7 +63,11 @@ def figure_of(plan: Plan, grid: Grid) -> dict[str, Any] | None:
     done = picked(grid.state) == DONE
     shown = grid.metrics[metric]
     samples = None if shown.samples is None else np.where(done, picked(shown.samples), 0)
-    found = _summary(np.where(done, picked(shown.values), np.nan), samples, done, 2, "t")
+    values = np.where(done, picked(shown.values), np.nan)
+    if plan.repeats is None:  # The last axis has one place, and is none.
+        values, done = values[..., 0], done[..., 0]
+        samples = None if samples is None else samples[..., 0]
+    found = summary_of(values, samples, done, 2 if plan.repeats else None, plan.kind)
     return {
         "metric": metric,
         "x": over,

@@ -166,8 +166,8 @@ class Plan:
         repeats = np.flatnonzero(
             self._asked[tuple(slice(planned) if name == self.repeats else next(places) for name in self.names)]
         )
-        if not len(repeats):  # There may be some later on.
-            self._narrow[row] = planned >= len(self.labels[self.repeats])
+        if not len(repeats) or repeats[-1] < (planned - 1) // STEP:  # `where` leaves none of those that were added.
+            self._narrow[row] = True
             return
         cells = self._cells_of(grid, row, repeats)
         states, count = grid.state[cells], len(repeats)
