@@ -1,6 +1,8 @@
 """What `help(scdask.cluster.security)` says of this machine: who can reach a local cluster, and where its keys are."""
 
+import asyncio
 import gc
+import logging
 import os
 import shutil
 import subprocess
@@ -14,11 +16,12 @@ import psutil
 import pytest
 from click.testing import CliRunner
 from distributed import Client, Security
-from distributed.comm import connect
+from distributed.comm import connect, listen
 
 import scdask as sc
 from scdask.cli import main
 from scdask.cluster import open_scheduler, security
+from scdask.mpi_driver.ranks import expect_late_connections
 
 pytestmark = pytest.mark.component("mpi")  # which brings cryptography
 SECRET = b"PRIVATE KEY"
@@ -119,6 +122,25 @@ def test_another_user_reads_neither_the_key_nor_the_environment(encrypted):
         assert "Permission denied" in subprocess.run([*other, path], capture_output=True, text=True).stderr
     seen = subprocess.run([*other, f"/proc/{os.getpid()}/cmdline"], capture_output=True)
     assert seen.stdout == Path("/proc/self/cmdline").read_bytes()  # The command line is for everybody.
+
+
+@pytest.mark.parametrize("expected", [False, True])
+def test_a_rank_that_closes_upon_a_connection_shows_no_error(caplog, monkeypatch, expected):
+    monkeypatch.setattr(logging.getLogger("tornado.application"), "filters", [])
+    if expected:
+        expect_late_connections()
+
+    async def close_upon_a_connection(options):
+        listener = await listen("tls://127.0.0.1", lambda comm: None, **options)
+        host, port = listener.get_host_port()
+        _, writer = await asyncio.open_connection(host, port)
+        await asyncio.sleep(0.1)
+        listener.stop()
+        writer.close()
+        await asyncio.sleep(0.1)
+
+    asyncio.run(close_upon_a_connection(Security.temporary().get_listen_args("worker")))
+    assert ("non-started TCPListener" in caplog.text) != expected
 
 
 def test_the_credentials_end_with_the_block():

@@ -24,7 +24,16 @@ from .credentials import FIELDS, shared_credentials
 from .ending import end_job, exit_code, watch_threads
 from .group import group_of
 from .launch import start_seconds
-from .ranks import CLOSE_SECONDS, RankWorker, Watch, allow_connections, dashboard_of, hush, open_session
+from .ranks import (
+    CLOSE_SECONDS,
+    RankWorker,
+    Watch,
+    allow_connections,
+    dashboard_of,
+    expect_late_connections,
+    hush,
+    open_session,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -205,6 +214,7 @@ def _meet_scheduler(group: Group) -> None:
 
 def dask_setup(scheduler: Scheduler) -> None:
     """Add the watch to the scheduler, which calls this as it starts."""
+    expect_late_connections()
     scheduler.add_plugin(Watch(scheduler))
 
 

@@ -48,6 +48,7 @@ class RankWorker(Worker):  # type: ignore[misc]
         where = f"rank {kwargs.get('name')} on {socket.gethostname()}"
         super().__init__(*args, **{"startup_information": {RANK: lambda _: where}} | kwargs)
         logging.getLogger("distributed.worker").addFilter(_is_no_heartbeat)
+        expect_late_connections()
 
     async def start_unsafe(self) -> Any:
         """Start the worker without loading what would serve."""
@@ -66,6 +67,16 @@ class RankWorker(Worker):  # type: ignore[misc]
 def _is_no_heartbeat(record: logging.LogRecord) -> bool:
     """Leave out that a heartbeat met a scheduler which closes or is lost, since the ranks tell each other."""
     return "heartbeat" not in record.getMessage()
+
+
+def expect_late_connections() -> None:
+    """Leave out that a connection was given up which another rank began before a server here closed."""
+    logging.getLogger("tornado.application").addFilter(_is_no_late_connection)
+
+
+def _is_no_late_connection(record: logging.LogRecord) -> bool:
+    _, error, _ = record.exc_info or (None, None, None)
+    return not (isinstance(error, ValueError) and "non-started TCPListener" in str(error))
 
 
 class Watch(SchedulerPlugin):  # type: ignore[misc]
