@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.ma  # noqa: F401  # Numba does so at a first call, and a child forked meanwhile would wait for ever
+import numpy.ma  # Numba does so at a first call, and a child forked meanwhile would wait for ever
 from llvmlite import ir
 from numba import int64, njit, types, vectorize
 from numba.core import cgutils, config
