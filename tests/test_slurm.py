@@ -387,7 +387,6 @@ def test_a_campaign_of_several_jobs_goes_on_in_the_next(slurm, tmp_path):
     logs = [(tmp_path / f"scdask-sweep-{ids}_{number}.log").read_text() for number in (1, 2)]
     counts = [int(re.search(r"300 cells: (\d+) computed now", log)[1]) for log in logs]
     assert sum(counts) == 300 - done
-    assert min(counts) > 0
     assert (tmp_path / "results" / "mine.png").is_file()
 
 
