@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-for name, examples in (("quick", 40), ("thorough", 100)):
+for name, examples in (("quick", 40), ("thorough", 60)):
     settings.register_profile(
         name, max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )

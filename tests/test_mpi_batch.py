@@ -54,19 +54,6 @@ def test_what_a_rank_loads(tmp_path, n, args):
     assert (done.returncode, done.stdout.count("fine")) == (0, n)
 
 
-@pytest.mark.slow
-@pytest.mark.component("jax")
-def test_train(tmp_path):
-    args = ["train", "digits", "--epochs", 1, "--hidden", 20, "--quiet", "--out"]
-    for n, scheduler, folder in ((1, "threads", "local"), (4, "mpi", "mpi")):
-        done = forked(n, "scdask", *args, tmp_path / folder, "--scheduler", scheduler)
-        assert (done.returncode, done.stderr) == (0, "")
-    local, of_mpi = (np.load(tmp_path / folder / "weights.npz") for folder in ("local", "mpi"))
-    assert local.files
-    for name in local.files:
-        np.testing.assert_array_equal(local[name], of_mpi[name])
-
-
 def test_the_dashboard_and_how_to_reach_it(tmp_path, model):
     done = forked(3, "scdask", *INFER[:-1], *model, "--sng", "sobol", "--scheduler", "mpi", "--out", tmp_path)
     assert done.stderr.startswith("Dask dashboard: http://127.0.0.1:")
@@ -95,7 +82,7 @@ def mpi_run(n, *args, launch=forked, **options):
     return launch(n, "scdask", "mpi-run", PROGRAMS / "script.py", *args, **options)
 
 
-@pytest.mark.parametrize(("launch", "n"), [(forked, 1), (forked, 2), (forked, 4), slow(ranks, 4)])
+@pytest.mark.parametrize(("launch", "n"), [(forked, 1), (forked, 2), (forked, 4)])
 def test_a_script(launch, n):
     done = mpi_run(n, "one", "--two", launch=launch)
     assert (done.returncode, done.stderr) == (0, "")

@@ -413,9 +413,8 @@ def test_a_folder_that_a_node_lacks(slurm, tmp_path):
 
 
 @on_slurm
-@pytest.mark.parametrize("program", ["driver.py", "session.py"])
-def test_srun(slurm, program):
-    done = launch(*slurm.on("h0", "srun", "-n", 3, "--mpi=pmi2", sys.executable, PROGRAMS / program))
+def test_srun(slurm):
+    done = launch(*slurm.on("h0", "srun", "-n", 3, "--mpi=pmi2", sys.executable, PROGRAMS / "driver.py"))
     assert done.returncode == 0
     assert done.stdout.count("fine") == 3
 

@@ -477,16 +477,12 @@ def test_a_threshold_scales_the_perceptron(reference):
 
 
 @pytest.mark.slow
-def test_three_seeds():
-    """Job B: .978 / .981 / .974 in another program."""
-    digits = load_digits()
-    reached = []
+def test_the_digits_are_learnt():
+    """Three seeds reach .978, .981 and .974 in another program."""
+    digits, settings = load_digits(), snn.Settings()
     with open_scheduler("threads") as place:
-        for seed in range(3):
-            settings = snn.Settings(seed=seed)
-            *_, state = snn.train(digits.x_train, digits.y_train, settings, place)
-            reached.append(snn.accuracy(state, digits.x_test, digits.y_test, settings, place))
-    assert np.mean(reached) >= 0.970, reached
+        *_, state = snn.train(digits.x_train, digits.y_train, settings, place)
+        assert snn.accuracy(state, digits.x_test, digits.y_test, settings, place) >= 0.97
 
 
 def test_html(reference):
