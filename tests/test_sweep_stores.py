@@ -22,6 +22,7 @@ import pytest
 import scdask as sc
 from scdask.errors import ScdaskWarning, SweepError
 from scdask.sweeps import campaign, open_sweep, sweep
+from scdask.sweeps import store as stores
 from scdask.sweeps.grid import Axis
 from scdask.sweeps.store import Store
 
@@ -354,6 +355,25 @@ def test_what_dead_jobs_left_is_no_obstacle_and_is_removed(tmp_path, calls):
     found = sweep(cell, over=over, store=store)
     assert sorted(calls) == [(16, 0), (16, 1), (16, 2)]
     assert np.isfinite(found.x).all()
+    assert not leftovers(tmp_path)
+
+
+def test_a_job_that_keeps_the_lock_of_a_store_does_not_keep_the_others(tmp_path, monkeypatch):
+    """One that was stopped in an exchange, and never goes on."""
+    monkeypatch.setattr(stores, "LOCK_SECONDS", 0.2)
+    path, begun = tmp_path / "s.zarr", []
+
+    def late(seed):
+        if not begun:
+            begun.append(stores._hold(tmp_path / ".s.zarr.lock"))
+            os.write(begun[0], b"process 7 on far")
+        return seed
+
+    with pytest.raises(SweepError, match=r"s\.zarr has been locked for 0\.2 seconds, by process 7 on far: has that"):
+        sweep(late, over={"seed": range(4)}, store=path, about={})
+    os.close(begun[0])
+    found = sweep(late, over={"seed": range(4)}, store=path, about={})
+    assert found.value.values.tolist() == [0, 1, 2, 3]
     assert not leftovers(tmp_path)
 
 

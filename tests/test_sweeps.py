@@ -10,7 +10,9 @@ from functools import partial
 import dask
 import dask.array as da
 import numpy as np
+import pandas
 import pytest
+import xarray
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
@@ -438,6 +440,14 @@ def test_where_and_repeats():
         assert (alone.value_samples == 1).all()
     nothing = sweep(lambda a, seed, run: 1, over=over, where=lambda setting: False)
     assert "value" not in nothing
+
+
+@pytest.mark.parametrize("of", [xarray.DataArray, lambda values: xarray.Variable("x", values), pandas.Series])
+def test_results_may_be_those_of_xarray_and_pandas(of):
+    found = sweep(lambda seed: of(np.arange(3) + seed), over={"seed": range(2)})
+    assert found.value.values.tolist() == [[0, 1, 2], [1, 2, 3]]
+    found = sweep(lambda seed: of(np.array([True, False, seed > 0])), over={"seed": range(2)}, repeats=None)
+    np.testing.assert_allclose(found.value.values, [1 / 3, 2 / 3])
 
 
 def test_results_of_nan_are_results_and_not_part_of_means():

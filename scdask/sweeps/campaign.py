@@ -94,10 +94,10 @@ def sweep(
     ----------
     function : callable
         Is called with the values of one setting as keywords, `function(length=64, sng="sobol", seed=0)`, and with
-        `data` before them if that is given. It gives numbers or arrays, of NumPy or lazy ones of Dask, or a dict of
-        them by name; a result without a name is called "value". What it is given is shared by all cells, and not to be
-        written to. An array of truth values is what became of some
-        samples: the share of True is kept, and how many there were. Other arrays are kept as they are.
+        `data` before them if that is given. It gives numbers or arrays, of NumPy, xarray or lazy ones of Dask, or a
+        dict of them by name; a result without a name is called "value". What it is given is shared by all cells, and
+        not to be written to. An array of truth values is what became of some samples: the share of True is kept, and
+        how many there were. Other arrays are kept as they are.
     over : mapping of str to iterable
         The values of each axis: numbers, texts, truth values, or objects with a repr that is the same in every run. A
         tuple is one value, such as the lengths of layers.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FORMAT = 1
 CHUNK = 2**15  # cells of a chunk at most
+LOCK_SECONDS = 300  # that a job waits for the exchanges of others, which take seconds
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
 
 
@@ -111,6 +113,7 @@ class Store(Ledger):
         self._lock_file = path.with_name(f".{path.name}.lock")
         self._dead: set[int] = set()
         self._own_lock: int | None = None
+        self._stuck = False
         self._had_errors = False
         self._entry = {
             "host": platform.node(),
@@ -204,9 +207,18 @@ class Store(Ledger):
     @contextmanager
     def _locked(self) -> Iterator[bool]:
         """Hold the lock of the store; yield whether the file system has locks."""
+        end = time.monotonic() + (0 if self._stuck else LOCK_SECONDS)
         while True:
             try:
-                lock = _hold(self._lock_file, wait=True)
+                lock = _hold(self._lock_file, until=end)
+            except BlockingIOError:
+                self._stuck, holder = True, ""
+                with suppress(OSError):
+                    holder = self._lock_file.read_text()
+                raise SweepError(
+                    f"{self.path} has been locked for {LOCK_SECONDS} seconds, by {holder or 'another job'}: has that "
+                    "job stopped?"
+                ) from None
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
@@ -222,6 +234,8 @@ class Store(Ledger):
                     break
             os.close(lock)  # The one that had it before has removed the file.
         try:
+            with suppress(OSError):
+                os.write(lock, f"process {os.getpid()} on {platform.node()}".encode())
             yield True
         finally:
             with suppress(OSError):
@@ -498,14 +512,22 @@ def _in_shape(array: NDArray[Any], shape: tuple[int, ...], value: Any) -> NDArra
     return whole
 
 
-def _hold(path: Path, *, wait: bool = False, make: bool = True) -> int:
-    """Lock a file until the descriptor is closed, or raise BlockingIOError if another process has it."""
+def _hold(path: Path, *, until: float = 0, make: bool = True) -> int:
+    """Lock a file until the descriptor is closed, or raise BlockingIOError if another process has it at that time."""
     import fcntl
 
     lock = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o666)
+    pause = 0.001
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)
     except BaseException:
         os.close(lock)
         raise
-    return lock
