@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from scdask.sweeps.jobs import make_job
 from scdask.sweeps.jobs.product import errors_of_gate
 from scdask.sweeps.tables import crossed, in_order, markdown, renewed, with_half
 
+ROOT = Path(__file__).parent.parent
 pytestmark = [pytest.mark.component("zarr"), pytest.mark.component("apps")]
 
 CONFIG = """
@@ -204,6 +206,22 @@ def test_the_tables_of_the_readme_are_renewed(here, monkeypatch):
     assert "±" in rows[0]
     call("readme", "--quiet")
     assert (here / "results" / "two.csv").read_bytes() == (here / "results" / "one.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_tables_of_this_package_are_what_the_command_writes(tmp_path, monkeypatch):
+    """Of those whose numbers are bits alone, and no training."""
+    monkeypatch.chdir(tmp_path)
+    page, names = Path("benchmarks", "README.md"), ("product", "faults")
+    written = (ROOT / page).read_text()
+    emptied = written
+    for name in names:
+        emptied = renewed(emptied, name, "gone\n")
+    page.parent.mkdir()
+    page.write_text(emptied)
+    assert emptied.count("gone") == 2
+    call("readme", *(word for name in names for word in ("--only", name)), "--quiet")
+    assert page.read_text() == written
 
 
 def test_tables():
