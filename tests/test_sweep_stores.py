@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -375,6 +376,17 @@ def test_a_job_that_keeps_the_lock_of_a_store_does_not_keep_the_others(tmp_path,
     found = sweep(late, over={"seed": range(4)}, store=path, about={})
     assert found.value.values.tolist() == [0, 1, 2, 3]
     assert not leftovers(tmp_path)
+
+
+def test_an_interrupt_ends_the_waiting_for_a_store(tmp_path):
+    lock, begin = stores._hold(tmp_path / ".s.zarr.lock"), time.monotonic()
+    timer = threading.Timer(0.3, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        sweep(lambda seed: seed, over={"seed": range(4)}, store=tmp_path / "s.zarr")
+    timer.join()
+    os.close(lock)
+    assert time.monotonic() - begin < stores.LOCK_SECONDS / 2
 
 
 def test_jobs_of_one_process_share_a_store(tmp_path, calls, often):

@@ -113,7 +113,7 @@ class Store(Ledger):
         self._lock_file = path.with_name(f".{path.name}.lock")
         self._dead: set[int] = set()
         self._own_lock: int | None = None
-        self._stuck = False
+        self._waits, self._stuck = True, False
         self._had_errors = False
         self._entry = {
             "host": platform.node(),
@@ -125,14 +125,23 @@ class Store(Ledger):
             "machine": platform.machine(),
         }
         try:
-            _to_its_end(self._begin, show)
+            self._to_its_end(self._begin, show)
         except BaseException:
             self.close()
             raise
 
     def exchange(self, found: Sequence[Found], choose: Choose | None = None) -> list[Cell]:
         """As in memory, and write it; also learn what other jobs have found. What is done already stays as it is."""
-        return _to_its_end(self._exchange, found, choose)
+        return self._to_its_end(self._exchange, found, choose)
+
+    def _to_its_end(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do something that an interrupt does not cut in two, unless it waits for the lock yet."""
+        self._waits = True
+
+        def give_up() -> None:
+            self._waits = False
+
+        return _to_its_end(work, *arguments, interrupted=give_up)
 
     def _begin(self, show: dict[str, Any]) -> None:
         zarr = require("zarr", "sweeps")
@@ -208,11 +217,15 @@ class Store(Ledger):
     def _locked(self) -> Iterator[bool]:
         """Hold the lock of the store; yield whether the file system has locks."""
         end = time.monotonic() + (0 if self._stuck else LOCK_SECONDS)
+
+        def waits() -> bool:
+            return self._waits and time.monotonic() < end
+
         while True:
             try:
-                lock = _hold(self._lock_file, until=end)
+                lock = _hold(self._lock_file, waits)
             except BlockingIOError:
-                self._stuck, holder = True, ""
+                self._stuck, holder = self._waits, ""
                 with suppress(OSError):
                     holder = self._lock_file.read_text()
                 raise SweepError(
@@ -424,10 +437,15 @@ def _refused(path: Path) -> Iterator[None]:
         raise SweepError(f"{path} cannot be written to: {reason(error)}") from error
 
 
-def _to_its_end(work: Callable[..., T], *arguments: Any) -> T:
+def _to_its_end(work: Callable[..., T], *arguments: Any, interrupted: Callable[[], None] = lambda: None) -> T:
     """Do what an interrupt must not cut in two, in a thread: Zarr would go on, without the lock, or complain."""
     with ThreadPoolExecutor(1, "sweep-store") as thread:
-        return thread.submit(work, *arguments).result()
+        doing = thread.submit(work, *arguments)
+        try:
+            return doing.result()
+        except BaseException:
+            interrupted()
+            raise
 
 
 def _holds(group: Any, name: str, values: NDArray[Any]) -> bool:
@@ -512,8 +530,8 @@ def _in_shape(array: NDArray[Any], shape: tuple[int, ...], value: Any) -> NDArra
     return whole
 
 
-def _hold(path: Path, *, until: float = 0, make: bool = True) -> int:
-    """Lock a file until the descriptor is closed, or raise BlockingIOError if another process has it at that time."""
+def _hold(path: Path, waits: Callable[[], bool] = lambda: False, *, make: bool = True) -> int:
+    """Lock a file until the descriptor is closed; raise BlockingIOError if another has it and it is not waited for."""
     import fcntl
 
     lock = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o666)
@@ -524,7 +542,7 @@ def _hold(path: Path, *, until: float = 0, make: bool = True) -> int:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return lock
             except BlockingIOError:
-                if time.monotonic() > until:
+                if not waits():
                     raise
             time.sleep(pause)
             pause = min(2 * pause, 0.05)
