@@ -151,9 +151,21 @@ def test_the_interval_of_shares_holds_what_other_seeds_give(a, b):
 
 
 def test_shares_that_do_not_vary():
-    low, high = of_shares([[3, 3, 3], [0, 0, 0], [5, 5, 5], [3, 0, 0], [0, 0, 0]], [[5] * 3] * 3 + [[5, 0, 0], [0] * 3])
-    np.testing.assert_array_equal(low, [0.6, 0, 1, np.nan, np.nan])
+    """Seeds do not change them, or by chance did not; then the samples of all are what there is."""
+    low, high = of_shares([[300] * 5, [300, 0, 0, 0, 0], [0] * 5], [[500] * 5, [500, 0, 0, 0, 0], [0] * 5])
+    np.testing.assert_array_equal(low, [0.6, np.nan, np.nan])
     np.testing.assert_array_equal(high, low)
+    low, high = of_shares([[3, 3, 3], [0, 0, 0], [5, 5, 5]], [[5] * 3] * 3)
+    np.testing.assert_allclose((low, high), wilson([9, 0, 15], 15))
+
+
+@pytest.mark.parametrize(
+    ("p", "samples", "repeats"), [(0.97, 10, 3), (0.97, 10, 5), (0.99, 20, 5), (0.9, 10, 20), (0.97, 540, 5), (1, 9, 2)]
+)
+def test_the_interval_of_few_shares_holds_the_true_one(p, samples, repeats):
+    right = np.random.default_rng(0).binomial(samples, p, (4000, repeats))
+    low, high = of_shares(right, np.full_like(right, samples))
+    assert ((low <= p) & (p <= high)).mean() > 0.94
 
 
 OVER = {"length": [64, 16, 32], "sng": ("lfsr", "sobol"), "share": np.array([0.05, 0.1]), "seed": range(4)}
@@ -606,6 +618,51 @@ def test_repeats_are_added_until_rows_are_narrow_enough(until, name):
         with dask.config.set(num_workers=threads):
             again = sweep(noisy, over=over, until=until, most_repeats=100)
         assert again.drop_vars("seconds").equals(found.drop_vars("seconds"))
+
+
+def test_nan_is_no_narrow_interval():
+    def values(seed):
+        x = np.random.default_rng(seed).normal(size=3)
+        x[1], x[2] = np.nan, x[2] if seed == 1 or seed > 4 else np.nan
+        return x
+
+    found = sweep(values, over={"seed": range(3)}, until=0.8)
+    half = (found.value_high - found.value_low).values / 2
+    assert np.isnan(half[1])
+    assert (half[[0, 2]] <= 0.8).all()
+    assert found.value_samples > 5
+    found = sweep(lambda seed: np.inf, over={"seed": range(3)}, until=0.1)
+    assert found.value_samples == 3
+
+
+def test_samples_are_those_that_gave_a_number():
+    found = sweep(lambda seed: {"a": seed} if seed % 2 else {"b": np.nan if seed == 2 else 1}, over={"seed": range(6)})
+    assert (int(found.a_samples), int(found.b_samples)) == (3, 2)
+
+
+@pytest.mark.parametrize("name", ["where", "cost"])
+def test_what_fails_to_say_something_of_a_setting(name, tmp_path):
+    def fails(setting):
+        return 1 if setting["seed"] < 3 else setting["my key"]
+
+    def value(seed):
+        return float(seed)
+
+    options = {"until": 0.01, name: fails}
+    for store in (None, tmp_path / "s.zarr"):
+        with pytest.raises(SweepError, match=rf"{name} fails for {{'seed': 3}}: KeyError: 'my key'"):
+            sweep(value, over={"seed": range(3)}, store=store, **options)
+    with pytest.raises(SweepError, match=f"{name} is a function of a setting, not 3"):
+        sweep(value, over={"seed": range(3)}, **{name: 3})
+
+
+def test_dates_are_what_was_given():
+    days = np.array(["2026-01-01", "2026-02-01"], "M8[ns]")
+    found = sweep(lambda day: (day - days[0]) / np.timedelta64(1, "D"), over={"day": days})
+    assert found.value.values.tolist() == [0, 31]
+    assert found.day.values.tolist() == [str(day) for day in days]
+    with pytest.raises(SweepError, match="not an array of 0 axes"):
+        sweep(lambda a: a, over={"a": np.array(3)})
 
 
 def test_repeats_that_are_not_there_do_not_keep_a_row_from_more():

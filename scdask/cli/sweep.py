@@ -32,7 +32,7 @@ from .running import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from rich.console import Console
 
@@ -227,6 +227,7 @@ def sweep(
     if status or plot:
         if config or (status and plot):
             raise click.UsageError("give one of CONFIG, --status and --plot")
+        refuse_what_changes_nothing(changes if status else changes.keys() - {"figure"}, retry, store, only)
         with plain_errors():
             for package, extra in NEEDED:
                 require(package, extra)
@@ -317,7 +318,7 @@ class Campaign:
         self.save()
         self.tell(found.attrs["cells"])
         if not any((found[name] > 0).any() for name in found if str(name).endswith("_samples")):
-            errors = [error for error in found.error.values.ravel() if error]
+            errors = [error for error in found.error.values.ravel() if error] or ["no number"]
             raise click.ClickException(f"all {len(errors)} cells failed, the first with {errors[0]}")
 
     def save(self) -> None:
@@ -394,6 +395,12 @@ def _value(text: str) -> Any:
         return text
 
 
+def refuse_what_changes_nothing(changes: Collection[str], retry: bool, store: Path | None, only: Any) -> None:
+    """Raise a UsageError if --status or --plot has options of a campaign that is computed."""
+    if changes or retry or store or only:
+        raise click.UsageError("--status takes no options of a campaign, and --plot none but --figure and --out")
+
+
 def require_config(config: str | None, changes: dict[str, Any], store: Path | None, only: tuple[str, ...]) -> None:
     """Raise a UsageError unless the arguments say what to do."""
     from ..sweeps.config import shipped
@@ -450,8 +457,11 @@ def write_files(store: Path, out: Path, name: str, figure: dict[str, str], statu
 
 def _plot(store: Path, out: Path, figure: dict[str, str], quiet: bool) -> None:
     from ..progress import stderr_console
+    from ..sweeps.config import FIGURE
 
     status = stderr_console(quiet=quiet)
+    for key in figure.keys() - {*FIGURE}:
+        raise SweepError(f"the figure has no {key}, but {', '.join(FIGURE)}")
     make_folder(out, ())
     written = write_files(store, out, store.stem, figure, status)
     say(status, f"Written: {', '.join(map(str, written))}" if written else f"{store} has no results yet.")

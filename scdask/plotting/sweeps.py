@@ -15,6 +15,7 @@ from .axes import COLOURS, PLAIN, add_legend, axes_or_new, label_lengths, label_
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+KINDS = ("lines", "heat map")
 MOST_PANELS = 6
 MOST_LINES = 12
 MANY = len(COLOURS)  # values of two numeric axes from which on a heat map tells more than lines
@@ -56,6 +57,8 @@ def roles(values: Mapping[str, Any], x: str | None = None, lines: str | None = N
     for what, name in (("x", x), ("lines", lines)):
         if name is not None and name not in values:
             raise SweepError(f"{what} is one of the axes {', '.join(values)}, not {name!r}")
+    if kind not in (None, *KINDS):
+        raise SweepError(f"kind is {' or '.join(map(repr, KINDS))}, not {kind!r}")
     if x is not None and x == lines:
         raise SweepError(f"x and lines are two axes, not both {x!r}")
     several = [name for name, of in values.items() if len(of) > 1 and name != lines]
@@ -67,8 +70,8 @@ def roles(values: Mapping[str, Any], x: str | None = None, lines: str | None = N
         lines = next((name for name in rest if not _numeric(values[name])), rest[0])
     numbers = [name for name in (x, lines) if name is not None and _numeric(values[name])]
     many = len(numbers) == 2 and all(len(values[name]) > MANY for name in numbers)
-    if kind == "heat map" and not (x and lines):
-        raise SweepError(f"a heat map has two axes of several values, and the campaign has {', '.join(several)}")
+    if kind == "heat map" and not all(name and len(values[name]) > 1 for name in (x, lines)):
+        raise SweepError(f"a heat map has two axes of several values, and these have: {', '.join(several) or 'none'}")
     heat_map = kind == "heat map" or (kind is None and many)
     return Roles(x, lines, tuple(name for name in rest if name != lines), heat_map)
 
@@ -301,7 +304,9 @@ def _draw_heat_map(ax: Any, dataset: Any, metric: str, x: str, y: str, all_means
         dataset = dataset.sortby(y)
     means = dataset[f"{metric}_mean"].transpose(y, x).values
     colors = require("matplotlib.colors", "apps")
-    norm = (colors.LogNorm if _wide(all_means) else colors.Normalize)(np.nanmin(all_means), np.nanmax(all_means))
+    shown = all_means[np.isfinite(all_means)]
+    ends = (shown.min(), shown.max()) if shown.size else (0, 1)
+    norm = (colors.LogNorm if _wide(shown) else colors.Normalize)(*ends)
     origin = "lower" if _numeric(dataset[y].values) else "upper"
     image = ax.imshow(means, aspect="auto", origin=origin, cmap="viridis", norm=norm)
     for name, axis in ((x, ax.xaxis), (y, ax.yaxis)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import logging
 import math
 import os
 import platform
@@ -63,6 +64,7 @@ AHEAD_UNITS = 4  # and for so many tasks of each thread
 FLUSH_SHARE = 20  # a store is written for a twentieth of the time
 FLUSH_SECONDS = 0.5
 TELL_SECONDS = 1
+IDLE_SECONDS = 30  # after which a job that only waits for others says so
 RATE_TELLS = 10  # over so many the rate is taken
 FORGET = 0.98  # what the time of a cell counts after that of the next one: the first ones load kernels
 PLAIN = (bool, int, float, complex, str, bytes, tuple, type(None), np.ndarray)  # kinds of constants of a module
@@ -247,6 +249,7 @@ class Campaign:
     _lately: tuple[float, float, float] = (0.0, 0.0, 0.0)  # cells, seconds that they took, and costs
     _exchange_seconds: float = 0.0  # that the last one took
     _started: float = 0.0
+    _idle_since: float = math.inf  # since when there is nothing to do but to wait for other jobs
     _done_before: float | None = None  # the cost of what was done at the start
     _told: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RATE_TELLS))  # cells done by then
     _run_id: str = field(default_factory=lambda: uuid4().hex)
@@ -257,9 +260,18 @@ class Campaign:
         runner: Any = (Threads if self.place.client is None else Cluster)(self.place, self.given)
         try:
             self._run(runner, update)
-        finally:
+        except BaseException as end:
+            runner.close()
+            try:
+                self.ledger.exchange(self._found)
+            except SweepError as error:
+                if not isinstance(end, SweepError):
+                    warnings.warn(f"what was done at the end is lost: {error}", ScdaskWarning, stacklevel=2)
+            raise
+        else:
             runner.close()
             self.ledger.exchange(self._found)
+        finally:
             self._found = []
             with suppress(Exception):  # The scheduler may be gone.
                 self._tell(update)
@@ -310,10 +322,21 @@ class Campaign:
                 told = now
             if not self._unit_of:
                 if not (self._waiting or self._suspects or self._found):  # The others have the rest.
-                    time.sleep(FLUSH_SECONDS / 5)
+                    self._wait_for_the_others()
                 continue
+            self._idle_since = math.inf
             for ended in runner.wait(PROBE_SECONDS if self._lazy is None else FLUSH_SECONDS):
                 self._take(ended)
+
+    def _wait_for_the_others(self) -> None:
+        now = time.monotonic()
+        if self._idle_since == math.inf:
+            self._idle_since = now
+        elif now - self._idle_since > IDLE_SECONDS:
+            self._idle_since = math.nan  # It is said.
+            left = int((self.plan.states(self.ledger.grid) <= 0).sum())
+            logging.getLogger("scdask").warning("%d cells are left, which other jobs of the store have claimed", left)
+        time.sleep(FLUSH_SECONDS / 5)
 
     def _left(self) -> bool:
         """Whether cells are to be done, by whomever."""

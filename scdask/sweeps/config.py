@@ -10,10 +10,10 @@ from typing import Any
 
 from .._files import reason, some
 from ..errors import SweepError
+from ..plotting.sweeps import KINDS
 
 SHIPPED = Path(__file__).parent / "configs"
 FIGURE = ("metric", "x", "lines", "kind")
-KINDS = ("lines", "heat map")
 MOST_SEEDS = 10**6
 
 

@@ -141,4 +141,5 @@ def summary_of(
     low, high = of_mean(moved, kind)
     with np.errstate(invalid="ignore"):
         mean = np.where(there, moved, 0).sum(axis=-1) / there.sum(axis=-1)
-    return {"mean": mean, "low": low, "high": high, "samples": done.sum(axis=axis)}
+    samples = done.sum(axis=axis) if moved.ndim > done.ndim else there.sum(axis=-1)
+    return {"mean": mean, "low": low, "high": high, "samples": samples}

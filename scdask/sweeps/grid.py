@@ -42,6 +42,8 @@ class Found(NamedTuple):
 
 def label_of(value: Any) -> Any:
     """What stands for a value on an axis: a number, a text, or a truth value, which JSON keeps as it is."""
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return str(value)
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, str):
@@ -85,10 +87,13 @@ class Axis:
     def add(self, labels: Iterable[Any]) -> None:
         """Add labels that are not there."""
         known = {label: label for label in self.labels}
+        texts = {str(label): label for label in self.labels}
         for label in labels:
-            there = known.setdefault(label, label)
-            if isinstance(there, bool) != isinstance(label, bool):
+            there = known.get(label, texts.get(str(label), label))
+            if any(isinstance(there, kind) != isinstance(label, kind) for kind in (bool, str)):
                 raise SweepError(f"{self.name} has {there!r}, and can have no {label!r} beside it")
+            known.setdefault(label, label)
+            texts[str(label)] = label
         self.labels = list(known)
 
     def places(self, labels: Sequence[Any]) -> NDArray[np.intp]:

@@ -83,7 +83,8 @@ def of_shares(right: ArrayLike, samples: ArrayLike, confidence: float = CONFIDEN
     Returns
     -------
     low, high : ndarray of float, shape (...)
-        nan where there are fewer than two repeats. Both are the share if all repeats have the same.
+        nan where there are fewer than two repeats. If all repeats have the same share, both are that, as of sequences
+        that seeds do not change; unless independent samples would agree as well, and then Wilson's score is of all.
 
     Raises
     ------
@@ -113,7 +114,19 @@ def of_shares(right: ArrayLike, samples: ArrayLike, confidence: float = CONFIDEN
         )
         alike = np.where(repeats > 1, p, np.nan)
     varies = variance > 1e-24
-    return np.where(varies, low, alike), np.where(varies, high, alike)
+    low, high = np.where(varies, low, alike), np.where(varies, high, alike)
+    by_chance = ~varies & (repeats > 1) & (_chance_to_agree(p, total, repeats) > 1 - confidence)
+    if by_chance.any():
+        theirs = wilson(k.sum(axis=-1), total, confidence)
+        low, high = (np.where(by_chance, new, old) for new, old in zip(theirs, (low, high), strict=True))
+    return low, high
+
+
+def _chance_to_agree(p: Any, total: Any, repeats: Any) -> Any:
+    """The probability, at the most, that repeats of independent samples, `total` in all, have the same share p."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = np.sqrt(2 * np.pi * total / repeats * p * (1 - p))  # The mode of a binomial is one over it, about.
+        return np.minimum(1, 1 / spread) ** (repeats - 1)
 
 
 def of_mean(values: ArrayLike, kind: Kind = "t", confidence: float = CONFIDENCE) -> tuple[Any, Any]:

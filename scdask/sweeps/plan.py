@@ -62,6 +62,9 @@ class Plan:
         self.names = list(self.values)
         self.repeats = repeats
         self.until = _widths(until)
+        for what, function in (("where", where), ("cost", cost)):
+            if function is not None and not callable(function):
+                raise SweepError(f"{what} is a function of a setting, not {function!r}")
         self.most, self.kind = most, kind
         self._where, self._cost = where, cost
         if (cells := math.prod(map(len, self.values.values()))) > LARGEST:
@@ -203,10 +206,11 @@ class Plan:
             low, high = of_shares(np.rint(np.nan_to_num(values) * samples), samples)
         else:
             low, high = of_mean(np.moveaxis(values, 0, -1), self.kind)
-        half = float(np.max((high - low) / 2, initial=0))
-        if math.isnan(half) or half <= width:
-            return count
-        return max(count + 1, math.ceil(count * (half / width) ** 2) if width else self.most)
+        halves = (high - low) / 2
+        half = float(np.max(halves, initial=0, where=~np.isnan(halves)))
+        if ((~np.isnan(values)).sum(axis=0) == 1).any():  # which has no interval
+            return max(STEP * count, math.ceil(count * (half / width) ** 2))
+        return count if half <= width else max(count + 1, math.ceil(count * (half / width) ** 2))
 
     def _cells_of(self, grid: Grid, row: tuple[int, ...], repeats: NDArray[np.intp]) -> tuple[Any, ...]:
         """The places of a row in a grid, as an index."""
@@ -231,8 +235,7 @@ class Plan:
             keep &= np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))]) < planned
         if self._where:
             for places in np.argwhere(keep):
-                setting = {n: self.values[n][i] for n, i in zip(self.names, places, strict=True)}
-                keep[tuple(places)] = bool(self._where(setting))
+                keep[tuple(places)] = bool(self._told_by("where", self._where, places))
         self._asked = keep
         cells = np.argwhere(keep)
         of_repeats = [i for i, name in enumerate(self.names) if name == self.repeats]
@@ -242,15 +245,22 @@ class Plan:
         order = np.lexsort([*keys, costs])
         self._order, self.costs = cells[order], costs[order]
 
+    def _told_by(self, name: str, function: Callable[[Setting], Any], places: Any) -> Any:
+        """What a function of the user says of a setting."""
+        setting = {n: self.values[n][i] for n, i in zip(self.names, places, strict=True)}
+        try:
+            return function(setting)
+        except Exception as error:
+            raise SweepError(f"{name} fails for {setting}: {type(error).__name__}: {error}") from error
+
     def _costs_of(self, cells: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.float64]:
         if self._cost is not None:
             given = self._cost
 
             def cost_at(places: Sequence[int]) -> float:
-                setting = {n: self.values[n][i] for n, i in zip(self.names, places, strict=True)}
-                cost = given(setting)
+                cost = self._told_by("cost", given, places)
                 if not isinstance(cost, int | float | np.number) or not 0 <= cost < math.inf:
-                    raise SweepError(f"the cost of a setting is a number from 0 on, not {cost!r} of {setting}")
+                    raise SweepError(f"the cost of a setting is a number from 0 on, not {cost!r}")
                 return float(cost)
 
             self._cost_at: Callable[[Any], float] = cost_at
@@ -286,12 +296,16 @@ def _checked(over: Any) -> Mapping[str, Any]:
 def _values(name: str, values: Any) -> list[Any]:
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise SweepError(f"the values of {name} are a list or a range, not {values!r}")
+    if isinstance(values, np.ndarray) and values.ndim != 1:
+        raise SweepError(f"the values of {name} are a list or a range, not an array of {values.ndim} axes")
     found = list(itertools.islice(values, LARGEST + 1))
     if len(found) > LARGEST:
         raise SweepError(f"{name} has more than {LARGEST:,} values")
     if not found:
         raise SweepError(f"{name} has no values")
-    return [value.item() if isinstance(value, np.generic) else value for value in found]
+    return [
+        value.item() if isinstance(value, np.generic) and value.dtype.kind not in "mM" else value for value in found
+    ]
 
 
 def _labels(name: str, values: list[Any]) -> list[Any]:

@@ -26,7 +26,7 @@ import numpy as np
 from .. import __version__
 from .._extras import require
 from .._files import reason
-from ..errors import ScdaskWarning, SweepError
+from ..errors import ScdaskError, ScdaskWarning, SweepError
 from .grid import DONE, FAILED, OWN, TO_DO, Axis, Grid, Metric, own_dimensions
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FORMAT = 1
 CHUNK = 2**15  # cells of a chunk at most
-LOCK_SECONDS = 300  # that a job waits for the exchanges of others, which take seconds
+LOCK_SECONDS = 300  # that a job waits for the exchange of another, which takes seconds
+LAST_SECONDS = 3  # that it waits after an interrupt, to write what is done
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
 
 
@@ -113,7 +114,8 @@ class Store(Ledger):
         self._lock_file = path.with_name(f".{path.name}.lock")
         self._dead: set[int] = set()
         self._own_lock: int | None = None
-        self._waits, self._stuck = True, False
+        self._waits, self._interrupted = True, False
+        self._stuck: SweepError | None = None
         self._had_errors = False
         self._entry = {
             "host": platform.node(),
@@ -139,7 +141,7 @@ class Store(Ledger):
         self._waits = True
 
         def give_up() -> None:
-            self._waits = False
+            self._waits, self._interrupted = False, True
 
         return _to_its_end(work, *arguments, interrupted=give_up)
 
@@ -205,7 +207,7 @@ class Store(Ledger):
     def close(self) -> None:
         """End the job, whose claims count no more."""
         if self._own_lock is not None:
-            os.close(self._own_lock)
+            _release(self._own_lock)
             self._own_lock = None
             with suppress(OSError):  # The folder may be gone.
                 self._lock_of(self.job).unlink()
@@ -216,22 +218,29 @@ class Store(Ledger):
     @contextmanager
     def _locked(self) -> Iterator[bool]:
         """Hold the lock of the store; yield whether the file system has locks."""
-        end = time.monotonic() + (0 if self._stuck else LOCK_SECONDS)
+        if self._stuck:
+            raise self._stuck
+        seconds = LAST_SECONDS if self._interrupted else LOCK_SECONDS
+        holder, since = "", time.monotonic()
 
         def waits() -> bool:
-            return self._waits and time.monotonic() < end
+            nonlocal holder, since
+            with suppress(OSError):
+                now = self._lock_file.read_text(errors="replace")
+                if now != holder:
+                    holder, since = now, time.monotonic()
+            return self._waits and time.monotonic() < since + seconds
 
         while True:
             try:
                 lock = _hold(self._lock_file, waits)
             except BlockingIOError:
-                self._stuck, holder = self._waits, ""
-                with suppress(OSError):
-                    holder = self._lock_file.read_text()
-                raise SweepError(
-                    f"{self.path} has been locked for {LOCK_SECONDS} seconds, by {holder or 'another job'}: has that "
-                    "job stopped?"
-                ) from None
+                stuck = SweepError(
+                    f"{self.path} has been locked for {time.monotonic() - since:.3g} seconds by "
+                    f"{holder.partition(',')[0] or 'another job'}: has that been stopped?"
+                )
+                self._stuck = stuck if self._waits else None
+                raise stuck from None
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
@@ -245,15 +254,16 @@ class Store(Ledger):
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(lock), self._lock_file.stat()):
                     break
-            os.close(lock)  # The one that had it before has removed the file.
+            _release(lock)  # The one that had it before has removed the file.
         try:
             with suppress(OSError):
-                os.write(lock, f"process {os.getpid()} on {platform.node()}".encode())
+                os.ftruncate(lock, 0)
+                os.write(lock, f"process {os.getpid()} on {platform.node()}, at {time.time_ns()}".encode())
             yield True
         finally:
             with suppress(OSError):
                 self._lock_file.unlink()
-            os.close(lock)
+            _release(lock)
 
     def _void_the_dead(self, known: dict[str, Any]) -> None:
         """Give back what jobs have claimed that are no more."""
@@ -261,7 +271,7 @@ class Store(Ledger):
         for job in {*range(1, 1 + len(known["jobs"]))} - self._dead - {self.job}:
             lock = self._lock_of(job)
             try:
-                os.close(_hold(lock, make=False))
+                _release(_hold(lock, make=False))
             except FileNotFoundError:
                 pass
             except BlockingIOError:
@@ -433,8 +443,17 @@ def _refused(path: Path) -> Iterator[None]:
     """Let the errors of a file system, such as one that is full, be those of the store."""
     try:
         yield
-    except (OSError, KeyError) as error:
+    except ScdaskError:
+        raise
+    except OSError as error:
         raise SweepError(f"{path} cannot be written to: {reason(error)}") from error
+    except (KeyError, ValueError) as error:
+        raise _is_damaged(path, error) from error
+
+
+def _is_damaged(path: Path, error: Exception) -> SweepError:
+    what = f"it has no {error}" if isinstance(error, KeyError) else reason(error)
+    return SweepError(f"{path} is damaged: {what}")
 
 
 def _to_its_end(work: Callable[..., T], *arguments: Any, interrupted: Callable[[], None] = lambda: None) -> T:
@@ -476,9 +495,14 @@ def read_store(path: Path) -> tuple[Grid, dict[str, Any]]:
 
 def _read(path: Path) -> tuple[Grid, dict[str, Any]]:
     group, _ = _open_group(path)
-    state = group["state"][...]  # The metrics of what it says is done are there by now.
-    group, known = _open_group(path)
-    return read_grid(group, known, state), known
+    try:
+        state = group["state"][...]  # The metrics of what it says is done are there by now.
+        group, known = _open_group(path)
+        return read_grid(group, known, state), known
+    except SweepError:
+        raise
+    except (KeyError, ValueError) as error:
+        raise _is_damaged(path, error) from error
 
 
 def read_asked(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -530,11 +554,31 @@ def _in_shape(array: NDArray[Any], shape: tuple[int, ...], value: Any) -> NDArra
     return whole
 
 
+_HELD: set[int] = set()  # A process that a cell forks is to have none of them: it may outlive the job.
+
+
+def _close_what_is_held() -> None:
+    for lock in _HELD:
+        with suppress(OSError):
+            os.close(lock)
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_what_is_held)
+
+
+def _release(lock: int) -> None:
+    _HELD.discard(lock)
+    os.close(lock)
+
+
 def _hold(path: Path, waits: Callable[[], bool] = lambda: False, *, make: bool = True) -> int:
     """Lock a file until the descriptor is closed; raise BlockingIOError if another has it and it is not waited for."""
     import fcntl
 
     lock = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o666)
+    _HELD.add(lock)
     pause = 0.001
     try:
         while True:
@@ -547,5 +591,5 @@ def _hold(path: Path, waits: Callable[[], bool] = lambda: False, *, make: bool =
             time.sleep(pause)
             pause = min(2 * pause, 0.05)
     except BaseException:
-        os.close(lock)
+        _release(lock)
         raise
