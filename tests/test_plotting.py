@@ -252,3 +252,26 @@ def test_names_of_others_are_no_formulas():
     (ax,) = figure.axes
     assert ax.get_title() == "a$\\foo$b_%\\x1b[2J\\udcff.npz"
     assert not ax.title.get_usetex()
+
+
+@pytest.mark.component("sweeps")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "pie"}, "kind is 'lines' or 'heat map', not 'pie'"),
+        ({"kind": "heat map", "lines": "fault"}, "a heat map has two axes of several values, and these have: length"),
+    ],
+)
+def test_campaigns_that_cannot_be_drawn_so(options, message):
+    with pytest.raises(sc.errors.SweepError, match=message):
+        plotting.plot_sweep(campaign({"fault": [0], "length": [16, 64]}), **options)
+
+
+@pytest.mark.component("sweeps")
+def test_a_heat_map_of_what_has_no_end():
+    found = campaign({"fault": [0, 0.1], "length": [16, 64]})
+    name = next(str(name) for name in found if str(name).endswith("_mean"))
+    found[name][0] = np.inf
+    ax = plotting.plot_sweep(found, kind="heat map")
+    assert np.isfinite(ax.images[0].get_clim()).all()
+    ax.figure.savefig(io.BytesIO())

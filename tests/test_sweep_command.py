@@ -95,6 +95,8 @@ def test_what_a_store_says_and_shows(here):
     heat = ["--figure", "kind=heat map", "--figure", "metric=bias"]
     call("--plot", "results/mine.zarr", "--out", "heat", *heat)
     assert is_png(here / "heat" / "mine.png")
+    for wrong, message in (("colour=red", "the figure has no colour, but metric, x"), ("kind=pie", "not 'pie'")):
+        assert message in call("--plot", "results/mine.zarr", "--figure", wrong, expect=1)
     assert (here / "heat" / "mine.png").read_bytes() != (here / "drawn" / "mine.png").read_bytes()
     said = call("--plot", "results/mine.zarr", "--out", "drawn", "--figure", "metric=psnr")
     assert "no figure: a figure shows one of the metrics rmse, bias" in said
@@ -161,10 +163,17 @@ def test_wrong_configurations(here, text, message):
         ([], "give a file CONFIG.toml, or one of "),
         (["mine.toml", "--status", "x.zarr"], "give one of CONFIG, --status and --plot"),
         (["mine.toml", "--only", "digits"], "--only goes with readme"),
+        (
+            ["--status", "x.zarr", "--figure", "x=length"],
+            "--status takes no options of a campaign, and --plot none but",
+        ),
+        (["--plot", "x.zarr", "--until", "0.1"], "--status takes no options of a campaign, and --plot none but"),
+        (["--plot", "x.zarr", "--retry"], "--status takes no options of a campaign, and --plot none but"),
         (["readme", "--until", "0.1"], "readme runs the campaigns as they are"),
         (["readme", "--only", "nothing"], "--only takes one of"),
         (["mine.toml", "--over", "length"], "'length' is no key=value"),
-        (["mine.toml", "--until", "rmse=0"], "0"),
+        (["mine.toml", "--until", "rmse=0"], "half of the width of an interval is a number above 0, not 0"),
+        (["mine.toml", "--until", "nan"], "half of the width of an interval is a number above 0, not nan"),
     ],
 )
 def test_wrong_options(here, args, message):

@@ -6,6 +6,7 @@ import tomllib
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import inf
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,10 @@ class Width(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, tuple):
             return value
         metric, _, number = value.rpartition("=")
-        return metric.strip(), click.FloatRange(0, min_open=True).convert(number, param, ctx)
+        width = click.FLOAT.convert(number, param, ctx)
+        if not 0 < width < inf:
+            self.fail(f"half of the width of an interval is a number above 0, not {number}", param, ctx)
+        return metric.strip(), width
 
 
 @click.command(epilog=SCHEDULERS)
@@ -457,11 +461,13 @@ def write_files(store: Path, out: Path, name: str, figure: dict[str, str], statu
 
 def _plot(store: Path, out: Path, figure: dict[str, str], quiet: bool) -> None:
     from ..progress import stderr_console
-    from ..sweeps.config import FIGURE
+    from ..sweeps.config import FIGURE, KINDS
 
     status = stderr_console(quiet=quiet)
     for key in figure.keys() - {*FIGURE}:
         raise SweepError(f"the figure has no {key}, but {', '.join(FIGURE)}")
+    if figure.get("kind", KINDS[0]) not in KINDS:
+        raise SweepError(f"the kind of the figure is {' or '.join(map(repr, KINDS))}, not {figure['kind']!r}")
     make_folder(out, ())
     written = write_files(store, out, store.stem, figure, status)
     say(status, f"Written: {', '.join(map(str, written))}" if written else f"{store} has no results yet.")

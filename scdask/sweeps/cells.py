@@ -83,6 +83,8 @@ def value_of(name: str, result: Any) -> Any:
     """A result as a `Share`, if it is truth values, and else as an array of float64 or one number."""
     if isinstance(result, Share):
         return result
+    if type(result) is int:  # NumPy has none that is as large as it may be
+        return float(result)
     if hasattr(result, "to_numpy"):  # of xarray or pandas
         result = result.to_numpy()
     array = np.asarray(on_host(result) if hasattr(result, "shape") else result)
