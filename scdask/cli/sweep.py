@@ -460,8 +460,9 @@ def write_files(store: Path, out: Path, name: str, figure: dict[str, str], statu
 
 
 def _plot(store: Path, out: Path, figure: dict[str, str], quiet: bool) -> None:
+    from ..plotting.sweeps import KINDS
     from ..progress import stderr_console
-    from ..sweeps.config import FIGURE, KINDS
+    from ..sweeps.config import FIGURE
 
     status = stderr_console(quiet=quiet)
     for key in figure.keys() - {*FIGURE}:
