@@ -449,19 +449,30 @@ def test_the_time_for_a_lock_is_that_of_one_holder(tmp_path, monkeypatch):
     holder.join()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_process_that_a_cell_forked_does_not_keep_its_claims(tmp_path):
-    store = Store(tmp_path / "s.zarr", [Axis("seed", [0, 2])], {"function": "half"}, SHOW)
-    store.exchange([], lambda grid, jobs: [(0,), (1,)])
-    child = os.fork()
-    if not child:
-        time.sleep(30)
+FORKS = """
+import os, signal, sys, time
+import scdask as sc
+def half(seed):
+    if not (child := os.fork()):
+        time.sleep(60)
         os._exit(0)
-    os.close(store._own_lock)  # as the end of the process does
-    assert sweep(half, over={"seed": [0, 2]}, store=tmp_path / "s.zarr", about={}).value.sum() == 1
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    stores._HELD.discard(store._own_lock)
+    print(child, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+sc.sweep(half, over={"seed": [0, 2]}, store=sys.argv[1], about={}, scheduler="threads")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_process_that_a_cell_forked_does_not_keep_the_claims_of_its_job(tmp_path):
+    command = [sys.executable, "-c", FORKS, tmp_path / "s.zarr"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as job:
+        child = int(job.stdout.readline())
+        assert job.wait() == -signal.SIGKILL
+        try:
+            assert sweep(half, over={"seed": [0, 2]}, store=tmp_path / "s.zarr", about={}).value.sum() == 1
+            os.kill(child, 0)  # It is there yet.
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_a_job_that_only_waits_says_so(tmp_path, monkeypatch, caplog):
