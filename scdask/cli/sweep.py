@@ -321,8 +321,8 @@ class Campaign:
                 raise
         self.save()
         self.tell(found.attrs["cells"])
-        if not any((found[name] > 0).any() for name in found if str(name).endswith("_samples")):
-            errors = [error for error in found.error.values.ravel() if error] or ["no number"]
+        errors = [error for error in found.error.values.ravel() if error]
+        if errors and not any((found[name] > 0).any() for name in found if str(name).endswith("_samples")):
             raise click.ClickException(f"all {len(errors)} cells failed, the first with {errors[0]}")
 
     def save(self) -> None:

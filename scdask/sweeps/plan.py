@@ -99,7 +99,9 @@ class Plan:
 
     def setting(self, grid: Grid, cell: Cell) -> Setting:
         """The setting of a cell, with the values that were given."""
-        places = self._places(grid, cell)
+        return self._setting_at(self._places(grid, cell))
+
+    def _setting_at(self, places: Iterable[int]) -> Setting:
         return {name: self.values[name][place] for name, place in zip(self.names, places, strict=True)}
 
     def cost(self, grid: Grid, cell: Cell) -> float:
@@ -247,7 +249,7 @@ class Plan:
 
     def _told_by(self, name: str, function: Callable[[Setting], Any], places: Any) -> Any:
         """What a function of the user says of a setting."""
-        setting = {n: self.values[n][i] for n, i in zip(self.names, places, strict=True)}
+        setting = self._setting_at(places)
         try:
             return function(setting)
         except Exception as error:
@@ -260,7 +262,8 @@ class Plan:
             def cost_at(places: Sequence[int]) -> float:
                 cost = self._told_by("cost", given, places)
                 if not isinstance(cost, int | float | np.number) or not 0 <= cost < math.inf:
-                    raise SweepError(f"the cost of a setting is a number from 0 on, not {cost!r}")
+                    setting = self._setting_at(places)
+                    raise SweepError(f"the cost of a setting is a number from 0 on, not {cost!r} of {setting}")
                 return float(cost)
 
             self._cost_at: Callable[[Any], float] = cost_at

@@ -139,11 +139,10 @@ class Store(Ledger):
     def _to_its_end(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do something that an interrupt does not cut in two, unless it waits for the lock yet."""
         self._waits = True
+        return _to_its_end(work, *arguments, interrupted=self._give_up)
 
-        def give_up() -> None:
-            self._waits, self._interrupted = False, True
-
-        return _to_its_end(work, *arguments, interrupted=give_up)
+    def _give_up(self) -> None:
+        self._waits, self._interrupted = False, True
 
     def _begin(self, show: dict[str, Any]) -> None:
         zarr = require("zarr", "sweeps")
@@ -463,7 +462,8 @@ def _to_its_end(work: Callable[..., T], *arguments: Any, interrupted: Callable[[
         try:
             return doing.result()
         except BaseException:
-            interrupted()
+            if not doing.done():
+                interrupted()
             raise
 
 
